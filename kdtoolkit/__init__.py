@@ -1,0 +1,14 @@
+"""kdtoolkit: knowledge distillation and edge deployment of image classifiers for Keras 3.
+
+Importing the package imports neither TensorFlow nor Keras; each sub-package is loaded when it is
+first used, so that command lines answer at once and :mod:`kdtoolkit.edge` runs without both.
+"""
+
+from kdtoolkit._lazy import attach
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    modules=("data", "edge", "export", "generations", "losses", "models", "training"),
+)
