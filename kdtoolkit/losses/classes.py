@@ -1,0 +1,88 @@
+"""`keras.losses.Loss` classes for a plain `compile(loss=...)` and `fit()`."""
+
+import keras
+
+from kdtoolkit.losses import crossentropies, strengths, tolerance
+
+
+@keras.saving.register_keras_serializable(package="kdtoolkit")
+class TolerantCrossentropy(keras.losses.Loss):
+    """The tolerant patriarch's loss on logits (Yang et al. 2019, Eqn 3).
+
+    Args:
+        primary_score: largest probability at the loss' optimum, in `(1 / top_k, 1]`.
+        top_k: number of scores compared.
+        reduction, name: as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        primary_score=0.6,
+        top_k=5,
+        reduction="sum_over_batch_size",
+        name="tolerant_crossentropy",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.eta = strengths.eta_from_primary_score(primary_score, top_k)
+        self.primary_score, self.top_k = primary_score, top_k
+
+    def call(self, y_true, y_pred):
+        if self.primary_score == 1:  # D(1.0, .) is the plain network, not the limit eta = 4/9
+            return crossentropies.crossentropy(y_true, y_pred)
+        return tolerance.tolerant_crossentropy(y_true, y_pred, self.eta, self.top_k)
+
+    def get_config(self):
+        config = {"primary_score": self.primary_score, "top_k": self.top_k}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable(package="kdtoolkit")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Label smoothing on logits whose strength is stated as the primary score it ends with.
+
+    Args:
+        primary_score: largest probability at the loss' optimum, in `(1 / classes, 1]`.
+        reduction, name: as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        primary_score=0.6,
+        reduction="sum_over_batch_size",
+        name="smoothed_crossentropy",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.primary_score = primary_score
+
+    def call(self, y_true, y_pred):
+        epsilon = strengths.epsilon_from_primary_score(self.primary_score, y_pred.shape[-1])
+        return crossentropies.smoothed_crossentropy(y_true, y_pred, epsilon)
+
+    def get_config(self):
+        return {**super().get_config(), "primary_score": self.primary_score}
+
+
+@keras.saving.register_keras_serializable(package="kdtoolkit")
+class ConfidencePenaltyCrossentropy(keras.losses.Loss):
+    """Cross-entropy with a confidence penalty, stated as the primary score it ends with.
+
+    Args:
+        primary_score: largest probability at the loss' optimum, in `(1 / classes, 1]`.
+        reduction, name: as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        primary_score=0.6,
+        reduction="sum_over_batch_size",
+        name="confidence_penalty_crossentropy",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.primary_score = primary_score
+
+    def call(self, y_true, y_pred):
+        beta = strengths.beta_from_primary_score(self.primary_score, y_pred.shape[-1])
+        return crossentropies.confidence_penalty_crossentropy(y_true, y_pred, beta)
+
+    def get_config(self):
+        return {**super().get_config(), "primary_score": self.primary_score}

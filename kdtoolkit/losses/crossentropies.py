@@ -1,0 +1,88 @@
+"""Cross-entropy, and the two softened kinds that the tolerant teacher is compared with."""
+
+from keras import ops
+
+
+def label_probabilities(labels, logits):
+    """Returns labels of any accepted kind as float32 rows of probabilities.
+
+    Args:
+        labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`.
+        logits: `(batch, classes)`; only the shape is used.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    labels = ops.convert_to_tensor(labels)
+    classes = logits.shape[-1]
+    if len(labels.shape) == 2 and labels.shape[-1] == 1 and classes != 1:
+        labels = ops.squeeze(labels, -1)
+    if len(labels.shape) == 1:
+        return ops.one_hot(ops.cast(labels, "int32"), classes, dtype="float32")
+    if len(labels.shape) != 2 or labels.shape[-1] != classes:
+        raise ValueError(
+            "Argument `labels` must be class indices of shape (batch,) or rows of shape (batch, "
+            f"{classes}). Received: labels.shape={tuple(labels.shape)}"
+        )
+    return ops.cast(labels, "float32")
+
+
+def log_probabilities(logits, temperature=1.0):
+    """Log-softmax of `logits / temperature` in float32; the temperature may be per sample."""
+    logits = ops.cast(logits, "float32")
+    temperature = ops.cast(temperature, "float32")
+    if len(temperature.shape) == 1:
+        temperature = ops.expand_dims(temperature, -1)
+    return ops.log_softmax(logits / temperature, axis=-1)
+
+
+def crossentropy(labels, logits):
+    """Cross-entropy `-sum_c y_c ln f_c`.
+
+    Args:
+        labels: class indices or rows of probabilities.
+        logits: `(batch, classes)`.
+
+    Returns:
+        float32 `(batch,)`.
+    """
+    return -ops.sum(label_probabilities(labels, logits) * log_probabilities(logits), axis=-1)
+
+
+def smoothed_crossentropy(labels, logits, epsilon):
+    """Cross-entropy with targets `(1 - epsilon) y + epsilon / C` (label smoothing, LSR).
+
+    Args:
+        labels: class indices or rows of probabilities.
+        logits: `(batch, classes)`.
+        epsilon: smoothing in [0, 1]; see `epsilon_from_primary_score`.
+
+    Returns:
+        float32 `(batch,)`.
+    """
+    targets = (1 - epsilon) * label_probabilities(labels, logits) + epsilon / logits.shape[-1]
+    return -ops.sum(targets * log_probabilities(logits), axis=-1)
+
+
+def confidence_penalty(logits):
+    """Negative entropy `sum_c f_c ln f_c`, largest for a confident prediction.
+
+    Returns:
+        float32 `(batch,)`, in `[-ln C, 0]`.
+    """
+    log_f = log_probabilities(logits)
+    return ops.sum(ops.exp(log_f) * log_f, axis=-1)
+
+
+def confidence_penalty_crossentropy(labels, logits, beta):
+    """Cross-entropy less `beta` times the prediction's entropy (confidence penalty, CP).
+
+    Args:
+        labels: class indices or rows of probabilities.
+        logits: `(batch, classes)`.
+        beta: strength, at least 0; see `beta_from_primary_score`.
+
+    Returns:
+        float32 `(batch,)`.
+    """
+    return crossentropy(labels, logits) + beta * confidence_penalty(logits)

@@ -1,0 +1,13 @@
+"""Trainers: `keras.Model`s that hold a network and override `train_step`."""
+
+from kdtoolkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "Trainer": "step",
+        "NonFiniteLossError": "step",
+        "Patriarch": "patriarch",
+        "Student": "student",
+    },
+)

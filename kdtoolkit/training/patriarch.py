@@ -1,0 +1,84 @@
+"""Generation 0: a network trained on labels alone, softened or plain."""
+
+from kdtoolkit.losses import crossentropies, strengths, tolerance
+from kdtoolkit.training.step import Trainer
+
+
+class Patriarch(Trainer):
+    """Trains the first teacher (Yang et al. 2019, Eqn 3 and the alternatives of its Figure 2).
+
+    Each kind is softened so that its optimum has the same primary score, the largest probability:
+
+    - `"tolerant"`: terms `crossentropy` and `score_difference`, Eqn 3;
+    - `"label_smoothing"`: term `smoothed_crossentropy`;
+    - `"confidence_penalty"`: terms `crossentropy` and `confidence_penalty`;
+    - `"plain"`: term `crossentropy`; the primary score is not used.
+
+    At `primary_score=1` every kind is the plain network.
+
+    Args:
+        network: functional Keras model that returns logits.
+        kind: one of the four above.
+        primary_score: in `(1 / top_k, 1]` for the tolerant kind, `(1 / classes, 1]` for the others.
+        top_k: number of scores that the tolerant kind compares.
+        **kwargs: of `Trainer`.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+
+    KINDS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
+
+    def __init__(self, network, kind="tolerant", primary_score=0.6, top_k=5, **kwargs):
+        if kind not in self.KINDS:
+            raise ValueError(
+                f"Argument `kind` must be one of {', '.join(self.KINDS)}. Received: kind={kind!r}"
+            )
+        if primary_score == 1:
+            kind = "plain"
+        terms = _TERMS[kind](primary_score, top_k, network.output_shape[-1])
+        super().__init__(network, terms, **kwargs)
+        self._terms = terms
+
+    def terms(self, y, outputs, signals):
+        return {name: term(y, outputs) for name, term in self._terms.items()}
+
+
+def _tolerant(primary_score, top_k, classes):
+    eta = strengths.eta_from_primary_score(primary_score, top_k)
+    if top_k > classes:
+        raise ValueError(
+            f"Argument `top_k` must be at most the number of classes, {classes}. "
+            f"Received: top_k={top_k}"
+        )
+    return {
+        "crossentropy": lambda y, z: (1 - eta) * crossentropies.crossentropy(y, z),
+        "score_difference": lambda y, z: eta * tolerance.score_difference(z, top_k),
+    }
+
+
+def _label_smoothing(primary_score, top_k, classes):
+    epsilon = strengths.epsilon_from_primary_score(primary_score, classes)
+    return {
+        "smoothed_crossentropy": lambda y, z: crossentropies.smoothed_crossentropy(y, z, epsilon)
+    }
+
+
+def _confidence_penalty(primary_score, top_k, classes):
+    beta = strengths.beta_from_primary_score(primary_score, classes)
+    return {
+        "crossentropy": crossentropies.crossentropy,
+        "confidence_penalty": lambda y, z: beta * crossentropies.confidence_penalty(z),
+    }
+
+
+def _plain(primary_score, top_k, classes):
+    return {"crossentropy": crossentropies.crossentropy}
+
+
+_TERMS = {
+    "tolerant": _tolerant,
+    "label_smoothing": _label_smoothing,
+    "confidence_penalty": _confidence_penalty,
+    "plain": _plain,
+}

@@ -1,0 +1,51 @@
+"""The papers' training schedules, scaled to any number of epochs.
+
+This module is plain data and arithmetic: command lines take their defaults from it before Keras is
+imported.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD with Nesterov momentum and a learning rate that drops in steps.
+
+    Attributes:
+        epochs: length for which the drops are stated.
+        batch_size: global.
+        learning_rate: the first one.
+        drops: epochs after which the learning rate is divided by ten.
+        momentum: of SGD, Nesterov's kind.
+        weight_decay: coupled L2.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    drops: tuple[int, ...]
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def drop_steps(self, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:
+        """Optimizer steps after which the rate drops when the run is scaled to `epochs`."""
+        return tuple(round(drop / self.epochs * epochs * steps_per_epoch) for drop in self.drops)
+
+    def learning_rates(self) -> tuple[float, ...]:
+        """The learning rate before each drop and after the last."""
+        return tuple(self.learning_rate / 10**drop for drop in range(len(self.drops) + 1))
+
+    def optimizer(self, epochs: int, steps_per_epoch: int):
+        """Returns the Keras optimizer of a run of `epochs`."""
+        import keras
+
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            self.drop_steps(epochs, steps_per_epoch), self.learning_rates()
+        )
+        return keras.optimizers.SGD(rate, momentum=self.momentum, nesterov=True)
+
+
+# Yang et al. 2019, section 4, by network family.
+SCHEDULES = {
+    "cifar_resnet": Schedule(epochs=164, batch_size=128, learning_rate=0.1, drops=(82, 123)),
+}

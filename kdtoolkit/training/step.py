@@ -1,0 +1,291 @@
+"""The train step that every method shares.
+
+A method is a subclass of `Trainer` that answers two questions: which *signals* come from outside
+the gradient tape (a teacher's logits), and which weighted loss *terms*, one value per sample, the
+network is trained with. What must be right once is right here.
+"""
+
+import keras
+import tensorflow as tf
+
+_UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss term became NaN or infinite.
+
+    Attributes:
+        epoch, step: where, counted from 0 and within the epoch.
+        term: name of the first loss term that was not finite.
+    """
+
+    def __init__(self, epoch, step, term):
+        super().__init__(f"Loss term {term!r} is not finite at epoch {epoch}, step {step}")
+        self.epoch, self.step, self.term = epoch, step, term
+
+
+class Untracked:
+    """Holds a value out of Keras' sight: a teacher is neither saved, counted nor trained."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Trainer(keras.Model):
+    """Trains `network` with a sum of per-sample loss terms; `fit()` it like any Keras model.
+
+    `call`, `evaluate` and `predict` run the network; `save`, `save_weights`, `load_weights`,
+    `export` and `summary` are the network's own, so what is stored never contains a teacher.
+    `fit` reports one metric per loss term, their sum `loss`, and the mean `primary_score`.
+
+    Under a `tf.distribute` strategy per-sample terms are divided by the global batch, gradients are
+    summed over the replicas, and weight decay and the optimizer's clipping come after that sum: any
+    number of replicas takes the same step.
+
+    Subclasses implement `terms` and, where there is a teacher, `signals`.
+
+    Args:
+        network: functional Keras model that returns logits.
+        term_names: names of the loss terms that `terms` returns.
+        weight_decay: coupled L2 of the papers, `gradient + weight_decay * variable` on every
+            trainable variable, before momentum. The `weight_decay` of Keras' optimizers is
+            decoupled: with momentum 0.9 about ten times weaker.
+        seed: of the randomness that a method draws itself.
+    """
+
+    def __init__(self, network, term_names, *, weight_decay=0.0, seed=0, name=None):
+        super().__init__(name=name)
+        if weight_decay < 0:
+            raise ValueError(
+                f"Argument `weight_decay` must be at least 0. Received: weight_decay={weight_decay}"
+            )
+        self.network = network
+        self.term_names = tuple(term_names)
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.term_metrics = [keras.metrics.Mean(name=name) for name in self.term_names]
+        self.primary_score_metric = keras.metrics.Mean(name="primary_score")
+        # [step, term] of the first non-finite value in this epoch, on the device; step -1: none.
+        self._non_finite = self.add_weight(
+            name="non_finite",
+            shape=(2,),
+            dtype="int32",
+            initializer=keras.initializers.Constant(-1),
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self._epoch_step = self.add_weight(
+            name="epoch_step",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.built = network.built
+
+    # What a method says.
+
+    def signals(self, x, y):
+        """Returns what `terms` needs from outside the tape, e.g. `{"teacher_logits": ...}`."""
+        return {}
+
+    def terms(self, y, outputs, signals):
+        """Returns a dict: term name -> weighted loss per sample, float32 `(batch,)`."""
+        raise NotImplementedError(f"{type(self).__name__} must say its loss terms")
+
+    def forward(self, x, training):
+        """Returns what `terms` reads; the network's logits unless a method needs more."""
+        return self(x, training=training)
+
+    def predictions(self, outputs):
+        """Returns the logits that `compile(metrics=...)` and the primary score are taken from."""
+        return outputs
+
+    # What is right once.
+
+    def call(self, inputs, training=None):
+        return self.network(inputs, training=training)
+
+    def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
+        """Sets the optimizer and metrics; the loss is the trainer's own.
+
+        Args:
+            optimizer: Keras optimizer; its clipping arguments act on the summed gradient.
+            metrics: as in Keras; `"accuracy"` works with every kind of label.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
+
+        Raises:
+            ValueError: a loss was given, or the optimizer scales losses for float16.
+        """
+        if kwargs.get("loss") is not None:
+            raise ValueError(
+                f"Argument `loss` must be left out: {type(self).__name__} has its own loss. "
+                f"Received: loss={kwargs['loss']!r}"
+            )
+        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "Argument `optimizer` must not scale the loss: Keras tests the gradients before "
+                "they are summed over replicas, and lets infinite ones through. Use the policy "
+                "'mixed_bfloat16' in place of 'mixed_float16'."
+            )
+        # `train_step` sums the gradients over replicas before decay and clipping; a second sum in
+        # the optimizer would multiply them by the number of replicas.
+        self.optimizer._all_reduce_sum_gradients = list
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        signals = self.signals(x, y)
+        with tf.GradientTape() as tape:
+            self._clear_losses()
+            outputs = self.forward(x, training=True)
+            loss = self._loss(x, y, outputs, signals, sample_weight)
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(
+            zip(self._summed(gradients, variables), variables, strict=True)
+        )
+        self._epoch_step.assign_add(1)
+        return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        signals = self.signals(x, y)
+        self._clear_losses()
+        outputs = self.forward(x, training=False)
+        self._loss(x, y, outputs, signals, sample_weight)
+        return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """Keras' `fit`, which a non-finite loss ends with `NonFiniteLossError`."""
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            # First, so that no callback stores the weights of an epoch that went wrong.
+            callbacks = [_StopOnNonFinite(), *keras.tree.flatten(callbacks or [])]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def global_mean(self, values):
+        """Mean over the global batch of one value per sample, `(batch,)`, on every replica."""
+        total = tf.reduce_sum(values)
+        return _sum_over_replicas(total) / self._global_batch(values)
+
+    def step_seed(self):
+        """Two integers for stateless random draws: a function of seed, step and replica."""
+        context = tf.distribute.get_replica_context()
+        step = tf.cast(self.optimizer.iterations, "int32")
+        return tf.stack([self.seed, step * context.num_replicas_in_sync + _replica_id(context)])
+
+    def _loss(self, x, y, outputs, signals, sample_weight):
+        """Sums the terms once: returns this replica's share of the global batch's mean."""
+        terms = self.terms(y, outputs, signals)
+        regularization = [tf.reduce_sum(tf.cast(loss, "float32")) for loss in self.losses]
+        regularization = tf.add_n(regularization) if regularization else tf.constant(0.0)
+        if sample_weight is not None:
+            sample_weight = tf.reshape(tf.cast(sample_weight, "float32"), [-1])
+            terms = {name: value * sample_weight for name, value in terms.items()}
+        for metric in self.term_metrics:
+            metric.update_state(terms[metric.name])
+        per_sample = tf.add_n([terms[name] for name in self.term_names])
+        self._loss_tracker.update_state(per_sample + regularization)
+        scores = tf.nn.softmax(tf.cast(self.predictions(outputs), "float32"))
+        self.primary_score_metric.update_state(tf.reduce_max(scores, axis=-1))
+        self._record_non_finite(terms, regularization)
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        return tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
+
+    def _global_batch(self, values):
+        return tf.cast(_sum_over_replicas(tf.shape(values)[0]), "float32")
+
+    def _summed(self, gradients, variables):
+        present = [g for g in gradients if g is not None]
+        if not present:
+            raise ValueError("The loss does not depend on any trainable variable of the network.")
+        present = iter(_sum_over_replicas([tf.convert_to_tensor(g) for g in present]))
+        summed = [None if g is None else next(present) for g in gradients]
+        if not self.weight_decay:
+            return summed
+        return [
+            g if g is None else g + self.weight_decay * tf.cast(variable.value, g.dtype)
+            for g, variable in zip(summed, variables, strict=True)
+        ]
+
+    def _record_non_finite(self, terms, regularization):
+        sums = [tf.reduce_sum(terms[name]) for name in self.term_names] + [regularization]
+        failed = tf.cast(~tf.math.is_finite(tf.stack(sums)), "int32")
+        failed = _sum_over_replicas(failed) > 0
+        first = tf.argmax(failed, output_type="int32")
+        record = tf.stack([self._epoch_step.value, first])
+        keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
+        self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
+
+    def non_finite_term(self):
+        """Returns `(step, term)` of this epoch's first non-finite loss term, or None."""
+        step, term = self._non_finite.numpy()
+        return None if step < 0 else (int(step), (*self.term_names, "regularization")[term])
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras averages a batch over the replicas here to learn its shapes, which fails where the
+        # first batch does not divide evenly; one replica's part tells as much.
+        if self._distribute_strategy is None:
+            return
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(
+                lambda v: v.values[0] if isinstance(v, tf.distribute.DistributedValues) else v,
+                next(batches),
+            )
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+    # What is stored is the network.
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves the network (`keras.Model.save`)."""
+        return self.network.save(filepath, overwrite=overwrite, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Saves the network's weights."""
+        return self.network.save_weights(filepath, overwrite=overwrite, **kwargs)
+
+    def load_weights(self, filepath, **kwargs):
+        """Loads weights into the network."""
+        return self.network.load_weights(filepath, **kwargs)
+
+    def export(self, filepath, **kwargs):
+        """Exports the network (`keras.Model.export`)."""
+        return self.network.export(filepath, **kwargs)
+
+    def summary(self, **kwargs):
+        """Prints the network's summary."""
+        return self.network.summary(**kwargs)
+
+
+class _StopOnNonFinite(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.model._non_finite.assign([-1, -1])
+        self.model._epoch_step.assign(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % _UNWATCHED_STEPS == 0:
+            self._check()
+
+    def on_test_begin(self, logs=None):
+        self._check()  # before evaluation writes the record
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        found = self.model.non_finite_term()
+        if found:
+            raise NonFiniteLossError(self.epoch, *found)
+
+
+def _sum_over_replicas(values):
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _replica_id(context):
+    return tf.cast(context.replica_id_in_sync_group, "int32")
