@@ -1,0 +1,181 @@
+"""Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
+
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kdtoolkit import files
+from kdtoolkit.losses.strengths import teacher_weights
+from kdtoolkit.training import checkpoint, distribution, evaluation, loop, progress
+from kdtoolkit.training.patriarch import Patriarch
+from kdtoolkit.training.schedules import SCHEDULES, Schedule
+from kdtoolkit.training.step import NonFiniteLossError
+from kdtoolkit.training.student import Student
+
+
+_RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished generation.
+
+    Attributes:
+        network: the trained Keras model.
+        results: its figures, as they stand in `results.json`.
+    """
+
+    network: keras.Model
+    results: dict
+
+
+def train_generations(
+    build: Callable[[], keras.Model],
+    data,
+    output_dir,
+    *,
+    generations: int = 1,
+    primary_score: float = 0.6,
+    teacher_weight: float | Sequence[float] = 0.6,
+    top_k: int = 5,
+    temperature: float = 1.0,
+    patriarch: str = "tolerant",
+    schedule: Schedule = SCHEDULES["cifar_resnet"],
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+    show_progress: bool = True,
+) -> list[Generation]:
+    """Trains `D(primary_score, teacher_weight)`: generation 0 on labels, each next one on the last.
+
+    Every generation starts from a fresh initialisation. Called again with the same arguments after
+    an interruption, it goes on where it stopped and ends with the same weights. `output_dir` gets
+    a directory `generation_G` for each (`network.keras`, `results.json`) and TensorBoard `logs`.
+
+    Args:
+        build: returns a new network that returns logits; called once per generation, after Keras'
+            random seed was set from (`seed`, generation).
+        data: of `kdtoolkit.data.load`.
+        output_dir: where everything is written.
+        generations: number of students after the patriarch.
+        primary_score, top_k, patriarch: of the `Patriarch`.
+        teacher_weight: lambda of Eqn 4, one for all students or one each.
+        temperature: of the teacher's term.
+        schedule: learning rate, momentum and weight decay.
+        epochs, batch_size: of each generation; the schedule's own by default.
+        seed: of initialisation, data order, augmentation.
+        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        show_progress: print progress and the time left to standard error.
+
+    Returns:
+        The generations, patriarch first. Their results hold `generation`, `test_accuracy`,
+        `test_loss`, `primary_score` (test), `validation_accuracy`, `ensemble_test_accuracy` (mean
+        of the probabilities of generations 0..g), `seconds`, `images_per_second`.
+
+    Raises:
+        ValueError: an argument is outside its range.
+        NonFiniteLossError: a loss was not finite; the message names the generation.
+    """
+    if generations < 0:
+        raise ValueError(
+            f"Argument `generations` must be at least 0. Received: generations={generations}"
+        )
+    weights = teacher_weights(teacher_weight, generations)
+    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    strategy = strategy or tf.distribute.get_strategy()
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    files.clear_scratch(output_dir)
+    bar = progress.Progress((generations + 1) * epochs) if show_progress else None
+
+    def train(generation, teacher):
+        directory = output_dir / f"generation_{generation}"
+        # Fresh layer names and seeds: a generation does not depend on what this process ran before.
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(_initialisation_seed(seed, generation))
+        with strategy.scope():
+            network = build()
+            options = {"weight_decay": schedule.weight_decay, "seed": seed}
+            if teacher is None:
+                trainer = Patriarch(network, patriarch, primary_score, top_k, **options)
+            else:
+                weight = weights[generation - 1]
+                trainer = Student(network, teacher, weight, temperature, **options)
+        if bar:
+            bar.begin(f"generation {generation}/{generations}", generation * epochs)
+        try:
+            pace = loop.fit(
+                trainer,
+                data,
+                directory,
+                schedule=schedule,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+                generation=generation,
+                log_dir=output_dir / "logs" / f"generation_{generation}",
+                callbacks=[bar] if bar else [],
+            )
+        except NonFiniteLossError as error:
+            error.args = (f"Generation {generation}: {error}",)
+            raise
+        loop.save_network(network, directory / "network.keras")
+        return network, pace
+
+    lineage = []
+    probabilities = 0.0
+    for generation in range(generations + 1):
+        directory = output_dir / f"generation_{generation}"
+        network, results = _load_finished(directory, strategy)
+        if network is None:
+            network, pace = train(generation, lineage[-1].network if lineage else None)
+        logits, labels = evaluation.predict(network, data.test)
+        probabilities = probabilities + np.exp(evaluation.log_probabilities(logits))
+        if results is None:
+            ensemble = np.log(probabilities / (generation + 1))
+            test = evaluation.figures(logits, labels)
+            validation = evaluation.figures(*evaluation.predict(network, data.validation))
+            results = {
+                "generation": generation,
+                "test_accuracy": test.accuracy,
+                "validation_accuracy": validation.accuracy,
+                "test_loss": test.loss,
+                "primary_score": test.primary_score,
+                "ensemble_test_accuracy": evaluation.figures(ensemble, labels).accuracy,
+                **asdict(pace),
+            }
+            # The results are the mark of a finished generation: last, when all else is on disk.
+            files.write_json(directory / _RESULTS, results)
+            checkpoint.Checkpoints(directory).clear()
+        lineage.append(Generation(network, results))
+    return lineage
+
+
+def _initialisation_seed(seed, generation):
+    return int(np.random.SeedSequence([seed, generation]).generate_state(1)[0])
+
+
+def _load_finished(directory, strategy):
+    """Returns `(network, results)` of a generation that was finished before, or `(None, None)`."""
+    path, results = directory / "network.keras", directory / _RESULTS
+    if not results.exists():
+        return None, None
+    try:
+        figures = json.loads(results.read_text())
+        with strategy.scope():
+            return keras.models.load_model(path, compile=False), figures
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        results.unlink()
+        kept = f"kept as {files.set_aside(path).name}, " if path.exists() else ""
+        warnings.warn(
+            f"{path} is damaged ({error}); {kept}training the generation again", stacklevel=2
+        )
+        return None, None

@@ -1,0 +1,1 @@
+"""Recipes: `python -m kdtoolkit.recipes.NAME`, flags plus library calls."""

@@ -1,0 +1,59 @@
+"""`results.json` and the table that a recipe ends with."""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from kdtoolkit import files
+
+_PACKAGES = ("kdtoolkit", "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "numpy")
+
+
+def environment() -> dict:
+    """Returns versions, device and cores of this process."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+            continue
+    return {
+        "versions": versions,
+        "device": ", ".join(map(str, names)) or f"CPU {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def write_results(output_dir: Path, recipe: str, seed: int, **parts) -> None:
+    """Writes `results.json`; paths in it are relative to the directory."""
+    command = f"python -m kdtoolkit.recipes.{recipe} {shlex.join(sys.argv[1:])}".strip()
+    header = {"recipe": recipe, "command": command, "seed": seed, "environment": environment()}
+    files.write_json(output_dir / "results.json", {**header, **parts})
+
+
+def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> str:
+    """Returns rows as aligned text.
+
+    Args:
+        rows: dicts.
+        columns: key in the rows -> (heading, format such as `".2%"`); a missing value shows as -.
+    """
+    cells = [[heading for heading, _ in columns.values()]]
+    for row in rows:
+        cells.append(
+            [
+                format(row[key], spec) if row.get(key) is not None else "-"
+                for key, (_, spec) in columns.items()
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

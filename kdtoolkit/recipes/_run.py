@@ -1,0 +1,223 @@
+"""Flags and steps that recipes share: data, training settings, output, export."""
+
+import contextlib
+import gc
+from pathlib import Path
+
+from kdtoolkit.data import describe
+from kdtoolkit.models import registry
+from kdtoolkit.recipes import _command, _report
+from kdtoolkit.recipes._command import RunError, blaming
+from kdtoolkit.training.schedules import SCHEDULES, Schedule
+
+_STRATEGIES = ("auto", "one_device", "mirrored")
+_EXPORT_COLUMNS = {
+    "path": ("file", ""),
+    "bytes": ("bytes", ",d"),
+    "gzipped_bytes": ("gzipped", ",d"),
+    "test_accuracy": ("test accuracy", ".2%"),
+    "max_difference": ("largest difference", ".1e"),
+    "milliseconds_per_image": ("ms/image", ".3f"),
+}
+
+
+def define_data(flags, model):
+    group = "Data and network"
+    flags.add(
+        "string",
+        group,
+        "dataset",
+        "digits",
+        "digits (embedded), the name of a TensorFlow data set, or a folder of class folders.",
+    )
+    flags.add(
+        "string",
+        group,
+        "data_dir",
+        None,
+        "Where TensorFlow data sets are prepared (default: their own, ~/tensorflow_datasets).",
+    )
+    flags.add(
+        "integer",
+        group,
+        "image_size",
+        None,
+        "Height and width that images are scaled to (default: their own).",
+    )
+    flags.add("string", group, "model", model, f"One of {', '.join(registry.names())}.")
+    flags.add(
+        "integer",
+        group,
+        "train_examples",
+        None,
+        "Use only this many training images, the same share of each class (default: all).",
+    )
+    flags.add(
+        "float",
+        group,
+        "validation_fraction",
+        0.1,
+        "Share of the training split held out for validation, in (0, 1).",
+    )
+
+
+def define_training(flags):
+    group = "Training"
+    usual = "(default: the schedule of the network's family, scaled)"
+    flags.add("integer", group, "epochs", None, f"Epochs of each training {usual}.")
+    flags.add("integer", group, "batch_size", None, f"Images in a global batch {usual}.")
+    flags.add("float", group, "learning_rate", None, f"The first learning rate {usual}.")
+    flags.add("float", group, "weight_decay", None, f"Coupled L2 on every weight {usual}.")
+    flags.add("integer", group, "seed", 0, "Of weights, data order and augmentation.")
+    flags.add(
+        "string",
+        group,
+        "strategy",
+        "auto",
+        "one_device, mirrored (all GPUs, or logical CPUs), or auto: mirrored where there is more "
+        "than one GPU.",
+    )
+
+
+def define_output(flags):
+    flags.add(
+        "string",
+        "Output",
+        "output_dir",
+        None,
+        "Where everything is written; the same command again goes on where it stopped (default: "
+        "saved_models/RECIPE-DATASET-MODEL-SEED).",
+    )
+
+
+def check_data(flags):
+    """Checks the flags of `define_data`; returns the data set's `DatasetInfo`."""
+    if flags.image_size is not None:
+        flags.require("image_size", flags.image_size > 0, "positive")
+    if flags.data_dir is not None:
+        flags.require("data_dir", Path(flags.data_dir).is_dir(), "an existing directory")
+    with blaming("dataset"):
+        info = describe(flags.dataset, flags.data_dir, flags.image_size)
+    with blaming("model"):
+        registry.validate(flags.model)
+        if info.image_shape is not None:
+            registry.validate(flags.model, info.image_shape)
+    if flags.train_examples is not None:
+        flags.require("train_examples", flags.train_examples > 0, "positive")
+    in_range = 0 < flags.validation_fraction < 1
+    flags.require("validation_fraction", in_range, "in (0, 1)")
+    return info
+
+
+def check_training(flags, info):
+    """Checks the flags of `define_training` and fills in what the schedule decides."""
+    usual = SCHEDULES["digits" if info.kind == "digits" else registry.schedule(flags.model)]
+    for flag, value in {
+        "epochs": usual.epochs,
+        "batch_size": usual.batch_size,
+        "learning_rate": usual.learning_rate,
+        "weight_decay": usual.weight_decay,
+    }.items():
+        if flags[flag].value is None:
+            flags[flag].value = value
+    flags.require("epochs", flags.epochs > 0, "positive")
+    flags.require("batch_size", flags.batch_size > 0, "positive")
+    flags.require("learning_rate", flags.learning_rate > 0, "positive")
+    flags.require("weight_decay", flags.weight_decay >= 0, "at least 0")
+    flags.require("seed", 0 <= flags.seed < 2**31, "from 0 to 2147483647")
+    flags.require_one_of("strategy", _STRATEGIES)
+
+
+def check_output(flags, recipe):
+    """Fills in the output directory and checks that it can be written to."""
+    if flags.output_dir is None:
+        dataset = Path(flags.dataset).name
+        flags.output_dir = f"saved_models/{recipe}-{dataset}-{flags.model}-{flags.seed}"
+    _command.check_writable(Path(flags.output_dir))
+
+
+def schedule(flags):
+    """Returns the `Schedule` of a run whose flags were checked."""
+    usual = SCHEDULES["digits" if flags.dataset == "digits" else registry.schedule(flags.model)]
+    return Schedule(
+        epochs=usual.epochs,
+        batch_size=flags.batch_size,
+        learning_rate=flags.learning_rate,
+        drops=usual.drops,
+        momentum=usual.momentum,
+        weight_decay=flags.weight_decay,
+    )
+
+
+def load(flags):
+    """Loads the data; what is wrong with them is the command line's mistake."""
+    from kdtoolkit import data
+
+    with blaming("dataset"):
+        return data.load(
+            flags.dataset,
+            flags.data_dir,
+            image_size=flags.image_size,
+            validation_fraction=flags.validation_fraction,
+            train_examples=flags.train_examples,
+        )
+
+
+def prepare_process():
+    """Makes a CPU's arithmetic repeatable, so that a resumed run ends with the same weights."""
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Turns the errors that a person can act on into one line."""
+    from kdtoolkit.export.parity import ParityError
+    from kdtoolkit.training.step import NonFiniteLossError
+
+    try:
+        yield
+    except NonFiniteLossError as error:
+        raise RunError(
+            f"{error}; the last good state is kept: try a lower --learning_rate"
+        ) from error
+    except ParityError as error:
+        raise RunError(str(error)) from error
+
+
+def export(network, name, data, output_dir):
+    """Exports to SavedModel and LiteRT, runs both on the test images; returns their rows."""
+    from kdtoolkit import export as exporting
+
+    images, labels = data.test.images, data.test.labels
+    directory = output_dir / "export"
+    directory.mkdir(exist_ok=True)
+    gc.collect()  # training's graphs, before the converter makes its own
+    rows = []
+    for write, path in (
+        (exporting.to_saved_model, directory / "saved_model"),
+        (exporting.to_litert, directory / f"{name}.tflite"),
+    ):
+        exported = write(network, path, data.preprocessing)
+        parity = exporting.check(exported, network, data.preprocessing, images, labels)
+        rows.append(
+            {
+                "path": str(path.relative_to(output_dir)),
+                "format": exported.format,
+                "quantization": exported.quantization,
+                "bytes": exported.bytes,
+                "gzipped_bytes": exported.gzipped_bytes,
+                "test_accuracy": parity.test_accuracy,
+                "max_difference": parity.max_difference,
+                "milliseconds_per_image": parity.milliseconds_per_image,
+            }
+        )
+    return rows
+
+
+def print_exports(rows, output_dir):
+    if rows:
+        print(f"\n{_report.table(rows, _EXPORT_COLUMNS)}")
+    print(f"\nEverything is in {output_dir}; results.json holds these figures.")

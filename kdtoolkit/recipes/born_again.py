@@ -1,0 +1,146 @@
+"""Trains a patriarch and generations of students, and exports the last one for the edge."""
+
+import sys
+from pathlib import Path
+
+from kdtoolkit.losses import strengths
+from kdtoolkit.recipes import _command, _report, _run
+from kdtoolkit.recipes._command import blaming
+
+_PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
+_EXPORTS = ("student", "ensemble", "none")
+_COLUMNS = {
+    "generation": ("generation", "d"),
+    "test_accuracy": ("test accuracy", ".2%"),
+    "ensemble_test_accuracy": ("ensemble 0..g", ".2%"),
+    "validation_accuracy": ("validation", ".2%"),
+    "test_loss": ("test loss", ".4f"),
+    "primary_score": ("primary score", ".3f"),
+    "seconds": ("seconds", ".0f"),
+    "images_per_second": ("images/s", ".0f"),
+}
+
+
+def _define(flags):
+    _run.define_data(flags, model="resnet8")
+    group = "Generations"
+    flags.add("integer", group, "generations", 2, "Number of students after the patriarch.")
+    flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(_PATRIARCHS)}.")
+    flags.add(
+        "float",
+        group,
+        "primary_score",
+        0.6,
+        "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1]; 1 trains "
+        "it plainly.",
+    )
+    flags.add("integer", group, "top_k", 5, "Number of scores that a tolerant patriarch compares.")
+    flags.add(
+        "list",
+        group,
+        "teacher_weight",
+        "0.6",
+        "Weight of the teacher against the labels (lambda), in [0, 1]: one value, or one for each "
+        "student, separated by commas.",
+    )
+    flags.add("float", group, "temperature", 1.0, "Temperature of the teacher's term, positive.")
+    _run.define_training(flags)
+    _run.define_output(flags)
+    flags.add(
+        "string",
+        "Output",
+        "export",
+        "student",
+        "What goes to SavedModel and LiteRT: student (the last one), ensemble (of all generations) "
+        "or none.",
+    )
+
+
+def _check(flags):
+    info = _run.check_data(flags)
+    flags.require("generations", flags.generations >= 0, "at least 0")
+    flags.require_one_of("patriarch", _PATRIARCHS)
+    flags.require("top_k", flags.top_k >= 2, "at least 2")
+    check_classes(flags, info.classes)
+    flags.require("temperature", flags.temperature > 0, "positive")
+    with blaming("teacher_weight"):
+        teacher_weights(flags)
+    flags.require_one_of("export", _EXPORTS)
+    _run.check_training(flags, info)
+    _run.check_output(flags, RECIPE.name)
+    return info
+
+
+def check_classes(flags, classes):
+    """Checks what depends on the number of classes, once that is known."""
+    if classes is None:
+        return
+    if flags.patriarch == "tolerant":
+        accepted = f"at most the number of classes of --dataset={flags.dataset}, {classes}"
+        flags.require("top_k", flags.top_k <= classes, accepted)
+    scores = flags.top_k if flags.patriarch == "tolerant" else classes
+    in_range = 1 / scores < flags.primary_score <= 1
+    flags.require("primary_score", in_range, f"in (1/{scores}, 1]")
+
+
+def teacher_weights(flags):
+    """Returns the flag's value for each student."""
+    values = [float(value) for value in flags.teacher_weight]
+    return strengths.teacher_weights(values[0] if len(values) == 1 else values, flags.generations)
+
+
+def _run_recipe(flags, info):
+    data = _run.load(flags)
+    check_classes(flags, data.info.classes)
+    _run.prepare_process()
+
+    from kdtoolkit import models
+    from kdtoolkit.generations import train_generations
+    from kdtoolkit.training import distribution
+
+    output_dir = Path(flags.output_dir)
+    shape, classes = data.info.image_shape, data.info.classes
+    with _run.one_line_errors():
+        lineage = train_generations(
+            lambda: models.build(flags.model, shape, classes),
+            data,
+            output_dir,
+            generations=flags.generations,
+            primary_score=flags.primary_score,
+            teacher_weight=teacher_weights(flags),
+            top_k=flags.top_k,
+            temperature=flags.temperature,
+            patriarch=flags.patriarch,
+            schedule=_run.schedule(flags),
+            epochs=flags.epochs,
+            batch_size=flags.batch_size,
+            seed=flags.seed,
+            strategy=distribution.strategy(flags.strategy),
+        )
+        networks = [generation.network for generation in lineage]
+        results = [generation.results for generation in lineage]
+        _report.write_results(output_dir, RECIPE.name, flags.seed, generations=results)
+        exports = []
+        if flags.export != "none":
+            last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
+            exports = _run.export(last, flags.export, data, output_dir)
+    _report.write_results(
+        output_dir, RECIPE.name, flags.seed, generations=results, exports=exports
+    )
+    print(f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
+          f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "
+          f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n")
+    print(_report.table(results, _COLUMNS))
+    _run.print_exports(exports, output_dir)
+
+
+RECIPE = _command.Recipe(
+    name="born_again",
+    summary=__doc__.strip(),
+    define=_define,
+    check=_check,
+    run=_run_recipe,
+)
+
+if __name__ == "__main__":
+    sys.exit(RECIPE.main())

@@ -1,0 +1,125 @@
+"""Exact resume: everything a trainer needs to go on as if it had not stopped."""
+
+import json
+import warnings
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kdtoolkit import files
+
+_KEEP = 2  # The last one, and the one before it in case the last is damaged.
+
+
+class Checkpoints:
+    """The last two states of a trainer, one file each, in a directory.
+
+    A state is every variable of the trainer (weights, moving statistics, random seeds), every one
+    of its optimizer (momenta, step), the number of finished epochs and a dict of the caller's.
+    Data are a function of (seed, generation, epoch) and need no state. Files are written
+    atomically, and their zip checksums are verified on reading.
+
+    Args:
+        directory: created when the first state is saved.
+    """
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+
+    def save(self, trainer, epoch, notes=None):
+        """Stores the state after `epoch` finished epochs and drops the oldest one.
+
+        Args:
+            trainer: compiled trainer.
+            epoch: number of finished epochs.
+            notes: JSON-serialisable dict that `restore` gives back.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        arrays = {_key(i): np.asarray(v) for i, v in enumerate(_state(trainer))}
+        header = json.dumps({"epoch": epoch, "notes": notes or {}}).encode()
+        arrays["header"] = np.frombuffer(header, np.uint8)
+
+        def write(scratch):
+            with open(scratch, "wb") as stream:
+                np.savez(stream, **arrays)
+
+        files.write_atomically(self.directory / f"checkpoint-{epoch:05d}.npz", write)
+        for path in self._paths()[_KEEP:]:
+            path.unlink()
+
+    def restore(self, trainer):
+        """Puts the newest undamaged state into the trainer.
+
+        A damaged file is named in a warning and set aside, and the one before it is used.
+
+        Returns:
+            `(epoch, notes)`; `(0, {})` where there is no state.
+        """
+        for path in self._paths():
+            try:
+                arrays = _read(path)
+                header = json.loads(arrays.pop("header").tobytes())
+                _assign(trainer, arrays)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                aside = files.set_aside(path)
+                warnings.warn(
+                    f"{path} is damaged ({error}); kept as {aside.name}, going back to the state "
+                    "before it",
+                    stacklevel=2,
+                )
+            else:
+                return header["epoch"], header["notes"]
+        return 0, {}
+
+    def clear(self):
+        """Removes the stored states, but not the damaged ones that were set aside."""
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self):
+        return sorted(self.directory.glob("checkpoint-*.npz"), reverse=True)
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves the trainer's state at the end of every epoch.
+
+    Args:
+        checkpoints: a `Checkpoints`.
+        notes: called without arguments for the dict that goes with each state.
+    """
+
+    def __init__(self, checkpoints, notes):
+        super().__init__()
+        self.checkpoints, self.notes = checkpoints, notes
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.checkpoints.save(self.model, epoch + 1, self.notes())
+
+
+def _state(trainer):
+    if not trainer.optimizer.built:
+        trainer.optimizer.build(trainer.trainable_variables)
+    return [*trainer.variables, *trainer.optimizer.variables]
+
+
+def _key(index):
+    return f"variable-{index:05d}"
+
+
+def _read(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _assign(trainer, arrays):
+    state = _state(trainer)
+    if len(arrays) != len(state):
+        raise ValueError(f"{len(arrays)} variables stored, {len(state)} wanted")
+    values = [arrays[_key(i)] for i in range(len(state))]
+    for value, variable in zip(values, state, strict=True):
+        if value.shape != tuple(variable.shape):
+            raise ValueError(f"{variable.path} has shape {value.shape}, not {variable.shape}")
+    for value, variable in zip(values, state, strict=True):
+        variable.assign(value)

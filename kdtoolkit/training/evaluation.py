@@ -1,0 +1,56 @@
+"""Figures from logits, in float64 NumPy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What predictions are worth.
+
+    Attributes:
+        accuracy: fraction of correct top-1 decisions.
+        loss: mean cross-entropy in nats.
+        primary_score: mean largest probability.
+    """
+
+    accuracy: float
+    loss: float
+    primary_score: float
+
+
+def log_probabilities(logits):
+    """Log-softmax over the last axis in float64."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def figures(logits, labels):
+    """Returns the `Figures` of logits `(n, classes)` for class indices `(n,)`.
+
+    Log probabilities are logits as well: the figures of an ensemble take `log(mean probability)`.
+    """
+    log_f = log_probabilities(logits)
+    return Figures(
+        accuracy=float(np.mean(log_f.argmax(axis=-1) == labels)),
+        loss=float(-np.mean(log_f[np.arange(len(labels)), labels])),
+        primary_score=float(np.exp(log_f.max(axis=-1)).mean()),
+    )
+
+
+def predict(network, split, batch_size=512):
+    """Returns the network's logits on a data split, in order, with the split's labels.
+
+    Args:
+        network: Keras model; its outputs, one array or a dict of arrays, come back as NumPy.
+        split: of `kdtoolkit.data.load`.
+        batch_size: of the forward passes.
+
+    Returns:
+        `(logits, labels)`.
+    """
+    batches = split.batches(batch_size)
+    labels = np.concatenate([np.asarray(y) for _, y in batches])
+    return network.predict(batches.map(lambda x, y: x), verbose=0), labels
