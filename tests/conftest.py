@@ -13,6 +13,8 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture
+# One for the session: a second MirroredStrategy in a process reuses the keys of the first one's
+# collectives, and TensorFlow then refuses tensors of other shapes.
+@pytest.fixture(scope="session")
 def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

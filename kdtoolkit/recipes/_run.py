@@ -1,6 +1,7 @@
 """Flags and steps that recipes share: data, training settings, output, export."""
 
 import contextlib
+import dataclasses
 import gc
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from kdtoolkit.data import describe
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _report
 from kdtoolkit.recipes._command import RunError, blaming
-from kdtoolkit.training.schedules import SCHEDULES, Schedule
+from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored")
 _EXPORT_COLUMNS = {
@@ -99,9 +100,17 @@ def check_data(flags):
     with blaming("dataset"):
         info = describe(flags.dataset, flags.data_dir, flags.image_size)
     with blaming("model"):
-        registry.validate(flags.model)
-        if info.image_shape is not None:
-            registry.validate(flags.model, info.image_shape)
+        family = registry.validate(flags.model)
+    if info.image_shape is not None:
+        height, width, _ = info.image_shape
+        fits = min(height, width) >= family.smallest
+        flags.require(
+            "model",
+            fits,
+            f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
+            f"{flags.model} needs {family.smallest}x{family.smallest} at least, "
+            "and --image_size enlarges them",
+        )
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
     in_range = 0 < flags.validation_fraction < 1
@@ -109,9 +118,9 @@ def check_data(flags):
     return info
 
 
-def check_training(flags, info):
+def check_training(flags):
     """Checks the flags of `define_training` and fills in what the schedule decides."""
-    usual = SCHEDULES["digits" if info.kind == "digits" else registry.schedule(flags.model)]
+    usual = _usual_schedule(flags)
     for flag, value in {
         "epochs": usual.epochs,
         "batch_size": usual.batch_size,
@@ -138,15 +147,17 @@ def check_output(flags, recipe):
 
 def schedule(flags):
     """Returns the `Schedule` of a run whose flags were checked."""
-    usual = SCHEDULES["digits" if flags.dataset == "digits" else registry.schedule(flags.model)]
-    return Schedule(
-        epochs=usual.epochs,
+    return dataclasses.replace(
+        _usual_schedule(flags),
         batch_size=flags.batch_size,
         learning_rate=flags.learning_rate,
-        drops=usual.drops,
-        momentum=usual.momentum,
         weight_decay=flags.weight_decay,
     )
+
+
+def _usual_schedule(flags):
+    embedded = flags.dataset == "digits"
+    return SCHEDULES["digits" if embedded else registry.validate(flags.model).schedule]
 
 
 def load(flags):

@@ -66,7 +66,7 @@ def _check(flags):
     with blaming("teacher_weight"):
         teacher_weights(flags)
     flags.require_one_of("export", _EXPORTS)
-    _run.check_training(flags, info)
+    _run.check_training(flags)
     _run.check_output(flags, RECIPE.name)
     return info
 

@@ -81,6 +81,7 @@ def fit(trainer, data, directory, *, schedule, epochs, batch_size, seed, generat
             initial_epoch=first_epoch,
             epochs=epochs,
             steps_per_epoch=steps,
+            shuffle=False,  # the stream is in its epoch's order already
             validation_data=data.validation.batches(batch_size),
             callbacks=[*own, *callbacks],
             verbose=0,

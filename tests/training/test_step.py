@@ -1,0 +1,298 @@
+"""The shared train step: its update in NumPy, replicas, sample weights, and what is saved."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdtoolkit.training import NonFiniteLossError, Patriarch, Student
+from tests.losses import reference
+
+FEATURES, CLASSES = 4, 6
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(13, FEATURES)).astype("float32")
+Y = RNG.integers(0, CLASSES, 13)
+W = RNG.random(13).astype("float32")
+ONE_HOT = np.eye(CLASSES)[Y]
+
+
+def linear(seed=0, **options):
+    rng = np.random.default_rng(seed)
+    network = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES, **options)])
+    network.set_weights([rng.normal(size=w.shape) for w in network.get_weights()])
+    return keras.Model(network.inputs, network.outputs)
+
+
+def mlp(seed=0, normalised=False):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((FEATURES,))
+    hidden = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))
+    x = hidden(inputs)
+    if normalised:
+        x = keras.layers.BatchNormalization(synchronized=True)(x)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES)(x))
+
+
+def batches(batch=13, repeat=1):
+    return tf.data.Dataset.from_tensor_slices((X, Y, W)).batch(batch).repeat(repeat)
+
+
+def test_one_step_is_the_papers_update():
+    """Coupled L2 in the gradient, then Nesterov momentum: two steps written out in float64."""
+    rate, momentum, decay, eta = 0.1, 0.9, 1e-2, 4 / 7
+    network = linear()
+    kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
+    trainer = Patriarch(network, "tolerant", 0.6, 5, weight_decay=decay)
+    trainer.compile(keras.optimizers.SGD(rate, momentum=momentum, nesterov=True))
+    velocities = [np.zeros_like(kernel), np.zeros_like(bias)]
+    for _ in range(2):
+        trainer.train_on_batch(X, Y)
+
+        def loss(z):
+            return (1 - eta) * reference.crossentropy(
+                ONE_HOT, z
+            ) + eta * reference.score_difference(z, 5)
+
+        slope = reference.gradient(loss, X @ kernel + bias) / len(X)
+        gradients = [X.T @ slope + decay * kernel, slope.sum(0) + decay * bias]
+        velocities = [momentum * v - rate * g for v, g in zip(velocities, gradients, strict=True)]
+        kernel, bias = (
+            w + momentum * v - rate * g
+            for w, v, g in zip((kernel, bias), velocities, gradients, strict=True)
+        )
+    np.testing.assert_allclose(network.get_weights()[0], kernel, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(network.get_weights()[1], bias, rtol=1e-5, atol=1e-6)
+
+
+def _student(strategy, normalised, **options):
+    with strategy.scope():
+        trainer = Student(
+            mlp(2, normalised), mlp(1, normalised), 0.6, 2.0, weight_decay=1e-3, **options
+        )
+        optimizer = keras.optimizers.SGD(0.5, momentum=0.9, nesterov=True, global_clipnorm=0.05)
+        trainer.compile(optimizer, metrics=["accuracy"])
+    return trainer
+
+
+@pytest.mark.parametrize("normalised", [False, True], ids=["plain", "synchronised BN"])
+@pytest.mark.parametrize("confidence_weighted", [False, True])
+def test_two_replicas_equal_one(two_replicas, normalised, confidence_weighted):
+    """Uneven batch (7 + 6), sample weights, clipping, decay, an L2 layer: five steps."""
+    options = {"normalised": normalised, "confidence_weighted": confidence_weighted}
+    one = _student(tf.distribute.get_strategy(), **options)
+    two = _student(two_replicas, **options)
+    histories = [t.fit(batches(repeat=5), verbose=0, shuffle=False).history for t in (one, two)]
+    for a, b in zip(one.network.weights, two.network.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-5)
+
+
+def test_clipping_acts_on_the_whole_gradient(two_replicas):
+    """The update of one plain SGD step has the clip norm, not the sum of two clipped halves."""
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            trainer = Patriarch(linear(), "plain")
+            trainer.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.1))
+        before = trainer.network.get_weights()
+        trainer.fit(batches(12).take(1), verbose=0, shuffle=False)
+        moved = [a - b for a, b in zip(trainer.network.get_weights(), before, strict=True)]
+        assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_sample_weights_scale_each_sample():
+    network = linear()
+    kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
+    trainer = Patriarch(network, "plain")
+    trainer.compile(keras.optimizers.SGD(1.0))
+    logs = trainer.train_on_batch(X, Y, W, return_dict=True)
+    z = X @ kernel + bias
+    slope = W[:, None] * (reference.softmax(z) - ONE_HOT) / len(X)
+    np.testing.assert_allclose(network.get_weights()[0], kernel - X.T @ slope, rtol=1e-5, atol=1e-6)
+    assert logs["loss"] == pytest.approx((W * reference.crossentropy(ONE_HOT, z)).mean(), rel=1e-5)
+
+
+def test_regularisation_is_in_the_loss_and_the_gradient():
+    network = linear(kernel_regularizer=keras.regularizers.L2(0.3))
+    kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
+    trainer = Patriarch(network, "plain")
+    trainer.compile(keras.optimizers.SGD(1.0))
+    logs = trainer.train_on_batch(X, Y, return_dict=True)
+    z = X @ kernel + bias
+    gradient = X.T @ (reference.softmax(z) - ONE_HOT) / len(X) + 0.6 * kernel
+    np.testing.assert_allclose(network.get_weights()[0], kernel - gradient, rtol=1e-4, atol=1e-5)
+    expected = reference.crossentropy(ONE_HOT, z).mean() + 0.3 * (kernel**2).sum()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def _logits(network):
+    kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
+    return X @ kernel + bias
+
+
+def test_student_terms():
+    network, teacher = linear(0), linear(1)
+    z, t = _logits(network), _logits(teacher)
+    trainer = Student(network, teacher, 0.7, 3.0)
+    trainer.compile("sgd", metrics=["accuracy"])
+    logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
+    label = 0.3 * reference.crossentropy(ONE_HOT, z).mean()
+    taught = 0.7 * reference.divergence(t, z, 3.0).mean()
+    assert logs["label"] == pytest.approx(label, rel=1e-5)
+    assert logs["teacher"] == pytest.approx(taught, rel=1e-5)
+    assert logs["loss"] == pytest.approx(label + taught, rel=1e-5)
+    assert logs["accuracy"] == pytest.approx((z.argmax(-1) == Y).mean())
+    assert logs["primary_score"] == pytest.approx(reference.softmax(z).max(-1).mean(), rel=1e-5)
+
+
+def test_confidence_weighting_is_cwtm():
+    network, teacher = linear(0), linear(1)
+    trainer = Student(network, teacher, teacher_weight=0, confidence_weighted=True)
+    trainer.compile("sgd")
+    logs = trainer.evaluate(X, Y, batch_size=13, verbose=0, return_dict=True)
+    confidence = reference.softmax(_logits(teacher)).max(-1)
+    weights = confidence / confidence.sum()  # the paper's, with a sum over the batch
+    expected = (weights * reference.crossentropy(ONE_HOT, _logits(network))).sum()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_permuted_secondary_scores_keep_the_teachers_entropy():
+    """DKPP: `KL(permuted teacher || uniform student)` does not depend on the permutation."""
+    network, teacher = linear(0), linear(1)
+    network.set_weights([np.zeros_like(w) for w in network.get_weights()])
+    trainer = Student(network, teacher, teacher_weight=1, permute_secondary=True)
+    trainer.compile("sgd")
+    logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
+    t = _logits(teacher)
+    expected = np.log(CLASSES) - reference.entropy(t).mean()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_permuted_secondary_scores_change_what_is_taught():
+    losses = []
+    for permute in (False, True):
+        trainer = Student(linear(0), linear(1), teacher_weight=1, permute_secondary=permute)
+        trainer.compile("sgd")
+        losses.append(trainer.evaluate(X, Y, verbose=0))
+    plain = reference.divergence(_logits(linear(1)), _logits(linear(0)), 1.0).mean()
+    assert losses[0][0] == pytest.approx(plain, rel=1e-5)
+    assert abs(losses[1][0] - plain) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("tolerant", ["crossentropy", "score_difference"]),
+        ("label_smoothing", ["smoothed_crossentropy"]),
+        ("confidence_penalty", ["crossentropy", "confidence_penalty"]),
+        ("plain", ["crossentropy"]),
+    ],
+)
+def test_patriarch_terms_sum_to_its_loss(kind, terms):
+    network = linear()
+    z = _logits(network)
+    epsilon, beta = 0.4 * 6 / 5, 1 / (0.6 * np.log(0.6 * 5 / 0.4))
+    expected = {
+        "tolerant": 3 / 7 * reference.crossentropy(ONE_HOT, z)
+        + 4 / 7 * reference.score_difference(z, 5),
+        "label_smoothing": reference.crossentropy((1 - epsilon) * ONE_HOT + epsilon / 6, z),
+        "confidence_penalty": reference.crossentropy(ONE_HOT, z) - beta * reference.entropy(z),
+        "plain": reference.crossentropy(ONE_HOT, z),
+    }
+    trainer = Patriarch(network, kind, 0.6)
+    trainer.compile("sgd")
+    logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
+    assert sum(logs[term] for term in terms) == pytest.approx(expected[kind].mean(), rel=1e-5)
+    assert logs["loss"] == pytest.approx(expected[kind].mean(), rel=1e-5)
+
+
+def test_teacher_is_in_inference_mode_and_does_not_change():
+    teacher = mlp(1, normalised=True)
+    before = teacher.get_weights()
+    trainer = Student(mlp(2), teacher)
+    trainer.compile(keras.optimizers.SGD(0.5))
+    trainer.fit(batches(5), verbose=0, shuffle=False)
+    for a, b in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_only_the_network_is_saved(tmp_path):
+    network, teacher = mlp(2), mlp(1)
+    trainer = Student(network, teacher)
+    trainer.compile("sgd")
+    trainer.fit(X, Y, verbose=0)
+    assert trainer.count_params() - network.count_params() == 3  # the record of non-finite steps
+    trainer.save(tmp_path / "saved.keras")
+    trainer.save_weights(tmp_path / "saved.weights.h5")
+    loaded = keras.models.load_model(tmp_path / "saved.keras")
+    assert type(loaded) is type(network)
+    np.testing.assert_array_equal(loaded(X), network(X))
+    np.testing.assert_array_equal(trainer.predict(X, verbose=0), loaded.predict(X, verbose=0))
+    other = Student(mlp(3), teacher)
+    other.load_weights(tmp_path / "saved.weights.h5")
+    np.testing.assert_array_equal(other.network(X), network(X))
+
+
+@pytest.mark.parametrize("bad_row", [0, 9])
+def test_non_finite_loss_stops_with_its_place(bad_row):
+    x = X.copy()
+    x[bad_row] = np.nan
+    trainer = Patriarch(linear())
+    trainer.compile("sgd")
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer.fit(x, Y, batch_size=2, shuffle=False, verbose=0)
+    assert (caught.value.epoch, caught.value.step) == (0, bad_row // 2)
+    assert caught.value.term == "crossentropy"
+
+
+def test_labels_one_hot_and_indices_train_alike():
+    weights = []
+    for labels in (Y, ONE_HOT.astype("float32")):
+        trainer = Patriarch(linear())
+        trainer.compile(keras.optimizers.SGD(0.5), metrics=["accuracy"])
+        trainer.fit(X, labels, batch_size=4, shuffle=False, verbose=0)
+        weights.append(trainer.network.get_weights()[0])
+    np.testing.assert_allclose(*weights, rtol=1e-6)
+
+
+def test_mixed_bfloat16_trains_in_float32_losses():
+    network = keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            keras.layers.Dense(8, dtype="mixed_bfloat16"),
+            keras.layers.Dense(CLASSES, dtype="float32"),
+        ]
+    )
+    network = keras.Model(network.inputs, network.outputs)
+    z = np.asarray(network(X), np.float64)
+    trainer = Patriarch(network, "plain")
+    trainer.compile("sgd")
+    loss = trainer.evaluate(X, Y, verbose=0)[0]
+    assert loss == pytest.approx(reference.crossentropy(ONE_HOT, z).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Patriarch(linear(), "soft"), "`kind`.*tolerant.*'soft'"),
+        (lambda: Patriarch(linear(), primary_score=0.2), "`primary_score`"),
+        (lambda: Patriarch(linear(), top_k=7), "`top_k`.*6.*top_k=7"),
+        (lambda: Patriarch(linear(), weight_decay=-1), "`weight_decay`.*-1"),
+        (lambda: Student(linear(), linear(), 1.5), "`teacher_weight`.*1.5"),
+        (lambda: Student(linear(), linear(), temperature=0), "`temperature`.*0"),
+        (
+            lambda: Student(linear(), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])),
+            "`teacher`.*6 and 3",
+        ),
+        (lambda: Patriarch(linear()).compile("sgd", loss="mse"), "`loss`.*mse"),
+        (
+            lambda: Patriarch(linear()).compile(
+                keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+            ),
+            "`optimizer`.*bfloat16",
+        ),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
