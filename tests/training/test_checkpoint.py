@@ -1,0 +1,100 @@
+"""States are exact, atomic, and a damaged one is set aside."""
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit.training import Patriarch
+from kdtoolkit.training.checkpoint import Checkpoints
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(16, 4)).astype("float32"), RNG.integers(0, 6, 16)
+
+
+def trainer(seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(inputs))
+    outputs = keras.layers.Dense(6)(keras.layers.Dropout(0.5)(x))
+    trainer = Patriarch(keras.Model(inputs, outputs))
+    trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True))
+    return trainer
+
+
+def train(trainer):
+    trainer.fit(X, Y, batch_size=4, shuffle=False, verbose=0)
+
+
+def weights(trainer):
+    return trainer.network.get_weights()
+
+
+def assert_equal(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """Momenta, moving statistics and dropout's random state are part of the state."""
+    whole = trainer(0)
+    train(whole)
+    Checkpoints(tmp_path).save(whole, 1, {"seconds": 2.5})
+    train(whole)
+    resumed = trainer(7)
+    assert Checkpoints(tmp_path).restore(resumed) == (1, {"seconds": 2.5})
+    train(resumed)
+    assert_equal(weights(whole), weights(resumed))
+
+
+def test_nothing_to_restore(tmp_path):
+    fresh = trainer(0)
+    before = weights(fresh)
+    assert Checkpoints(tmp_path / "absent").restore(fresh) == (0, {})
+    assert_equal(before, weights(fresh))
+
+
+def test_two_states_are_kept(tmp_path):
+    saved = trainer(0)
+    for epoch in (1, 2, 3):
+        Checkpoints(tmp_path).save(saved, epoch)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["checkpoint-00002.npz", "checkpoint-00003.npz"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
+def test_damaged_state_is_named_set_aside_and_the_one_before_used(tmp_path, damage):
+    saved, checkpoints = trainer(0), Checkpoints(tmp_path)
+    train(saved)
+    checkpoints.save(saved, 1)
+    expected = weights(saved)
+    train(saved)
+    checkpoints.save(saved, 2)
+    path = tmp_path / "checkpoint-00002.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    elif damage == "empty":
+        content.clear()
+    else:
+        content[:] = b"not a checkpoint"
+    path.write_bytes(content)
+    restored = trainer(5)
+    with pytest.warns(UserWarning, match=r"checkpoint-00002\.npz is damaged"):
+        assert checkpoints.restore(restored)[0] == 1
+    assert_equal(expected, weights(restored))
+    assert (tmp_path / "checkpoint-00002.npz.damaged").exists()
+    assert not path.exists()
+
+
+def test_state_of_another_network_changes_nothing(tmp_path):
+    keras.utils.set_random_seed(0)
+    other = Patriarch(keras.Model(i := keras.Input((4,)), keras.layers.Dense(6)(i)))
+    other.compile(keras.optimizers.SGD(0.1))
+    Checkpoints(tmp_path).save(other, 1)
+    fresh = trainer(0)
+    before = weights(fresh)
+    with pytest.warns(UserWarning, match="variables stored"):
+        assert Checkpoints(tmp_path).restore(fresh) == (0, {})
+    assert_equal(before, weights(fresh))
