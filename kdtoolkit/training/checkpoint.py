@@ -1,8 +1,9 @@
 """Exact resume: everything a trainer needs to go on as if it had not stopped."""
 
+import hashlib
+import io
 import json
 import warnings
-import zipfile
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ class Checkpoints:
     A state is every variable of the trainer (weights, moving statistics, random seeds), every one
     of its optimizer (momenta, step), the number of finished epochs and a dict of the caller's.
     Data are a function of (seed, generation, epoch) and need no state. Files are written
-    atomically, and their zip checksums are verified on reading.
+    atomically, headed by a SHA-256 of their content that is verified on reading.
 
     Args:
         directory: created when the first state is saved.
@@ -41,11 +42,8 @@ class Checkpoints:
         header = json.dumps({"epoch": epoch, "notes": notes or {}}).encode()
         arrays["header"] = np.frombuffer(header, np.uint8)
 
-        def write(scratch):
-            with open(scratch, "wb") as stream:
-                np.savez(stream, **arrays)
-
-        files.write_atomically(self.directory / f"checkpoint-{epoch:05d}.npz", write)
+        path = self.directory / f"checkpoint-{epoch:05d}.state"
+        files.write_atomically(path, lambda scratch: scratch.write_bytes(_pack(arrays)))
         for path in self._paths()[_KEEP:]:
             path.unlink()
 
@@ -59,10 +57,10 @@ class Checkpoints:
         """
         for path in self._paths():
             try:
-                arrays = _read(path)
+                arrays = _unpack(path.read_bytes())
                 header = json.loads(arrays.pop("header").tobytes())
                 _assign(trainer, arrays)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError) as error:
                 aside = files.set_aside(path)
                 warnings.warn(
                     f"{path} is damaged ({error}); kept as {aside.name}, going back to the state "
@@ -79,7 +77,7 @@ class Checkpoints:
             path.unlink()
 
     def _paths(self):
-        return sorted(self.directory.glob("checkpoint-*.npz"), reverse=True)
+        return sorted(self.directory.glob("checkpoint-*.state"), reverse=True)
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -108,13 +106,19 @@ def _key(index):
     return f"variable-{index:05d}"
 
 
-def _read(path):
-    # NumPy reads no further than an array's last byte, where the checksum is not looked at yet.
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged:
-        raise ValueError(f"{damaged} does not match its checksum")
-    with np.load(path, allow_pickle=False) as archive:
+def _pack(arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    content = stream.getvalue()
+    return hashlib.sha256(content).digest() + content
+
+
+def _unpack(content):
+    # A zip's own checksums leave out its headers, and NumPy stops reading before it looks at them.
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        raise ValueError("it does not match its checksum")
+    with np.load(io.BytesIO(content[size:]), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 

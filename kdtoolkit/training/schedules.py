@@ -49,5 +49,5 @@ class Schedule:
 SCHEDULES = {
     "cifar_resnet": Schedule(epochs=164, batch_size=128, learning_rate=0.1, drops=(82, 123)),
     # Chosen here on validation images, for the embedded 1,797 digits.
-    "digits": Schedule(epochs=24, batch_size=64, learning_rate=0.1, drops=(12, 18)),
+    "digits": Schedule(epochs=40, batch_size=64, learning_rate=0.1, drops=(20, 30)),
 }

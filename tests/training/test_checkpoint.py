@@ -58,7 +58,7 @@ def test_two_states_are_kept(tmp_path):
     for epoch in (1, 2, 3):
         Checkpoints(tmp_path).save(saved, epoch)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["checkpoint-00002.npz", "checkpoint-00003.npz"]
+    assert names == ["checkpoint-00002.state", "checkpoint-00003.state"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text"])
@@ -69,7 +69,7 @@ def test_damaged_state_is_named_set_aside_and_the_one_before_used(tmp_path, dama
     expected = weights(saved)
     train(saved)
     checkpoints.save(saved, 2)
-    path = tmp_path / "checkpoint-00002.npz"
+    path = tmp_path / "checkpoint-00002.state"
     content = bytearray(path.read_bytes())
     if damage == "truncated":
         del content[len(content) // 2 :]
@@ -81,10 +81,10 @@ def test_damaged_state_is_named_set_aside_and_the_one_before_used(tmp_path, dama
         content[:] = b"not a checkpoint"
     path.write_bytes(content)
     restored = trainer(5)
-    with pytest.warns(UserWarning, match=r"checkpoint-00002\.npz is damaged"):
+    with pytest.warns(UserWarning, match=r"checkpoint-00002\.state is damaged"):
         assert checkpoints.restore(restored)[0] == 1
     assert_equal(expected, weights(restored))
-    assert (tmp_path / "checkpoint-00002.npz.damaged").exists()
+    assert (tmp_path / "checkpoint-00002.state.damaged").exists()
     assert not path.exists()
 
 
