@@ -184,18 +184,15 @@ def prepare_process():
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Turns the errors that a person can act on into one line."""
-    from kdtoolkit.export.parity import ParityError
+    """Turns a training that failed for a reason that a person can act on into one line."""
     from kdtoolkit.training.step import NonFiniteLossError
 
     try:
         yield
     except NonFiniteLossError as error:
         raise RunError(
-            f"{error}; the last good state is kept: try a lower --learning_rate"
+            f"{error}; the last good state is kept. A lower --learning_rate may help"
         ) from error
-    except ParityError as error:
-        raise RunError(str(error)) from error
 
 
 def export(network, name, data, output_dir):
@@ -212,7 +209,10 @@ def export(network, name, data, output_dir):
         (exporting.to_litert, directory / f"{name}.tflite"),
     ):
         exported = write(network, path, data.preprocessing)
-        parity = exporting.check(exported, network, data.preprocessing, images, labels)
+        try:
+            parity = exporting.check(exported, network, data.preprocessing, images, labels)
+        except exporting.ParityError as error:
+            raise RunError(str(error)) from error
         rows.append(
             {
                 "path": str(path.relative_to(output_dir)),

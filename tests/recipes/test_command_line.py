@@ -1,0 +1,136 @@
+"""Mistakes on the command line: one line, status 2, before TensorFlow, and nothing written."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdtoolkit import cli
+from kdtoolkit.recipes.born_again import RECIPE
+
+
+@pytest.fixture
+def in_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--model=resnet21"], ["--model", "resnet21", "resnet20"]),
+        (["--dataset=cifar101"], ["--dataset", "cifar101", "cifar100"]),
+        (["--patriarch=tolerent"], ["--patriarch", "tolerent", "mean tolerant"]),
+        (["--primary_score=0.2"], ["--primary_score", "(1/5, 1]", "0.2"]),
+        (["--primary_score=1.5"], ["--primary_score", "(1/5, 1]", "1.5"]),
+        (["--patriarch=label_smoothing", "--primary_score=0.1"], ["--primary_score", "(1/10, 1]"]),
+        (["--teacher_weight=1.2"], ["--teacher_weight", "[0, 1]", "1.2"]),
+        (["--teacher_weight=0.5,0.6,0.7"], ["--teacher_weight", "2 students", "3 values"]),
+        (["--teacher_weight=half"], ["--teacher_weight", "half"]),
+        (["--top_k=11"], ["--top_k", "10", "11"]),
+        (["--top_k=1"], ["--top_k", "at least 2", "1"]),
+        (["--temperature=0"], ["--temperature", "positive", "0"]),
+        (["--epochs=0"], ["--epochs", "positive", "0"]),
+        (["--epochs=many"], ["--epochs", "many"]),
+        (["--batch_size=-1"], ["--batch_size", "positive", "-1"]),
+        (["--learning_rate=0"], ["--learning_rate", "positive", "0"]),
+        (["--weight_decay=-1"], ["--weight_decay", "at least 0", "-1"]),
+        (["--validation_fraction=1"], ["--validation_fraction", "(0, 1)", "1"]),
+        (["--train_examples=0"], ["--train_examples", "positive", "0"]),
+        (["--generations=-1"], ["--generations", "at least 0", "-1"]),
+        (["--seed=-1"], ["--seed", "-1"]),
+        (["--strategy=tpu"], ["--strategy", "mirrored", "tpu"]),
+        (["--export=onnx"], ["--export", "student, ensemble, none", "onnx"]),
+        (["--data_dir=absent"], ["--data_dir", "existing directory", "absent"]),
+        (["--generation=2"], ["generation", "generations"]),
+        (["digits"], ["digits", "--name=value"]),
+        (["--flagfile=absent.flags"], ["absent.flags"]),
+        (["--model=resnet20", "--image_size=4"], ["--model", "4x4", "8x8"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
+)
+def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, capsys):
+    assert RECIPE.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    for part in ("born_again: ", *parts):
+        assert part in captured.err
+    assert list(in_empty_directory.iterdir()) == []
+
+
+def test_output_directory_that_is_a_file(in_empty_directory, capsys):
+    (in_empty_directory / "taken").write_text("")
+    assert RECIPE.main(["--output_dir=taken/run"]) == 2
+    assert "--output_dir" in capsys.readouterr().err
+
+
+def test_directory_of_another_run_is_refused_with_what_differs(in_empty_directory, capsys):
+    run = in_empty_directory / "run"
+    run.mkdir()
+    (run / "config.flags").write_text("--epochs=3\n--seed=0\n--output_dir=elsewhere\n")
+    assert RECIPE.main(["--output_dir=run", "--epochs=4"]) == 2
+    error = capsys.readouterr().err
+    assert "--epochs=3 there, --epochs=4 here" in error
+    assert "--output_dir=elsewhere" not in error
+    assert "--seed" not in error
+    assert [path.name for path in run.iterdir()] == ["config.flags"]
+
+
+def test_images_of_several_sizes(in_empty_directory, capsys):
+    for name, size in (("cat", 9), ("dog", 12)):
+        folder = in_empty_directory / "pets" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(folder / "0.png")
+    assert RECIPE.main(["--dataset=./pets"]) == 2
+    error = capsys.readouterr().err
+    assert "--dataset" in error
+    assert "image_size" in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--model=resnet21"]])
+def test_help_and_mistakes_do_not_import_tensorflow(arguments):
+    script = (
+        "import sys\n"
+        "from kdtoolkit.recipes.born_again import RECIPE\n"
+        f"RECIPE.main({arguments})\n"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+def test_import_of_the_package_is_light():
+    script = (
+        "import sys, kdtoolkit\n"
+        "assert {'losses', 'models', 'training'} <= set(dir(kdtoolkit))\n"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_help_has_groups_and_defaults(capsys):
+    assert RECIPE.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for group in ("Data and network:", "Generations:", "Training:", "Output:"):
+        assert group in text
+    assert "--primary_score" in text
+    assert "(default: 0.6)" in text
+
+
+def test_flagfile_is_read_and_later_flags_win(in_empty_directory, capsys):
+    (in_empty_directory / "row.flags").write_text("# a row\n--top_k=3\n--epochs=0\n")
+    assert RECIPE.main(["--flagfile=row.flags"]) == 2
+    assert "--epochs=0" in capsys.readouterr().err
+    assert RECIPE.main(["--flagfile=row.flags", "--epochs=1", "--top_k=40"]) == 2
+    assert "--top_k=40" in capsys.readouterr().err
+
+
+def test_console_command_lists_and_dispatches(capsys):
+    assert cli.main([]) == 0
+    assert "born_again  Trains a patriarch" in capsys.readouterr().out
+    assert cli.main(["born_agian"]) == 2
+    assert "Did you mean born_again?" in capsys.readouterr().err
+    assert cli.main(["born_again", "--epochs=0"]) == 2
+    assert "--epochs" in capsys.readouterr().err
