@@ -1,0 +1,256 @@
+"""What is known of a data set before TensorFlow is imported: enough to check a command line."""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import numbers
+import os
+import pathlib
+import re
+
+from kdtoolkit.data import folder
+from kdtoolkit.data.augmentation import Augmentation
+
+TEST_FRACTION = 0.2
+"""Share of a data set without a test split that is held out as one."""
+
+_DIGITS = 1797
+
+# Known ahead of their download: image shape, classes, training images, test images.
+_TFDS_FACTS = {
+    "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
+    "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "imagenet2012": ((None, None, 3), 1000, 1_281_167, 50_000),
+    "mnist": ((28, 28, 1), 10, 60_000, 10_000),
+}
+# The split that serves as the test set where it is not "test": ImageNet's has no labels.
+_TFDS_TEST_SPLITS = {"imagenet2012": "validation"}
+# Characters: mirrored, they are other classes.
+_TFDS_CHARACTERS = ("emnist", "kmnist", "mnist", "mnist_corrupted", "svhn_cropped")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about a data set; None is what only loading can tell.
+
+    Attributes:
+        name: as it was asked for.
+        kind: "digits", "tfds" or "folder".
+        image_shape: `(height, width, channels)` of the images as they are loaded.
+        class_names: one a class, in the order of the labels.
+        classes: number of classes.
+        train_size: images in the training split, before validation images are cut from it.
+        test_size: images in the test split.
+        path: folder that holds the data.
+        test_split: name of the stored split that serves as the test set; None where there is
+            none, and `TEST_FRACTION` of the images is held out, stratified by class.
+        augmentation: what suits these images.
+    """
+
+    name: str
+    kind: str
+    image_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
+    classes: int | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    path: str | None = None
+    test_split: str | None = None
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+
+
+def describe(name, data_dir=None, image_size=None):
+    """Looks a data set up, without reading its images and without TensorFlow.
+
+    Args:
+        name: one of
+
+            - `"digits"`: scikit-learn's 1,797 digits, 8x8x1. They have no official test split:
+              a fifth, stratified by class and the same in every run, is the test set.
+            - a TensorFlow Datasets name, `NAME` or `NAME/CONFIG`, with features `image` and
+              `label`. The test set is the split `test`, else `validation` (for `imagenet2012`
+              always: its `test` has no labels), else a fifth of `train`.
+            - a folder, `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or `val/`), or
+              `PATH/CLASS/*.png`, of which a fifth is the test set. Write `./NAME` for a folder
+              that has a data set's name.
+        data_dir: where TensorFlow Datasets keeps its data; None for its default,
+            `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        image_size: images are scaled to cover this size, an int or `(height, width)`, and cut
+            to it about the centre; None keeps their own.
+
+    Returns:
+        A `DatasetInfo`.
+
+    Raises:
+        ValueError: an unknown name, a folder that is not as above, or images of several sizes
+            and no `image_size`.
+    """
+    size = _check_image_size(image_size)
+    if name == "digits":
+        return _describe_digits(size)
+    root = default_data_dir(data_dir)
+    path = _prepared(name, root)
+    known = path is not None or name.partition("/")[0] in _tfds_names()
+    if os.path.isdir(name) and (os.sep in name or not known):
+        return _describe_folder(name, size)
+    if data_dir is not None and not root.is_dir():
+        raise ValueError(f"Argument `data_dir` must be a folder. Received: {str(data_dir)!r}")
+    if path is not None:
+        return describe_prepared(name, path, size)
+    if known:
+        return _describe_unprepared(name, size)
+    near = difflib.get_close_matches(name, {"digits", *_tfds_names()})
+    hint = f" Near matches: {', '.join(near)}." if near else ""
+    raise ValueError(
+        f"Unknown data set {name!r}: neither 'digits' nor an existing folder nor a name that "
+        f"TensorFlow Datasets knows or has prepared in {str(root)!r}.{hint}"
+    )
+
+
+def default_data_dir(data_dir=None):
+    """`data_dir`, or where TensorFlow Datasets keeps its data if that is None."""
+    fallback = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return pathlib.Path(fallback if data_dir is None else data_dir).expanduser()
+
+
+def held_out(count):
+    """How many of `count` images are held out where there is no test split."""
+    return round(TEST_FRACTION * count)
+
+
+def _check_image_size(image_size):
+    if image_size is None:
+        return None
+    size = (image_size,) * 2 if isinstance(image_size, numbers.Integral) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(s, numbers.Integral) and s > 0 for s in size):
+        raise ValueError(
+            f"Argument `image_size` must be a positive int or (height, width). "
+            f"Received: {image_size!r}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def _image_shape(name, stored, size):
+    if size is None and None in stored:
+        raise ValueError(
+            f"Argument `image_size` is needed: the images of {name!r} have different sizes."
+        )
+    return (*(size or stored[:2]), stored[2])
+
+
+def _describe_digits(size):
+    test_size = held_out(_DIGITS)
+    return DatasetInfo(
+        name="digits",
+        kind="digits",
+        image_shape=_image_shape("digits", (8, 8, 1), size),
+        class_names=tuple("0123456789"),
+        classes=10,
+        train_size=_DIGITS - test_size,
+        test_size=test_size,
+        augmentation=Augmentation(pad=1, flip=False),
+    )
+
+
+def _describe_folder(name, size):
+    found = folder.scan(name)
+    paths = found.train.paths + (found.test.paths if found.test else [])
+    test_size = len(found.test.paths) if found.test else held_out(len(paths))
+    return DatasetInfo(
+        name=name,
+        kind="folder",
+        image_shape=_image_shape(name, folder.image_shape(paths), size),
+        class_names=found.class_names,
+        classes=len(found.class_names),
+        train_size=len(paths) - test_size,
+        test_size=test_size,
+        path=name,
+        test_split=found.test_name,
+    )
+
+
+def _tfds_names():
+    # Importing tensorflow_datasets to ask it for its names would import TensorFlow.
+    package = pathlib.Path(importlib.util.find_spec("tensorflow_datasets").origin).parent
+    return {path.stem for path in (package / "url_checksums").glob("*.txt")} | {
+        path.name for path in (package / "datasets").iterdir() if path.is_dir()
+    }
+
+
+def _describe_unprepared(name, size):
+    stored, classes, train_size, test_size = _TFDS_FACTS.get(name, (None,) * 4)
+    return DatasetInfo(
+        name=name,
+        kind="tfds",
+        image_shape=stored and _image_shape(name, stored, size),
+        classes=classes,
+        train_size=train_size,
+        test_size=test_size,
+        test_split=_TFDS_TEST_SPLITS.get(name, "test") if classes else None,
+        augmentation=_tfds_augmentation(name),
+    )
+
+
+def describe_prepared(name, path, image_size=None):
+    """Reads what TensorFlow Datasets wrote of a data set when it prepared it.
+
+    Args:
+        name: as it was asked for.
+        path: folder of the prepared version, a `pathlib.Path`.
+        image_size: as in `describe`.
+
+    Returns:
+        A `DatasetInfo`.
+
+    Raises:
+        ValueError: no such features or splits, or images of several sizes and no `image_size`.
+    """
+    size = _check_image_size(image_size)
+    features = json.loads((path / "features.json").read_text())
+    features = features.get("featuresDict", {}).get("features", {})
+    image = features.get("image", {}).get("image", {})
+    label = features.get("label", {}).get("classLabel", {})
+    if "shape" not in image or image.get("dtype") != "uint8" or not label:
+        raise ValueError(
+            f"Data set {name!r} must have a feature 'image' of bytes and a feature 'label' of "
+            f"classes. Its features: {', '.join(sorted(features))}"
+        )
+    # An unknown dimension is stored as -1.
+    stored = tuple(int(d) if int(d) > 0 else None for d in image["shape"]["dimensions"])
+    names = path / "label.labels.txt"
+
+    splits = json.loads((path / "dataset_info.json").read_text())["splits"]
+    sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
+    if "train" not in sizes:
+        raise ValueError(f"Data set {name!r} has no split 'train'. Its splits: {sorted(sizes)}")
+    choices = (_TFDS_TEST_SPLITS.get(name.partition("/")[0], "test"), "validation")
+    test_split = next((choice for choice in choices if choice in sizes), None)
+    test_size = sizes[test_split] if test_split else held_out(sizes["train"])
+    return DatasetInfo(
+        name=name,
+        kind="tfds",
+        image_shape=_image_shape(name, stored, size),
+        class_names=tuple(names.read_text().splitlines()) if names.is_file() else None,
+        classes=int(label["numClasses"]),
+        train_size=sizes["train"] - (0 if test_split else test_size),
+        test_size=test_size,
+        path=str(path),
+        test_split=test_split,
+        augmentation=_tfds_augmentation(name),
+    )
+
+
+def _tfds_augmentation(name):
+    return Augmentation(flip=name.partition("/")[0] not in _TFDS_CHARACTERS)
+
+
+def _prepared(name, root):
+    """The folder of the newest version of a prepared data set, or None."""
+    versions = [
+        path.parent
+        for path in (root / name).glob("*/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+    ]
+    return max(versions, key=lambda v: tuple(map(int, v.name.split("."))), default=None)

@@ -1,0 +1,124 @@
+"""A data set's name -> its training, validation and test splits."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kdtoolkit.data import catalog, sources
+from kdtoolkit.data.catalog import DatasetInfo
+from kdtoolkit.data.pipeline import Split, StreamingSplit
+from kdtoolkit.data.preprocessing import Preprocessing
+from kdtoolkit.data.randomness import Purpose, stratified
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of decoded images above which a TensorFlow Datasets set is streamed."""
+
+_MEASURED_IMAGES = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set ready to train on.
+
+    Attributes:
+        info: what is known of it.
+        preprocessing: normalisation by the training images' mean and deviation.
+        train, validation, test: `Split`s, or `StreamingSplit`s for a set that is too large.
+    """
+
+    info: DatasetInfo
+    preprocessing: Preprocessing
+    train: Split | StreamingSplit
+    validation: Split | StreamingSplit
+    test: Split | StreamingSplit
+
+
+def load(name, data_dir=None, *, image_size=None, validation_fraction=0.1, train_examples=None):
+    """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
+
+    The validation images are cut from the training split, stratified by class, by a key that no
+    seed enters: a network trained in one run never saw the validation images of another, so
+    teachers, students and ensembles of different seeds can be compared on them.
+
+    A TensorFlow Datasets set of more than `MEMORY_LIMIT` bytes is streamed: its cuts are random
+    but not stratified, as its labels are not known before it is read, and its mean and deviation
+    are those of the first 8,192 training images in stored order.
+
+    Args:
+        name, data_dir, image_size: as in `describe`.
+        validation_fraction: share of the training split that validates, in [0, 1).
+        train_examples: train on exactly so many of the images that remain, stratified by class
+            and the same in every run; None for all.
+
+    Returns:
+        A `Data`.
+
+    Raises:
+        ValueError: as in `describe`; an argument outside its range; images that cannot be read.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            f"Argument `validation_fraction` must be in [0, 1). Received: {validation_fraction}"
+        )
+    info = catalog.describe(name, data_dir, image_size)
+    if info.kind == "tfds" and info.path is None:
+        info = sources.prepare(name, data_dir, image_size)
+    size = (info.train_size + info.test_size) * math.prod(info.image_shape)
+    if size > MEMORY_LIMIT and info.kind == "tfds":
+        return _stream(info, validation_fraction, train_examples)
+    if size > MEMORY_LIMIT:
+        raise ValueError(
+            f"Data set {name!r} takes {size / 2**30:.1f} GiB decoded, more than the "
+            f"{MEMORY_LIMIT / 2**30:g} GiB that a {info.kind} may: "
+            "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
+        )
+    return _hold(info, validation_fraction, train_examples)
+
+
+def _hold(info, validation_fraction, train_examples):
+    stored, test = sources.read(info)
+    cut = _cut(stored[1], info, validation_fraction, train_examples)
+    train, validation, held_out = (tuple(array[part] for array in stored) for part in cut)
+    preprocessing = Preprocessing.measure([train[0]])
+
+    def split(images, labels):
+        return Split(images, labels, preprocessing, info.augmentation)
+
+    return Data(info, preprocessing, split(*train), split(*validation), split(*(test or held_out)))
+
+
+def _stream(info, validation_fraction, train_examples):
+    stored = sources.Records(info, "train")
+    unknown_labels = np.zeros(len(stored), np.int32)
+    train, validation, held_out = _cut(unknown_labels, info, validation_fraction, train_examples)
+    train = stored.subset(train)
+    preprocessing = Preprocessing.measure(train.first_images(_MEASURED_IMAGES))
+    test = sources.Records(info, info.test_split) if info.test_split else stored.subset(held_out)
+
+    def split(records):
+        return StreamingSplit(records, preprocessing, info.augmentation)
+
+    return Data(info, preprocessing, split(train), split(stored.subset(validation)), split(test))
+
+
+def _cut(labels, info, validation_fraction, train_examples):
+    """Indices of the training, validation and held-out test images of a stored split."""
+    remaining = np.arange(len(labels))
+    held_out = _take(labels, remaining, 0 if info.test_split else info.test_size, Purpose.TEST)
+    remaining = np.setdiff1d(remaining, held_out, assume_unique=True)
+    count = round(validation_fraction * len(remaining))
+    validation = _take(labels, remaining, count, Purpose.VALIDATION)
+    remaining = np.setdiff1d(remaining, validation, assume_unique=True)
+    if train_examples is None:
+        train_examples = len(remaining)
+    if not 1 <= train_examples <= len(remaining):
+        raise ValueError(
+            f"Argument `train_examples` must be from 1 to {len(remaining)}, the training images of "
+            f"{info.name!r} less validation. Received: {train_examples}"
+        )
+    return _take(labels, remaining, train_examples, Purpose.EXAMPLES), validation, held_out
+
+
+def _take(labels, indices, count, purpose):
+    return indices[stratified(labels[indices], count, purpose)]

@@ -1,0 +1,216 @@
+"""Reads stored images into uint8 arrays, or into a `tf.data` pipeline."""
+
+import copy
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from kdtoolkit.data import catalog, folder
+
+_BATCH = 256
+
+
+def read(info):
+    """Reads a data set that fits in memory.
+
+    Args:
+        info: a `DatasetInfo` of data that are there (a `path`, or digits).
+
+    Returns:
+        `(images, labels)` of the training split and of the test split; the latter None where
+        `info.test_split` is. Images uint8 `(n, *info.image_shape)`, labels int32 `(n,)`.
+
+    Raises:
+        ValueError: an image cannot be decoded, or a label is not one of `info.classes`.
+    """
+    splits = {"digits": _read_digits, "folder": _read_folder, "tfds": _read_tfds}[info.kind](info)
+    for images, labels in filter(None, splits):
+        if images.shape[1:] != info.image_shape:
+            raise ValueError(
+                f"Data set {info.name!r} must have images of shape {info.image_shape}. "
+                f"Received: {images.shape[1:]}"
+            )
+        if labels.min() < 0 or labels.max() >= info.classes:
+            raise ValueError(
+                f"Data set {info.name!r} must have labels from 0 to {info.classes - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
+    return splits
+
+
+def prepare(name, data_dir, image_size):
+    """Lets TensorFlow Datasets download and prepare a data set.
+
+    Returns:
+        Its `DatasetInfo`.
+
+    Raises:
+        ValueError: TensorFlow Datasets could not.
+    """
+    import tensorflow_datasets as tfds
+
+    root = catalog.default_data_dir(data_dir)
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare()
+    except Exception as error:  # Whatever stopped it, from a missing network to a full disk.
+        cause = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"Data set {name!r} is not prepared in {str(root)!r}, and TensorFlow Datasets could "
+            f"not prepare it: {cause}"
+        ) from error
+    return catalog.describe_prepared(name, pathlib.Path(builder.data_dir), image_size)
+
+
+def cover(images, size):
+    """Scales images to cover a size, keeping their proportions, and cuts them about the centre.
+
+    Args:
+        images: uint8 `(..., height, width, channels)`.
+        size: `(height, width)`.
+
+    Returns:
+        uint8 `(..., *size, channels)`; scaled bilinearly and antialiased, then rounded.
+    """
+    if tuple(images.shape[-3:-1]) == tuple(size):
+        return images
+    stored = tf.cast(tf.shape(images)[-3:-1], tf.float64)
+    scale = tf.reduce_max(tf.constant(size, tf.float64) / stored)
+    scaled = tf.maximum(tf.cast(tf.round(stored * scale), tf.int32), size)
+    images = tf.image.resize(images, scaled, antialias=True)
+    top, left = tf.unstack((scaled - size) // 2)
+    images = images[..., top : top + size[0], left : left + size[1], :]
+    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+
+
+class Records:
+    """The examples of one split as TensorFlow Datasets stored them, or some of them.
+
+    Attributes:
+        files: paths of the split's TFRecord files.
+        starts: position, among these examples, of the first one in each file or after, int64.
+    """
+
+    def __init__(self, info, split):
+        """
+        Args:
+            info: the `DatasetInfo` of a prepared data set.
+            split: name of a stored split.
+
+        Raises:
+            ValueError: the files are not TFRecord files.
+        """
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(info.path)
+        file_format = builder.info.file_format.value
+        if file_format != "tfrecord":
+            raise ValueError(
+                f"Data set {info.name!r} must be prepared as 'tfrecord'. Received: {file_format!r}"
+            )
+        stored = builder.info.splits[split]
+        features = {key: builder.info.features[key] for key in ("image", "label")}
+        self.files = [str(path) for path in stored.filepaths]
+        self.starts = self._first_stored = np.cumsum([0, *stored.shard_lengths[:-1]])
+        self._positions = np.arange(stored.num_examples)
+        self._size = stored.num_examples
+        self._image_shape = info.image_shape
+        # Only what is used is parsed and decoded.
+        self._features = tfds.features.FeaturesDict(features)
+
+    def __len__(self):
+        return self._size
+
+    def subset(self, selected):
+        """Some of the stored examples.
+
+        Args:
+            selected: their indices in the stored split, ascending.
+        """
+        subset = copy.copy(self)
+        subset.starts = np.searchsorted(selected, self._first_stored)
+        subset._positions = np.full(len(self._positions), -1)
+        subset._positions[selected] = np.arange(len(selected))
+        subset._size = len(selected)
+        return subset
+
+    def read(self, order=None, cycle_length=1):
+        """Dataset of (position among these examples, serialised example).
+
+        Args:
+            order: file numbers, an integer tensor: the files are opened in this order. None for
+                stored order.
+            cycle_length: how many files are read in turns; 1 for one after another.
+        """
+        order = tf.range(len(self.files)) if order is None else order
+        positions = tf.constant(self._positions)
+        files = tf.data.Dataset.from_tensor_slices(
+            (tf.gather(self.files, order), tf.gather(self._first_stored, order))
+        )
+        records = files.interleave(
+            lambda file, start: tf.data.TFRecordDataset(file).enumerate(start),
+            cycle_length=cycle_length,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return records.map(lambda index, record: (positions[index], record)).filter(
+            lambda position, record: position >= 0
+        )
+
+    def decode(self, record):
+        """Serialised example -> (uint8 image of the data set's shape, int32 label)."""
+        example = self._features.deserialize_example(record)
+        image = cover(example["image"], self._image_shape[:2])
+        return tf.ensure_shape(image, self._image_shape), tf.cast(example["label"], tf.int32)
+
+    def first_images(self, count):
+        """Yields the first `count` images in stored order, uint8 `(b, height, width, channels)`."""
+        images = self.read().map(
+            lambda _, record: self.decode(record)[0], num_parallel_calls=tf.data.AUTOTUNE
+        )
+        yield from images.take(count).batch(_BATCH).as_numpy_iterator()
+
+    def load(self):
+        """All examples: uint8 `(n, height, width, channels)`, int32 `(n,)`."""
+        images = np.empty((len(self), *self._image_shape), np.uint8)
+        labels = np.empty(len(self), np.int32)
+        dataset = self.read().map(
+            lambda position, record: (position, *self.decode(record)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        for position, image, label in dataset.batch(_BATCH).as_numpy_iterator():
+            images[position], labels[position] = image, label
+        return images, labels
+
+
+def _read_digits(info):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # The stored values are 0 to 16.
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return (np.array(cover(images, info.image_shape[:2])), digits.target.astype(np.int32)), None
+
+
+def _read_folder(info):
+    found = folder.scan(info.path)
+    height, width, channels = info.image_shape
+
+    def read_split(files):
+        def finish(image):
+            return np.array(cover(image, (height, width)))
+
+        return folder.read(files.paths, channels, finish), files.labels
+
+    return read_split(found.train), found.test and read_split(found.test)
+
+
+def _read_tfds(info):
+    try:
+        train = Records(info, "train").load()
+        return train, Records(info, info.test_split).load() if info.test_split else None
+    except tf.errors.OpError as error:
+        cause = error.message.partition("\n")[0]
+        raise ValueError(f"Cannot read data set {info.name!r} in {info.path!r}: {cause}") from error
