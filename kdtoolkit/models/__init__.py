@@ -1,0 +1,17 @@
+"""Networks: functional Keras models that return logits, found by name.
+
+`names` and `validate` need neither Keras nor TensorFlow, so that command lines answer at once.
+"""
+
+from kdtoolkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "Ensemble": "ensemble",
+        "Family": "registry",
+        "build": "registry",
+        "names": "registry",
+        "validate": "registry",
+    },
+)

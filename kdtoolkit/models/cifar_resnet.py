@@ -1,0 +1,75 @@
+"""ResNets for small images: 6n+2 layers in three stages, 16, 32 and 64 wide (He et al. 2016)."""
+
+import keras
+from keras import layers, ops
+
+from kdtoolkit.models.layers import batch_norm, classifier, conv
+
+
+def cifar_resnet(input_shape, classes, name, *, depth, shortcut="conv", downsample="stride"):
+    """Builds a ResNet of `depth = 6n + 2` layers.
+
+    The output of stage k is the layer `stage{k}`, that of its block b the layer
+    `stage{k}_block{b}`; the last block's is the stage's.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        classes: number of classes.
+        name: of the network.
+        depth: `6n + 2` for n residual blocks a stage.
+        shortcut: where the width changes, `"conv"` (1x1 convolution and batch normalisation) or
+            `"identity"` (zeros for the new channels, no parameters).
+        downsample: between stages, `"stride"` (the first convolution's and the shortcut's) or
+            `"pool"` (2x2 average pooling before the stage).
+
+    Returns:
+        A functional `keras.Model`, images to logits.
+
+    Raises:
+        ValueError: an argument is none of the above.
+    """
+    if shortcut not in ("conv", "identity"):
+        raise ValueError(
+            f"Argument `shortcut` must be 'conv' or 'identity'. Received: shortcut={shortcut!r}"
+        )
+    if downsample not in ("stride", "pool"):
+        raise ValueError(
+            f"Argument `downsample` must be 'stride' or 'pool'. Received: downsample={downsample!r}"
+        )
+    blocks, rest = divmod(depth - 2, 6)
+    if blocks < 1 or rest:
+        raise ValueError(f"Argument `depth` must be 6n + 2, n >= 1. Received: depth={depth}")
+
+    image = keras.Input(input_shape, name="image")
+    x = conv(image, 16, 3, name="stem_conv")
+    x = batch_norm(x, name="stem_bn")
+    x = layers.ReLU(name="stem")(x)
+    for stage, width in enumerate((16, 32, 64), start=1):
+        stride = 1
+        if stage > 1 and downsample == "stride":
+            stride = 2
+        elif stage > 1:
+            x = layers.AveragePooling2D(2, padding="same", name=f"stage{stage}_pool")(x)
+        for block in range(1, blocks + 1):
+            prefix = f"stage{stage}_block{block}"
+            output_name = f"stage{stage}" if block == blocks else prefix
+            x = _block(x, width, stride if block == 1 else 1, shortcut, prefix, output_name)
+    return keras.Model(image, classifier(x, classes), name=name)
+
+
+def _block(x, width, stride, shortcut, prefix, output_name):
+    y = conv(x, width, 3, stride, name=f"{prefix}_conv1")
+    y = batch_norm(y, name=f"{prefix}_bn1")
+    y = layers.ReLU(name=f"{prefix}_relu1")(y)
+    y = conv(y, width, 3, name=f"{prefix}_conv2")
+    y = batch_norm(y, name=f"{prefix}_bn2")
+    if x.shape[-1] != width and shortcut == "conv":
+        x = conv(x, width, 1, stride, name=f"{prefix}_shortcut_conv")
+        x = batch_norm(x, name=f"{prefix}_shortcut_bn")
+    elif x.shape[-1] != width:
+        if stride > 1:  # every second pixel
+            x = layers.MaxPooling2D(1, stride, name=f"{prefix}_shortcut_subsample")(x)
+        missing = width - x.shape[-1]
+        x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+    y = layers.Add(name=f"{prefix}_add")([y, x])
+    return layers.ReLU(name=output_name)(y)

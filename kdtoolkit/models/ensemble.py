@@ -1,0 +1,74 @@
+"""Several networks as one."""
+
+import math
+
+import keras
+from keras import ops
+
+from kdtoolkit.models.contract import check_logits
+
+
+@keras.saving.register_keras_serializable(package="kdtoolkit")
+class Ensemble(keras.Model):
+    """Averages the probabilities of its networks, and is itself a network: it returns logits.
+
+    The logits are the logarithms of the mean probabilities, so their softmax is that mean.
+
+    Args:
+        networks: models with the same input and the same classes, each returning logits. Several
+            may have the same name.
+        name: of the ensemble.
+
+    Call arguments:
+        x: images `(batch, height, width, channels)`.
+
+    Returns:
+        float32 logits `(batch, classes)`.
+
+    Raises:
+        ValueError: no network, one that does not return logits, or networks that differ in their
+            input shapes or classes.
+    """
+
+    def __init__(self, networks, name="ensemble"):
+        networks = list(networks)
+        if not networks:
+            raise ValueError("Argument `networks` must hold at least one network. Received: none")
+        for network in networks:
+            check_logits(network, "networks")
+        for kind in ("input_shape", "output_shape"):
+            shapes = {getattr(network, kind) for network in networks}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"Argument `networks` must agree in {kind}. Received: {sorted(shapes, key=str)}"
+                )
+        super().__init__(name=name, dtype="float32")
+        self.networks = networks
+        self.built = True
+
+    @property
+    def input_shape(self):
+        """Shape of the images, `(None, height, width, channels)`."""
+        return self.networks[0].input_shape
+
+    @property
+    def output_shape(self):
+        """Shape of the logits, `(None, classes)`."""
+        return self.networks[0].output_shape
+
+    def call(self, x, training=None):
+        logits = [ops.cast(n(x, training=training), "float32") for n in self.networks]
+        logs = ops.stack([ops.log_softmax(z, axis=-1) for z in logits])
+        return ops.logsumexp(logs, axis=0) - math.log(len(self.networks))
+
+    def get_config(self):
+        networks = [keras.saving.serialize_keras_object(network) for network in self.networks]
+        return {"networks": networks, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        networks = [
+            keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
+            for network in config["networks"]
+        ]
+        return cls(networks, name=config["name"])
