@@ -1,8 +1,5 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
-import json
-import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +10,11 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.losses.strengths import teacher_weights
-from kdtoolkit.training import checkpoint, distribution, evaluation, loop, progress
+from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteLossError
 from kdtoolkit.training.student import Student
-
-
-_RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -89,54 +83,43 @@ def train_generations(
             f"Argument `generations` must be at least 0. Received: generations={generations}"
         )
     weights = teacher_weights(teacher_weight, generations)
-    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
-    strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     files.clear_scratch(output_dir)
+    epochs = epochs or schedule.epochs
     bar = progress.Progress((generations + 1) * epochs) if show_progress else None
-
-    def train(generation, teacher):
-        directory = output_dir / f"generation_{generation}"
-        # Fresh layer names and seeds: a generation does not depend on what this process ran before.
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(_initialisation_seed(seed, generation))
-        with strategy.scope():
-            network = build()
-            options = {"weight_decay": schedule.weight_decay, "seed": seed}
-            if teacher is None:
-                trainer = Patriarch(network, patriarch, primary_score, top_k, **options)
-            else:
-                weight = weights[generation - 1]
-                trainer = Student(network, teacher, weight, temperature, **options)
-        if bar:
-            bar.begin(f"generation {generation}/{generations}", generation * epochs)
-        try:
-            pace = loop.fit(
-                trainer,
-                data,
-                directory,
-                schedule=schedule,
-                epochs=epochs,
-                batch_size=batch_size,
-                seed=seed,
-                generation=generation,
-                log_dir=output_dir / "logs" / f"generation_{generation}",
-                callbacks=[bar] if bar else [],
-            )
-        except NonFiniteLossError as error:
-            error.args = (f"Generation {generation}: {error}",)
-            raise
-        loop.save_network(network, directory / "network.keras")
-        return network, pace
-
+    settings = loop.Settings(
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size or schedule.batch_size,
+        seed=seed,
+        strategy=strategy or tf.distribute.get_strategy(),
+        callbacks=[bar] if bar else [],
+    )
     lineage = []
     probabilities = 0.0
     for generation in range(generations + 1):
-        directory = output_dir / f"generation_{generation}"
-        network, results = _load_finished(directory, strategy)
+
+        def make_trainer(generation=generation):
+            options = {"weight_decay": schedule.weight_decay, "seed": seed}
+            if generation == 0:
+                return Patriarch(build(), patriarch, primary_score, top_k, **options)
+            teacher, weight = lineage[-1].network, weights[generation - 1]
+            return Student(build(), teacher, weight, temperature, **options)
+
+        name = f"generation_{generation}"
+        training = loop.Training(
+            output_dir / name, settings, generation, output_dir / "logs" / name
+        )
+        network, results = training.load() or (None, None)
         if network is None:
-            network, pace = train(generation, lineage[-1].network if lineage else None)
+            if bar:
+                bar.begin(f"generation {generation}/{generations}", generation * epochs)
+            try:
+                network, pace = training.run(make_trainer, data)
+            except NonFiniteLossError as error:
+                error.args = (f"Generation {generation}: {error}",)
+                raise
         logits, labels = evaluation.predict(network, data.test)
         probabilities = probabilities + np.exp(evaluation.log_probabilities(logits))
         if results is None:
@@ -152,30 +135,6 @@ def train_generations(
                 "ensemble_test_accuracy": evaluation.figures(ensemble, labels).accuracy,
                 **asdict(pace),
             }
-            # The results are the mark of a finished generation: last, when all else is on disk.
-            files.write_json(directory / _RESULTS, results)
-            checkpoint.Checkpoints(directory).clear()
+            training.finish(results)
         lineage.append(Generation(network, results))
     return lineage
-
-
-def _initialisation_seed(seed, generation):
-    return int(np.random.SeedSequence([seed, generation]).generate_state(1)[0])
-
-
-def _load_finished(directory, strategy):
-    """Returns `(network, results)` of a generation that was finished before, or `(None, None)`."""
-    path, results = directory / "network.keras", directory / _RESULTS
-    if not results.exists():
-        return None, None
-    try:
-        figures = json.loads(results.read_text())
-        with strategy.scope():
-            return keras.models.load_model(path, compile=False), figures
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        results.unlink()
-        kept = f"kept as {files.set_aside(path).name}, " if path.exists() else ""
-        warnings.warn(
-            f"{path} is damaged ({error}); {kept}training the generation again", stacklevel=2
-        )
-        return None, None

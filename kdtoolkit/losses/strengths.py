@@ -32,7 +32,7 @@ def eta_from_primary_score(primary_score: float, top_k: int = 5) -> float:
 def primary_score_from_eta(eta: float, top_k: int = 5) -> float:
     """Returns the primary score at the optimum of Eqn 3: the inverse of `eta_from_primary_score`.
 
-    `clip((1 - eta)(K - 1) / (eta K), 1 / K, 1)`: up to `eta = (K-1)/(2K-1)` nothing is softened, from
+    `clip((1 - eta)(K - 1) / (eta K), 1 / K, 1)`: up to `eta = (K-1)/(2K-1)` nothing softens, from
     `eta = (K-1)/K` on the top `K` scores are equal.
 
     Raises:

@@ -114,7 +114,11 @@ class Recipe:
 
     def help(self, flags: Flags) -> str:
         """Returns the help text: flags in groups, with their defaults."""
-        lines = [self.summary, "", f"usage: python -m kdtoolkit.recipes.{self.name} [--flag=value ...]"]
+        lines = [
+            self.summary,
+            "",
+            f"usage: python -m kdtoolkit.recipes.{self.name} [--flag=value ...]",
+        ]
         for group, members in flags.groups().items():
             lines += ["", f"{group}:"]
             for flag in members:

@@ -124,12 +124,12 @@ def _run_recipe(flags, info):
         if flags.export != "none":
             last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
             exports = _run.export(last, flags.export, data, output_dir)
-    _report.write_results(
-        output_dir, RECIPE.name, flags.seed, generations=results, exports=exports
+    _report.write_results(output_dir, RECIPE.name, flags.seed, generations=results, exports=exports)
+    print(
+        f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
+        f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "
+        f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n"
     )
-    print(f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
-          f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "
-          f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n")
     print(_report.table(results, _COLUMNS))
     _run.print_exports(exports, output_dir)
 

@@ -1,14 +1,21 @@
 """One training that may be killed at any moment and goes on where it stopped."""
 
+import json
 import time
-from dataclasses import dataclass
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
+from kdtoolkit.training.schedules import Schedule
+from kdtoolkit.training.step import Trainer
 
 
 @dataclass(frozen=True)
@@ -24,69 +31,139 @@ class Pace:
     images_per_second: float
 
 
-def fit(trainer, data, directory, *, schedule, epochs, batch_size, seed, generation=0,
-        log_dir=None, callbacks=()):
-    """Trains to the last epoch, from the newest state in `directory` if there is one.
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained.
 
-    A trainer's randomness is a function of (seed, generation, epoch), so a run that was killed and
-    called again ends with the weights of one that was not.
+    Attributes:
+        schedule: learning rate, momentum and weight decay, scaled to `epochs`.
+        epochs, batch_size: of this run; the batch is the global one.
+        seed: of initialisation, data order, augmentation.
+        strategy: of `kdtoolkit.training.distribution.strategy`.
+        callbacks: Keras callbacks.
+    """
+
+    schedule: Schedule
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+
+class Training:
+    """The training of one network in a directory of its own: absent, under way, or finished.
+
+    While it trains, the directory holds its last two states; finished, `network.keras` and then
+    `results.json`, which is the mark of it.
 
     Args:
-        trainer: `Trainer`, not compiled.
-        data: of `kdtoolkit.data.load`.
-        directory: where states are kept while it trains; removed states are its own only.
-        schedule: `Schedule`, scaled to `epochs`.
-        epochs, batch_size: of this run; the batch is the global one.
-        seed, generation: keys of the data's order and augmentation.
+        directory: of this training alone.
+        settings: a `Settings`.
+        generation: keys initialisation, data order and augmentation together with the seed.
         log_dir: for TensorBoard, or None.
-        callbacks: Keras callbacks.
-
-    Returns:
-        The run's `Pace`.
-
-    Raises:
-        ValueError: the last batch of an epoch has fewer images than there are replicas.
-        NonFiniteLossError: a loss term was not finite; the states before it are kept.
     """
-    train = data.train
-    replicas = trainer.distribute_strategy.num_replicas_in_sync
-    last = len(train) % batch_size or batch_size
+
+    def __init__(self, directory, settings, generation=0, log_dir=None):
+        self.directory = Path(directory)
+        self.settings = settings
+        self.generation = generation
+        self.log_dir = log_dir
+        self._network = self.directory / "network.keras"
+        self._results = self.directory / "results.json"
+
+    def load(self):
+        """Returns `(network, results)` if the training is finished, else None.
+
+        A damaged network is named in a warning and set aside: it will be trained again.
+        """
+        if not self._results.exists():
+            return None
+        try:
+            with self.settings.strategy.scope():
+                network = keras.models.load_model(self._network, compile=False)
+            return network, json.loads(self._results.read_text())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            self._results.unlink()
+            if self._network.exists():
+                files.set_aside(self._network)
+            reason = str(error).splitlines()[0]
+            warnings.warn(
+                f"{self._network} is damaged ({reason}); set aside, and trained again", stacklevel=2
+            )
+            return None
+
+    def run(self, make_trainer: Callable[[], Trainer], data):
+        """Trains to the last epoch, from the newest state if there is one.
+
+        A trainer's randomness is a function of (seed, generation, epoch), so a run that was killed
+        and called again ends with the weights of one that was not.
+
+        Args:
+            make_trainer: builds the network and its `Trainer`, not compiled; called after Keras'
+                random seed was set, in the strategy's scope.
+            data: of `kdtoolkit.data.load`.
+
+        Returns:
+            The network, which is saved as well, and the run's `Pace`.
+
+        Raises:
+            ValueError: the last batch of an epoch has fewer images than there are replicas.
+            NonFiniteLossError: a loss term was not finite; the states before it are kept.
+        """
+        settings, train = self.settings, data.train
+        batch_size, epochs = settings.batch_size, settings.epochs
+        steps = train.steps_per_epoch(batch_size)
+        _check_last_batch(len(train), batch_size, settings.strategy.num_replicas_in_sync)
+        # Fresh layer names and seeds: nothing depends on what this process ran before.
+        keras.backend.clear_session()
+        seeds = np.random.SeedSequence([settings.seed, self.generation])
+        keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
+        with settings.strategy.scope():
+            trainer = make_trainer()
+            trainer.compile(settings.schedule.optimizer(epochs, steps), metrics=["accuracy"])
+        checkpoints = Checkpoints(self.directory)
+        first_epoch, notes = checkpoints.restore(trainer)
+        started = time.monotonic() - notes.get("seconds", 0.0)
+        own = [SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})]
+        if self.log_dir is not None:
+            own.append(TensorBoard(self.log_dir))
+        if first_epoch < epochs:
+            trainer.fit(
+                train.epochs(
+                    batch_size,
+                    seed=settings.seed,
+                    generation=self.generation,
+                    first_epoch=first_epoch,
+                    epochs=epochs,
+                ),
+                initial_epoch=first_epoch,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                shuffle=False,  # the stream is in its epoch's order already
+                validation_data=data.validation.batches(batch_size),
+                callbacks=[*own, *settings.callbacks],
+                verbose=0,
+            )
+        seconds = time.monotonic() - started
+        self.directory.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(self._network, trainer.network.save)
+        return trainer.network, Pace(seconds, epochs * len(train) / seconds)
+
+    def finish(self, results: dict):
+        """Stores the results, which marks the training as finished, and drops its states."""
+        files.write_json(self._results, results)
+        Checkpoints(self.directory).clear()
+
+
+def _check_last_batch(images, batch_size, replicas):
+    # A replica without images has no batch statistics: its moving averages would become NaN.
+    last = images % batch_size or batch_size
     if last < replicas:
         raise ValueError(
             f"Argument `batch_size` must leave a last batch of at least {replicas} images, one for "
-            f"each replica. Received: batch_size={batch_size}, which leaves {last} of {len(train)}"
+            f"each replica. Received: batch_size={batch_size}, which leaves {last} of {images}"
         )
-    steps = train.steps_per_epoch(batch_size)
-    with trainer.distribute_strategy.scope():
-        trainer.compile(schedule.optimizer(epochs, steps), metrics=["accuracy"])
-    checkpoints = Checkpoints(directory)
-    first_epoch, notes = checkpoints.restore(trainer)
-    earlier, started = notes.get("seconds", 0.0), time.monotonic()
-
-    def seconds():
-        return earlier + time.monotonic() - started
-
-    if first_epoch < epochs:
-        own = [SaveCheckpoints(checkpoints, lambda: {"seconds": seconds()})]
-        if log_dir is not None:
-            own.append(TensorBoard(log_dir))
-        trainer.fit(
-            train.epochs(
-                batch_size,
-                seed=seed,
-                generation=generation,
-                first_epoch=first_epoch,
-                epochs=epochs,
-            ),
-            initial_epoch=first_epoch,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the stream is in its epoch's order already
-            validation_data=data.validation.batches(batch_size),
-            callbacks=[*own, *callbacks],
-            verbose=0,
-        )
-    return Pace(seconds(), epochs * len(train) / seconds())
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -115,10 +192,3 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.writer.close()
-
-
-def save_network(network, path):
-    """Saves a network in Keras' format, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, network.save)

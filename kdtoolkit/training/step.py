@@ -99,7 +99,7 @@ class Trainer(keras.Model):
         return self(x, training=training)
 
     def predictions(self, outputs):
-        """Returns the logits that `compile(metrics=...)` and the primary score are taken from."""
+        """Returns what the network itself would have returned: `compute_metrics` takes it."""
         return outputs
 
     # What is right once.
@@ -140,7 +140,7 @@ class Trainer(keras.Model):
         with tf.GradientTape() as tape:
             self._clear_losses()
             outputs = self.forward(x, training=True)
-            loss = self._loss(x, y, outputs, signals, sample_weight)
+            loss = self._loss(y, outputs, signals, sample_weight)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(
@@ -154,8 +154,14 @@ class Trainer(keras.Model):
         signals = self.signals(x, y)
         self._clear_losses()
         outputs = self.forward(x, training=False)
-        self._loss(x, y, outputs, signals, sample_weight)
+        self._loss(y, outputs, signals, sample_weight)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics of `compile` and the primary score from logits `(batch, classes)`."""
+        scores = tf.nn.softmax(tf.cast(y_pred, "float32"))
+        self.primary_score_metric.update_state(tf.reduce_max(scores, axis=-1))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def fit(self, *args, callbacks=None, **kwargs):
         """Keras' `fit`, which a non-finite loss ends with `NonFiniteLossError`."""
@@ -175,7 +181,7 @@ class Trainer(keras.Model):
         step = tf.cast(self.optimizer.iterations, "int32")
         return tf.stack([self.seed, step * context.num_replicas_in_sync + _replica_id(context)])
 
-    def _loss(self, x, y, outputs, signals, sample_weight):
+    def _loss(self, y, outputs, signals, sample_weight):
         """Sums the terms once: returns this replica's share of the global batch's mean."""
         terms = self.terms(y, outputs, signals)
         regularization = [tf.reduce_sum(tf.cast(loss, "float32")) for loss in self.losses]
@@ -187,11 +193,11 @@ class Trainer(keras.Model):
             metric.update_state(terms[metric.name])
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         self._loss_tracker.update_state(per_sample + regularization)
-        scores = tf.nn.softmax(tf.cast(self.predictions(outputs), "float32"))
-        self.primary_score_metric.update_state(tf.reduce_max(scores, axis=-1))
         self._record_non_finite(terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        return tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
+        return (
+            tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
+        )
 
     def _global_batch(self, values):
         return tf.cast(_sum_over_replicas(tf.shape(values)[0]), "float32")

@@ -26,7 +26,9 @@ def linear(seed=0, **options):
 def mlp(seed=0, normalised=False):
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((FEATURES,))
-    hidden = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))
+    hidden = keras.layers.Dense(
+        8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01)
+    )
     x = hidden(inputs)
     if normalised:
         x = keras.layers.BatchNormalization(synchronized=True)(x)
