@@ -70,7 +70,7 @@ def _scan_split(path):
             )
         paths += [os.path.join(path, class_name, name) for name in names]
         labels += [label] * len(names)
-    return ImageFiles(paths, np.array(labels, np.int32))
+    return class_names, ImageFiles(paths, np.array(labels, np.int32))
 
 
 def image_shape(paths):

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from kdtoolkit.data import Augmentation, Preprocessing, Split, epoch_plan
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (23, 5, 7, 3), np.uint8)
+LABELS = np.arange(23, dtype=np.int32)
+MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
+
+
+@pytest.fixture
+def split():
+    return Split(IMAGES, LABELS, Preprocessing((5, 7, 3), MEAN, STD), Augmentation(pad=2))
+
+
+def arrays(dataset):
+    return [(images.numpy(), labels.numpy()) for images, labels in dataset]
+
+
+def test_batches_are_in_order_and_whole(split):
+    dataset = split.batches(10)
+    assert dataset.cardinality() == split.steps_per_epoch(10) == 3
+    images, labels = zip(*arrays(dataset), strict=True)
+    assert [len(batch) for batch in labels] == [10, 10, 3]
+    assert (images[0].dtype, labels[0].dtype) == (np.float32, np.int32)
+    np.testing.assert_array_equal(np.concatenate(labels), LABELS)
+    np.testing.assert_allclose(np.concatenate(images), (IMAGES / 255 - MEAN) / STD, atol=2e-6)
+
+
+def test_augmented_pixels(split):
+    """Normalise, pad with zeros, crop, mirror: by hand, in float64."""
+    dataset = split.epochs(4, seed=5, generation=1, first_epoch=3, epochs=4)
+    images, labels = (np.concatenate(part) for part in zip(*arrays(dataset), strict=True))
+    plan = epoch_plan(23, 5, 1, 3, Augmentation(pad=2))
+    np.testing.assert_array_equal(labels, plan.order)
+    padded = np.pad((IMAGES / 255 - MEAN) / STD, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    assert plan.flips.any()
+    for image, index in zip(images, plan.order, strict=True):
+        top, left = plan.offsets[index]
+        expected = padded[index, top : top + 5, left : left + 7]
+        expected = expected[:, ::-1] if plan.flips[index] else expected
+        np.testing.assert_allclose(image, expected, atol=2e-6)
+
+
+def test_shuffled_but_not_augmented(split):
+    dataset = split.epochs(23, seed=5, epochs=1, augment=False)
+    ((images, labels),) = arrays(dataset)
+    np.testing.assert_array_equal(labels, epoch_plan(23, 5, 0, 0).order)
+    np.testing.assert_allclose(images, (IMAGES[labels] / 255 - MEAN) / STD, atol=2e-6)
+
+
+def test_resumed_stream_is_the_tail_of_the_whole(split):
+    whole = split.epochs(10, seed=1, epochs=4)
+    resumed = split.epochs(10, seed=1, first_epoch=2, epochs=4)
+    assert (whole.cardinality(), resumed.cardinality()) == (12, 6)
+    whole, resumed = arrays(whole), arrays(resumed)
+    assert [len(labels) for _, labels in whole] == [10, 10, 3] * 4
+    for (images, labels), (same_images, same_labels) in zip(whole[6:], resumed, strict=True):
+        assert images.tobytes() == same_images.tobytes()
+        assert labels.tobytes() == same_labels.tobytes()
+
+
+def test_batch_size_does_not_change_the_images(split):
+    def images(batch_size):
+        dataset = split.epochs(batch_size, seed=1, epochs=2)
+        return np.concatenate([images for images, _ in arrays(dataset)])
+
+    assert images(4).tobytes() == images(9).tobytes()
+
+
+def test_two_replicas_share_each_batch(split, two_replicas):
+    dataset = split.epochs(8, seed=1, epochs=1)
+    shares = [
+        two_replicas.experimental_local_results(labels)
+        for _, labels in two_replicas.experimental_distribute_dataset(dataset)
+    ]
+    assert [[len(share) for share in pair] for pair in shares] == [[4, 4], [4, 4], [4, 3]]
+    labels = np.concatenate([share for pair in shares for share in pair])
+    np.testing.assert_array_equal(labels, epoch_plan(23, 1, 0, 0).order)
+
+
+def test_empty_split(split):
+    empty = Split(IMAGES[:0], LABELS[:0], split.preprocessing)
+    assert (len(empty), empty.steps_per_epoch(4), arrays(empty.batches(4))) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": -1}, {"generation": -1}, {"first_epoch": 3}, {"first_epoch": -1}]
+)
+def test_errors(split, change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))}={next(iter(change.values()))}"):
+        split.epochs(4, **{"seed": 0, "epochs": 2, **change})
+    with pytest.raises(ValueError, match="`batch_size` must be 1 or more. Received: 0"):
+        split.batches(0)
