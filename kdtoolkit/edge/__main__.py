@@ -1,0 +1,57 @@
+"""`python -m kdtoolkit.edge model.tflite image.png ...`: one line of text for each image."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints file, label, confidence, exit and milliseconds, tabs between; returns the status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kdtoolkit.edge",
+        description="Classifies images with a packaged early-exit classifier.",
+    )
+    parser.add_argument("model", help=".tflite file written by kdtoolkit.export.to_early_exit")
+    parser.add_argument("images", nargs="+", metavar="image", help="image file")
+    parser.add_argument(
+        "--operating_point",
+        type=int,
+        metavar="K",
+        help="index of one of the model's operating points, cheapest first (default: the model's)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads a stage may use")
+    arguments = parser.parse_args(argv)
+    # Imported late, for --help and mistakes to answer at once.
+    from kdtoolkit.edge.classifier import EarlyExitClassifier
+
+    try:
+        classifier = EarlyExitClassifier(arguments.model, arguments.threads)
+        if arguments.operating_point is not None:
+            classifier.operating_point = arguments.operating_point
+        for path in arguments.images:
+            label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
+            print(f"{path}\t{label}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
+    except ValueError as error:
+        print(f"kdtoolkit.edge: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _open(path):
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ValueError("Opening image files needs Pillow: pip install pillow") from error
+    try:
+        with Image.open(path) as image:
+            transparent = "A" in image.getbands() or "transparency" in image.info
+            return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    # Pillow raises the first two for broken files, the last for enormous ones.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"Cannot read image {path!r}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The classifier that stops as soon as it is sure."""
+
+import os
+import time
+from typing import NamedTuple
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from kdtoolkit.edge import images, package
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of an image.
+
+    Attributes:
+        label: name of the most probable class.
+        index: of that class.
+        confidence: its probability at the exit's temperature.
+        exit: name of the exit that stopped.
+        milliseconds: from the image as it was given to here.
+    """
+
+    label: str
+    index: int
+    confidence: float
+    exit: str
+    milliseconds: float
+
+
+class EarlyExitClassifier:
+    """Runs a packaged classifier stage by stage, up to the first exit that is confident enough.
+
+    Exits are tried shallow to deep. One stops when the largest value of
+    `softmax(logits / temperature)` reaches its threshold; the last always does. One object serves
+    one thread at a time.
+
+    Args:
+        path: `.tflite` file that `kdtoolkit.export.to_early_exit` wrote.
+        threads: that a stage may use.
+
+    Attributes:
+        path: as given.
+        labels: class names.
+        image_shape: `(height, width, channels)` that the network takes.
+        exits: names of the exits, shallow to deep.
+        costs: of stopping at each exit, relative to the last one's, 1.
+        operating_points: `OperatingPoint`s, cheapest first.
+
+    Raises:
+        ValueError: the file cannot be read, is damaged, or is not such a classifier.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 1):
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"Argument `threads` must be an integer from 1. Received: {threads!r}")
+        self.path = path
+        try:
+            self._load(threads)
+        # LiteRT raises RuntimeError for a graph that this version of it cannot run.
+        except (OSError, ValueError, RuntimeError) as error:
+            cause = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise ValueError(f"Cannot use {os.fspath(path)!r} as a classifier: {cause}") from error
+
+    def _load(self, threads):
+        read = package.Package.read(self.path)
+        self.labels = read.labels
+        self.image_shape = read.image_shape
+        self.exits = read.exits
+        self.costs = read.costs
+        self.operating_points = read.operating_points
+        self._temperatures = read.temperatures
+        self.operating_point = read.operating_point
+        interpreter = Interpreter(model_path=os.fspath(self.path), num_threads=threads)
+        self._stages = [
+            interpreter.get_signature_runner(f"stage_{number + 1}")
+            for number in range(len(self.exits))
+        ]
+        # Each stage allocates its memory on its first run: here, rather than for the first image.
+        self.logits(np.zeros(self.image_shape, np.uint8))
+
+    @property
+    def operating_point(self) -> int | None:
+        """Index of the operating point in use; None where `thresholds` were set by hand."""
+        return self._operating_point
+
+    @operating_point.setter
+    def operating_point(self, index: int):
+        package.check_index(index, self.operating_points)
+        self.thresholds = self.operating_points[index].thresholds
+        self._operating_point = index
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Confidence at which each exit but the last stops: 0 always, above 1 never."""
+        return self._thresholds[:-1]
+
+    @thresholds.setter
+    def thresholds(self, thresholds):
+        # The last exit stops whatever it says.
+        self._thresholds = (*package.check_thresholds(thresholds, len(self.exits)), 0.0)
+        self._operating_point = None
+
+    def predict(self, image):
+        """Classifies an image, or several.
+
+        RGBA is laid over white, colours become grey or grey colours as the network needs, and
+        another size is scaled to cover the network's and cut about the centre.
+
+        Args:
+            image: uint8 `(height, width)` or `(height, width, channels)` with 1, 3 or 4 channels;
+                or several: `(n, height, width, channels)`, or a list of images of any sizes.
+
+        Returns:
+            A `Prediction`; for several images a list of them.
+
+        Raises:
+            ValueError: an image is not a uint8 array of such a shape.
+        """
+        if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
+            return [self._predict(one) for one in image]
+        return self._predict(image)
+
+    def logits(self, image):
+        """Runs all stages, whatever the thresholds.
+
+        Args:
+            image: one, as for `predict`.
+
+        Returns:
+            float32 `(exits, classes)`, not divided by the temperatures.
+        """
+        return np.concatenate(list(self._run(image)))
+
+    def _run(self, image):
+        """Yields the logits of exit after exit, `(1, classes)`; a stage runs when asked for."""
+        inputs = {"image": images.fit(image, self.image_shape)[None]}
+        for stage in self._stages:
+            outputs = stage(**inputs)
+            yield outputs.pop("logits")
+            inputs = outputs
+
+    def _predict(self, image):
+        start = time.perf_counter()
+        for number, (logits,) in enumerate(self._run(image)):
+            index = int(logits.argmax())
+            # The softmax of the largest logit; the others are not needed.
+            scaled = (logits - logits[index]) / self._temperatures[number]
+            confidence = 1 / float(np.exp(scaled).sum())
+            if confidence >= self._thresholds[number]:
+                break
+        milliseconds = 1000 * (time.perf_counter() - start)
+        return Prediction(self.labels[index], index, confidence, self.exits[number], milliseconds)

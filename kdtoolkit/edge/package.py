@@ -1,0 +1,226 @@
+"""What a packaged classifier carries beside its graph: a zip behind the flatbuffer.
+
+The `.tflite` ecosystem calls these associated files; `zipfile` and `unzip` open them in place:
+
+    labels.txt        one class name a line
+    early_exit.json   `"format": 1`, `"crc32"` of the flatbuffer, the other attributes of `Package`
+"""
+
+import json
+import math
+import numbers
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+_FORMAT = 1
+_LABELS = "labels.txt"
+_EARLY_EXIT = "early_exit.json"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One trade between accuracy and cost.
+
+    Attributes:
+        thresholds: confidence at which each exit but the last stops; above 1 it never does.
+        validation_accuracy: a fraction, measured when the thresholds were chosen.
+        cost: mean cost of an image relative to the whole network's, measured likewise.
+    """
+
+    thresholds: tuple[float, ...]
+    validation_accuracy: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Package:
+    """The associated files, checked.
+
+    Attributes:
+        labels: class names.
+        image_shape: `(height, width, channels)` of the first stage's input; 1 or 3 channels.
+        exits: names, shallow to deep.
+        temperatures: one for each exit, which divides its logits.
+        costs: of stopping at each exit, relative to the last one's, 1.
+        cost_unit: what was counted, such as `"macs"`.
+        operating_points: `OperatingPoint`s, or mappings of their attributes, sorted by cost.
+        operating_point: index of the default.
+
+    Raises:
+        ValueError: an attribute is out of range, or of a length that does not fit the others.
+    """
+
+    labels: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    exits: tuple[str, ...]
+    temperatures: tuple[float, ...]
+    costs: tuple[float, ...]
+    cost_unit: str
+    operating_points: tuple[OperatingPoint, ...]
+    operating_point: int
+
+    def __post_init__(self):
+        for name in ("labels", "image_shape", "exits"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("temperatures", "costs"):
+            object.__setattr__(self, name, _numbers(getattr(self, name)))
+        object.__setattr__(
+            self, "operating_points", tuple(map(self._operating_point, self.operating_points))
+        )
+        exits = len(self.exits)
+        _require(
+            len(self.labels) > 1 and all(_is_line(label) for label in self.labels),
+            "labels",
+            "at least two names, each one line that is not empty",
+            self.labels,
+        )
+        _require(
+            len(self.image_shape) == 3
+            and all(isinstance(size, int) and size > 0 for size in self.image_shape)
+            and self.image_shape[2] in (1, 3),
+            "image_shape",
+            "(height, width, channels) with 1 or 3 channels",
+            self.image_shape,
+        )
+        _require(
+            exits > 0 and all(isinstance(name, str) for name in self.exits),
+            "exits",
+            "at least one name",
+            self.exits,
+        )
+        _require(
+            len(self.temperatures) == exits and all(t > 0 for t in self.temperatures),
+            "temperatures",
+            f"{exits} positive numbers, one for each exit",
+            self.temperatures,
+        )
+        _require(
+            len(self.costs) == exits
+            and min(self.costs) > 0
+            and list(self.costs) == sorted(self.costs)
+            and math.isclose(self.costs[-1], 1),
+            "costs",
+            f"{exits} positive numbers that increase up to 1",
+            self.costs,
+        )
+        points = [point.cost for point in self.operating_points]
+        _require(
+            points and points == sorted(points),
+            "operating_points",
+            "at least one, sorted by cost",
+            f"costs {points}",
+        )
+        check_index(self.operating_point, self.operating_points)
+
+    def _operating_point(self, point):
+        values = asdict(point) if isinstance(point, OperatingPoint) else dict(point)
+        _require(
+            values.keys() == OperatingPoint.__annotations__.keys()
+            and len(_numbers([values["validation_accuracy"], values["cost"]])) == 2,
+            "operating_points",
+            "thresholds, a validation_accuracy and a cost each",
+            values,
+        )
+        return OperatingPoint(
+            check_thresholds(values["thresholds"], len(self.exits)),
+            float(values["validation_accuracy"]),
+            float(values["cost"]),
+        )
+
+    def append(self, path: str | os.PathLike) -> None:
+        """Writes the associated files behind the flatbuffer at `path`."""
+        values = asdict(self)
+        labels = "".join(f"{label}\n" for label in values.pop("labels"))
+        with open(path, "rb") as file:
+            checksum = _checksum(file, os.path.getsize(path))
+        text = json.dumps({"format": _FORMAT, "crc32": checksum, **values}, indent=2) + "\n"
+        with zipfile.ZipFile(path, "a") as archive:
+            # A ZipInfo has a constant date: the same classifier makes the same bytes.
+            archive.writestr(zipfile.ZipInfo(_LABELS), labels)
+            archive.writestr(zipfile.ZipInfo(_EARLY_EXIT), text)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Package":
+        """Reads the associated files of the `.tflite` at `path`, and checks the flatbuffer's bytes.
+
+        Raises:
+            ValueError: a part of the file is absent, damaged or of another format.
+            OSError: the file cannot be opened.
+        """
+        with open(path, "rb") as file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    labels = archive.read(_LABELS).decode()
+                    values = json.loads(archive.read(_EARLY_EXIT))
+                    end = min(info.header_offset for info in archive.infolist())
+            except (zipfile.BadZipFile, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short"
+                ) from error
+            if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+                raise ValueError(f"its {_EARLY_EXIT} is not of format {_FORMAT}")
+            # LiteRT itself notices no damage to weights, and would return other probabilities.
+            if values.pop("crc32", None) != _checksum(file, end):
+                raise ValueError("its bytes are damaged")
+        try:
+            return cls(labels=labels.removesuffix("\n").split("\n"), **values)
+        except TypeError as error:  # A key too few or too many, or a value of another kind.
+            raise ValueError(f"its {_EARLY_EXIT} is not valid: {error}") from error
+
+
+def check_thresholds(thresholds, exits: int) -> tuple[float, ...]:
+    """Returns one threshold for each exit but the last.
+
+    Raises:
+        ValueError: another number of them, or one that is not a finite number from 0.
+    """
+    checked = _numbers(thresholds)
+    _require(
+        len(checked) == exits - 1 and all(threshold >= 0 for threshold in checked),
+        "thresholds",
+        f"{exits - 1} numbers from 0 (always stop) to 1, or above 1 (never stop)",
+        thresholds,
+    )
+    return checked
+
+
+def check_index(index: int, operating_points) -> int:
+    """Returns the index of an operating point.
+
+    Raises:
+        ValueError: there is no such point.
+    """
+    _require(
+        isinstance(index, int) and 0 <= index < len(operating_points),
+        "operating_point",
+        f"an index from 0 to {len(operating_points) - 1}",
+        index,
+    )
+    return index
+
+
+def _checksum(file, end):
+    file.seek(0)
+    checksum = 0
+    while block := file.read(min(_BLOCK, end - file.tell())):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _numbers(values):
+    """The finite numbers among the values, as Python floats: json writes no others."""
+    values = values if isinstance(values, Iterable) else ()
+    return tuple(float(v) for v in values if isinstance(v, numbers.Real) and math.isfinite(v))
+
+
+def _is_line(value):
+    return isinstance(value, str) and value and not set(value) & set("\r\n")
+
+
+def _require(condition, name, accepted, received):
+    if not condition:
+        raise ValueError(f"Argument `{name}` must be {accepted}. Received: {received}")
