@@ -10,8 +10,14 @@ __getattr__, __dir__, __all__ = attach(
     names={
         "Ensemble": "ensemble",
         "Family": "registry",
+        "add_exits": "exits",
         "build": "registry",
+        "cut": "exits",
+        "exit_names": "exits",
+        "features": "exits",
+        "macs": "cost",
         "names": "registry",
+        "stages": "exits",
         "validate": "registry",
     },
 )

@@ -38,6 +38,14 @@ FAMILIES = (
         smallest=8,
         schedule="cifar_resnet",
     ),
+    Family(
+        # resnet18-w16 is a quarter as wide as resnet18.
+        pattern="resnet(?P<depth>18|34)(-w(?P<width>[1-9][0-9]*))?",
+        names=("resnet18", "resnet18-w16", "resnet34"),
+        builder="kdtoolkit.models.resnet:resnet",
+        smallest=8,
+        schedule="self_distillation",
+    ),
 )
 
 
@@ -105,7 +113,7 @@ def _find(name):
     for family in FAMILIES:
         match = re.fullmatch(family.pattern, name)
         if match:
-            return family, {key: int(value) for key, value in match.groupdict().items()}
+            return family, {k: int(v) for k, v in match.groupdict().items() if v}
     near = difflib.get_close_matches(name, names())
     hint = f" Near matches: {', '.join(near)}." if near else ""
     raise ValueError(

@@ -81,7 +81,7 @@ class Recipe:
         define: adds the flags.
         check: raises `UsageError` for what is wrong with them and fills in defaults that depend on
             other flags; imports neither TensorFlow nor Keras and writes nothing.
-        run: does the work.
+        run: does the work; the first thing it writes is `claim_output_dir`, once all is checked.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Recipe:
             if rest:
                 raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
             checked = self.check(flags)
-            claim(Path(flags["output_dir"].value), flags)
+            check_output_dir(flags)
             _import_libraries()
             self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
@@ -136,8 +136,13 @@ class Recipe:
         return status
 
 
-def check_writable(path: Path) -> None:
-    """Raises a `UsageError` unless the output directory can be made and written to."""
+def check_output_dir(flags: Flags) -> None:
+    """Checks that the output directory is, or can become, this run's own; writes nothing.
+
+    Raises:
+        UsageError: the directory cannot be written to, or holds a run with other flags.
+    """
+    path = Path(flags["output_dir"].value)
     nearest = path
     while not nearest.exists():
         nearest = nearest.parent
@@ -146,35 +151,30 @@ def check_writable(path: Path) -> None:
             f"--output_dir must be a directory that can be written to; {nearest} cannot. "
             f"Received: --output_dir={path}"
         )
-
-
-def claim(output_dir: Path, flags: Flags) -> None:
-    """Makes the output directory this run's own, or finds that it is already.
-
-    Raises:
-        UsageError: the directory cannot be written to, or holds a run with other flags.
-    """
-    check_writable(output_dir)
-    config = output_dir / CONFIG
-    # The directory may have been moved since, and says nothing about the run.
-    mine = {name: value for name, value in flags.effective().items() if name != "output_dir"}
-    if config.exists():
-        theirs = _parse_flags_text(config.read_text())
-        theirs.pop("output_dir", None)
-        differs = [
-            f"--{name}={theirs.get(name, '')} there, --{name}={mine.get(name, '')} here"
-            for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name) != theirs.get(name)
-        ]
-        if differs:
-            raise UsageError(
-                f"--output_dir={output_dir} belongs to a run with other flags: "
-                f"{'; '.join(differs)}. Accepted: another directory, or the same flags"
-            )
+    config = path / CONFIG
+    if not config.exists():
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
+    mine, theirs = flags.effective(), _parse_flags_text(config.read_text())
+    differs = [
+        f"--{name}={theirs.get(name, '')} there, --{name}={mine.get(name, '')} here"
+        for name in sorted(mine.keys() | theirs.keys())
+        # The directory may have been moved since, and says nothing about the run.
+        if mine.get(name) != theirs.get(name) and name != "output_dir"
+    ]
+    if differs:
+        raise UsageError(
+            f"--output_dir={path} belongs to a run with other flags: {'; '.join(differs)}. "
+            "Accepted: another directory, or the same flags"
+        )
+
+
+def claim_output_dir(flags: Flags) -> Path:
+    """Makes the output directory this run's own: the first thing that a run writes."""
+    path = Path(flags["output_dir"].value)
+    path.mkdir(parents=True, exist_ok=True)
     text = flags.flags_into_string()
-    files.write_atomically(config, lambda scratch: scratch.write_text(text))
+    files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
+    return path
 
 
 def _parse_flags_text(text):

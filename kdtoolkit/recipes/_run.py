@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _report
+from kdtoolkit.recipes import _report
 from kdtoolkit.recipes._command import RunError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -137,12 +137,11 @@ def check_training(flags):
     flags.require_one_of("strategy", _STRATEGIES)
 
 
-def check_output(flags, recipe):
-    """Fills in the output directory and checks that it can be written to."""
+def default_output_dir(flags, recipe):
+    """Fills in the output directory."""
     if flags.output_dir is None:
         dataset = Path(flags.dataset).name
         flags.output_dir = f"saved_models/{recipe}-{dataset}-{flags.model}-{flags.seed}"
-    _command.check_writable(Path(flags.output_dir))
 
 
 def schedule(flags):

@@ -1,7 +1,6 @@
 """Trains a patriarch and generations of students, and exports the last one for the edge."""
 
 import sys
-from pathlib import Path
 
 from kdtoolkit.losses import strengths
 from kdtoolkit.recipes import _command, _report, _run
@@ -67,7 +66,7 @@ def _check(flags):
         teacher_weights(flags)
     flags.require_one_of("export", _EXPORTS)
     _run.check_training(flags)
-    _run.check_output(flags, RECIPE.name)
+    _run.default_output_dir(flags, RECIPE.name)
     return info
 
 
@@ -98,7 +97,7 @@ def _run_recipe(flags, info):
     from kdtoolkit.generations import train_generations
     from kdtoolkit.training import distribution
 
-    output_dir = Path(flags.output_dir)
+    output_dir = _command.claim_output_dir(flags)
     shape, classes = data.info.image_shape, data.info.classes
     with _run.one_line_errors():
         lineage = train_generations(

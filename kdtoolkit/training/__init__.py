@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = attach(
         "NonFiniteLossError": "step",
         "Patriarch": "patriarch",
         "Student": "student",
+        "SelfDistillation": "self_distillation",
     },
 )

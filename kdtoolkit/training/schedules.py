@@ -45,9 +45,13 @@ class Schedule:
         return keras.optimizers.SGD(rate, momentum=self.momentum, nesterov=True)
 
 
-# Yang et al. 2019, section 4, by network family.
 SCHEDULES = {
+    # Yang et al. 2019, section 4.
     "cifar_resnet": Schedule(epochs=164, batch_size=128, learning_rate=0.1, drops=(82, 123)),
+    # Public code of Zhang et al. 2019.
+    "self_distillation": Schedule(
+        epochs=200, batch_size=128, learning_rate=0.1, drops=(75, 130, 180), weight_decay=5e-4
+    ),
     # Chosen here on validation images, for the embedded 1,797 digits.
     "digits": Schedule(epochs=40, batch_size=64, learning_rate=0.1, drops=(20, 30)),
 }

@@ -33,8 +33,9 @@ CASES = {
     ),
     "tolerant": (
         lambda z: losses.tolerant_crossentropy(LABELS, z, 4 / 7),
-        lambda z: 3 / 7 * reference.crossentropy(ONE_HOT, z)
-        + 4 / 7 * reference.score_difference(z, 5),
+        lambda z: (
+            3 / 7 * reference.crossentropy(ONE_HOT, z) + 4 / 7 * reference.score_difference(z, 5)
+        ),
     ),
     "smoothed": (
         lambda z: losses.smoothed_crossentropy(LABELS, z, 0.3),
@@ -207,8 +208,9 @@ def test_energy_decays_over_generations():
     for generation in range(1, 4):
         teacher = np.log(f)[None]
         f = _minimise(
-            lambda z, t=teacher: 0.4 * losses.crossentropy([0], z)
-            + 0.6 * losses.distillation_divergence(t, z),
+            lambda z, t=teacher: (
+                0.4 * losses.crossentropy([0], z) + 0.6 * losses.distillation_divergence(t, z)
+            ),
             classes=5,
         )
         assert 1 - f[0] == pytest.approx(0.6**generation * 0.4, abs=1e-3)

@@ -1,0 +1,145 @@
+"""When an exit is sure enough: temperatures and thresholds, from held-out predictions.
+
+Everything here takes validation logits in NumPy; test images never choose a threshold.
+"""
+
+import numpy as np
+from scipy import optimize
+
+from kdtoolkit.edge.package import OperatingPoint
+from kdtoolkit.training.evaluation import log_probabilities
+
+NEVER = 2.0
+"""A threshold that no confidence reaches."""
+
+_LEAST_CELLS, _MOST_CELLS = 2, 250_000  # Levels of a threshold; combinations tried in all.
+
+
+def calibrate(logits, labels):
+    """Returns the temperature that makes confidences honest (Guo et al., ICML 2017).
+
+    It minimises the cross-entropy of `softmax(logits / temperature)`, within [0.05, 20].
+
+    Args:
+        logits: `(n, classes)`, of held-out images.
+        labels: class indices `(n,)`.
+    """
+    logits = np.asarray(logits, np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature):
+        return -log_probabilities(logits / np.exp(log_temperature))[rows, labels].mean()
+
+    found = optimize.minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded")
+    return float(np.exp(found.x))
+
+
+def operating_points(logits, labels, temperatures, costs):
+    """Returns the best trades between accuracy and cost that thresholds can make.
+
+    Each exit's threshold goes through quantiles of its confidences, always and never among them;
+    all combinations are counted exactly, and those remain that are more accurate than every cheaper
+    one.
+
+    Args:
+        logits: one `(n, classes)` for each exit, shallow to deep, of held-out images.
+        labels: class indices `(n,)`.
+        temperatures: of the exits.
+        costs: of stopping at each exit, increasing; the last is 1.
+
+    Returns:
+        `OperatingPoint`s by increasing cost and accuracy.
+
+    Raises:
+        ValueError: the number of exits differs between the arguments.
+    """
+    exits = len(logits)
+    if not len(temperatures) == len(costs) == exits:
+        raise ValueError(
+            "Arguments `logits`, `temperatures` and `costs` must have one entry for each exit. "
+            f"Received: {exits}, {len(temperatures)} and {len(costs)}"
+        )
+    log_f = [log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)]
+    correct = [f.argmax(-1) == labels for f in log_f]
+    levels = max(_LEAST_CELLS, int(_MOST_CELLS ** (1 / max(exits - 1, 1))) - 2)
+    choices, passed = [], []
+    for f in log_f[:-1]:
+        confidence = np.exp(f.max(-1))
+        inner = np.quantile(confidence, np.linspace(0, 1, levels))
+        choices.append(np.unique([0.0, *inner, NEVER]))
+        # How many thresholds the confidence reaches: an image stops at threshold i if i < passed.
+        passed.append(np.searchsorted(choices[-1], confidence, side="right"))
+    grid = tuple(len(choice) for choice in choices)
+    right, cost = np.zeros(grid), np.zeros(grid)
+    for k in range(exits):
+        right += _stopped(passed, correct[k].astype(float), grid, k)
+        cost += costs[k] * _stopped(passed, np.ones(len(labels)), grid, k)
+    accuracy, cost = right.ravel() / len(labels), cost.ravel() / len(labels)
+    points, best = [], -1.0
+    for index in np.lexsort((-accuracy, cost)):
+        if accuracy[index] > best:
+            best = accuracy[index]
+            place = np.unravel_index(index, grid)
+            thresholds = tuple(float(c[i]) for c, i in zip(choices, place, strict=True))
+            points.append(OperatingPoint(thresholds, float(best), float(cost[index])))
+    return points
+
+
+def _stopped(passed, values, grid, k):
+    """Sum of `values` over the images that stop at exit k, for every combination of thresholds.
+
+    Before k an image goes on at threshold i if `passed <= i`; at k it stops if `passed > i`.
+    """
+    axes = min(k + 1, len(grid))
+    size = tuple(choice + 1 for choice in grid[:axes])
+    cells = np.ravel_multi_index(passed[:axes], size) if axes else np.zeros(len(values), int)
+    counts = np.bincount(cells, values, minlength=int(np.prod(size))).reshape(size)
+    for axis in range(axes):
+        below = np.cumsum(counts, axis=axis)
+        kept = below.take(range(grid[axis]), axis=axis)
+        if axis == k:
+            kept = below.take([-1], axis=axis) - kept
+        counts = kept
+    return counts.reshape(counts.shape + (1,) * (len(grid) - axes))
+
+
+def sweep(points, count=20):
+    """Thins operating points to about `count` budgets between the cheapest and the dearest.
+
+    For each budget the most accurate point that keeps it remains.
+    """
+    costs = np.array([point.cost for point in points])
+    budgets = np.linspace(costs[0], costs[-1], count)
+    kept = sorted({int(np.searchsorted(costs, budget, side="right")) - 1 for budget in budgets})
+    return [points[index] for index in kept]
+
+
+def within_accuracy(points, reference, max_drop):
+    """Returns the index of the cheapest point at most `max_drop` below the accuracy `reference`.
+
+    Raises:
+        ValueError: no point reaches it; the best reachable accuracy is named.
+    """
+    for index, point in enumerate(points):
+        if point.validation_accuracy >= reference - max_drop:
+            return index
+    best = max(point.validation_accuracy for point in points)
+    raise ValueError(
+        f"Argument `max_drop` must be at least {reference - best:.4f}: the best reachable "
+        f"validation accuracy is {best:.4f}, of {reference:.4f}. Received: max_drop={max_drop}"
+    )
+
+
+def within_budget(points, budget):
+    """Returns the index of the most accurate point whose expected cost is at most `budget`.
+
+    Raises:
+        ValueError: every point costs more; the least reachable cost is named.
+    """
+    affordable = [index for index, point in enumerate(points) if point.cost <= budget]
+    if not affordable:
+        raise ValueError(
+            f"Argument `budget` must be at least {points[0].cost:.4f}, the cost of always stopping "
+            f"at the cheapest exit. Received: budget={budget}"
+        )
+    return affordable[-1]

@@ -1,0 +1,269 @@
+"""Several classifiers in one network: attach exits, cut at one, run stage by stage.
+
+A multi-exit network returns a dict of logits, `exit_1` (shallowest) to `exit_N`, the network's own
+output. The layers of exit k's head are named `exit_k_...`; that is all there is to find it again
+after saving and loading.
+"""
+
+import difflib
+import math
+import re
+
+import keras
+from keras import layers
+
+from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.layers import he_normal
+
+HEADS = ("bottleneck", "attention")
+
+
+def add_exits(network, at=None, head="bottleneck", mid=128):
+    """Attaches classifiers to a network (Zhang et al., ICCV 2019, section 3.1).
+
+    An exit's head maps the features where it is attached to features of the deepest shape, and
+    classifies their average: 1x1 convolution to `mid` channels, k x k convolution with stride k
+    (k: how much wider the image is there), 1x1 convolution to the deepest width, each with batch
+    normalisation and ReLU, then average pooling and a dense layer.
+
+    Args:
+        network: functional Keras model that returns logits from a dense layer on pooled features.
+        at: names of layers, shallow to deep; a registry network's stages are layers named
+            `stage1`, .... By default all its stages but the last, and, where that makes fewer than
+            four exits, the block in the middle of the last stage.
+        head: `"bottleneck"`, or `"attention"`: the features are first multiplied by a mask that
+            the head learns (strided convolution, normalisation, ReLU, upsampling, normalisation,
+            sigmoid).
+        mid: channels inside the heads.
+
+    Returns:
+        A functional `keras.Model` that shares the network's layers.
+
+    Raises:
+        ValueError: the network does not return logits, `at` names no layer (near matches are
+            named), is out of order or is not an image-shaped output, or `head` is unknown.
+    """
+    check_logits(network)
+    if head not in HEADS:
+        raise ValueError(f"Argument `head` must be one of {', '.join(HEADS)}. Received: {head!r}")
+    if mid < 1:
+        raise ValueError(f"Argument `mid` must be at least 1. Received: mid={mid}")
+    points = _attachments(network, _default_points(network) if at is None else list(at))
+    (logits,) = network.outputs
+    pooled = _dense_input(logits)
+    deepest = _image_shaped(pooled)
+    outputs = {}
+    for index, point in enumerate(points, start=1):
+        prefix = f"exit_{index}_"
+        x = _attention(point, prefix) if head == "attention" else point
+        stride = math.ceil(point.shape[1] / deepest.shape[1])
+        x = _conv(x, mid, 1, 1, f"{prefix}squeeze")
+        x = _conv(x, mid, stride, stride, f"{prefix}stride")
+        x = _conv(x, pooled.shape[-1], 1, 1, f"{prefix}expand")
+        x = layers.GlobalAveragePooling2D(name=f"{prefix}features")(x)
+        x = layers.Dense(logits.shape[-1], dtype="float32", name=f"{prefix}logits")(x)
+        outputs[f"exit_{index}"] = x
+    outputs[f"exit_{len(points) + 1}"] = logits
+    return keras.Model(network.input, outputs, name=f"{network.name}_exits")
+
+
+def exit_names(network):
+    """Returns the names of a multi-exit network's exits, shallow to deep.
+
+    Raises:
+        ValueError: the network has no exits.
+    """
+    output = network.output
+    if not isinstance(output, dict) or not all(re.fullmatch(r"exit_\d+", name) for name in output):
+        raise ValueError(
+            "Argument `network` must be a multi-exit network, which returns a dict of logits "
+            f"exit_1, exit_2, ... Received: {network.name!r}, which returns "
+            f"{sorted(output) if isinstance(output, dict) else 'one output'}"
+        )
+    return sorted(output, key=lambda name: int(name.removeprefix("exit_")))
+
+
+def features(network):
+    """Returns the multi-exit network with its pooled features, for training.
+
+    Returns:
+        A functional `keras.Model` that shares the layers and returns `{"logits": {exit: (batch,
+        classes)}, "features": {exit: (batch, width)}}`, shallow to deep.
+
+    Raises:
+        ValueError: the network has no exits.
+    """
+    logits = {name: network.output[name] for name in exit_names(network)}
+    pooled = {name: _dense_input(z) for name, z in logits.items()}
+    return keras.Model(network.input, {"logits": logits, "features": pooled})
+
+
+def cut(network, exit):
+    """Returns the classifier that ends at an exit: the layers that it needs, and no others.
+
+    Args:
+        network: a multi-exit network.
+        exit: name of an exit.
+
+    Returns:
+        A functional `keras.Model` from images to logits that shares the layers.
+
+    Raises:
+        ValueError: there is no such exit.
+    """
+    names = exit_names(network)
+    if exit not in names:
+        raise ValueError(f"Argument `exit` must be one of {', '.join(names)}. Received: {exit!r}")
+    return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
+
+
+def stages(network):
+    """Splits a multi-exit network into what runs from one exit to the next.
+
+    Returns:
+        One functional `keras.Model` for each exit, sharing the layers. The first takes images, each
+        later one the features that the one before it carried on. All but the last return
+        `{"logits", "features"}`, the last `{"logits"}`.
+
+    Raises:
+        ValueError: the network has no exits, or a connection bypasses an exit's attachment.
+    """
+    names = exit_names(network)
+    points = [_attachment(network.output[name], name) for name in names[:-1]]
+    models = []
+    for index, name in enumerate(names):
+        outputs = {"logits": network.output[name]}
+        if index < len(points):
+            outputs["features"] = points[index]
+        start = network.input if index == 0 else points[index - 1]
+        try:
+            models.append(keras.Model(start, outputs, name=f"stage_{index + 1}"))
+        except ValueError as error:
+            raise ValueError(
+                f"Argument `network` must not bypass its exits: {name} needs more than the "
+                f"features at exit_{index}. Received: {network.name!r}"
+            ) from error
+    return models
+
+
+def _default_points(network):
+    names = {layer.name for layer in network.layers}
+    stages = [f"stage{k}" for k in range(1, len(names)) if f"stage{k}" in names]
+    if len(stages) < 2:
+        raise ValueError(
+            f"Argument `at` is needed: {network.name!r} has no layers named stage1, stage2, ..."
+        )
+    points = stages[:-1]
+    if len(points) < 3:
+        inner = [name for name in names if name.startswith(f"{stages[-1]}_block")]
+        blocks = {int(match[1]) for match in map(re.compile(r".*_block(\d+)").match, inner)}
+        if len(blocks) > 1:
+            points.append(f"{stages[-1]}_block{max(blocks) // 2}")
+    return points
+
+
+def _attachments(network, at):
+    tensors = []
+    for name in at:
+        names = [layer.name for layer in network.layers]
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names)
+            hint = f" Near matches: {', '.join(near)}." if near else ""
+            raise ValueError(
+                f"Argument `at` must name layers of {network.name!r}. Received: {name!r}.{hint}"
+            )
+        tensor = network.get_layer(name).output
+        if len(tensor.shape) != 4:
+            raise ValueError(
+                "Argument `at` must name layers that return features of shape (batch, height, "
+                f"width, channels). Received: {name!r}, which returns {tensor.shape}"
+            )
+        tensors.append(tensor)
+    if not tensors:
+        raise ValueError("Argument `at` must name at least one layer. Received: none")
+    for index in range(1, len(tensors)):
+        if id(tensors[index - 1]) not in _ancestors(tensors[index]):
+            raise ValueError(
+                "Argument `at` must be in order, shallow to deep. "
+                f"Received: {at[index - 1]!r} before {at[index]!r}"
+            )
+    return tensors
+
+
+def _producer(tensor):
+    return tensor._keras_history.operation
+
+
+def _inputs(tensor):
+    """The tensors from which the operation made this one, at this place in the graph."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors
+
+
+def _ancestors(tensor):
+    found, waiting = set(), list(_inputs(tensor))
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in found:
+            found.add(id(tensor))
+            waiting.extend(_inputs(tensor))
+    return found
+
+
+def _attachment(logits, name):
+    """The tensor at which the head of an exit begins."""
+    waiting, found = [logits], {}
+    while waiting:
+        tensor = waiting.pop()
+        if _producer(tensor).name.startswith(f"{name}_"):
+            waiting.extend(_inputs(tensor))
+        else:
+            found[id(tensor)] = tensor
+    (point,) = found.values()
+    return point
+
+
+def _dense_input(logits):
+    dense = _producer(logits)
+    if not isinstance(dense, layers.Dense):
+        raise ValueError(
+            "Argument `network` must end with a dense layer that returns logits. "
+            f"Received: {type(dense).__name__} {dense.name!r}"
+        )
+    return _inputs(logits)[0]
+
+
+def _image_shaped(tensor):
+    """The last tensor on the way to this one that still has height and width."""
+    waiting = [tensor]
+    while waiting:
+        tensor = waiting.pop(0)
+        if len(tensor.shape) == 4:
+            return tensor
+        waiting.extend(_inputs(tensor))
+    raise ValueError("Argument `network` must classify features that had a height and a width")
+
+
+def _conv(x, filters, size, stride, name):
+    # With bias, unlike the networks' own: so are the heads whose sizes are published.
+    x = layers.Conv2D(
+        filters, size, stride, padding="same", kernel_initializer=he_normal(), name=f"{name}_conv"
+    )(x)
+    x = _batch_norm(x, f"{name}_bn")
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _batch_norm(x, name):
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def _attention(x, prefix):
+    height, width, channels = x.shape[1:]
+    mask = _conv(x, channels, 3, 2, f"{prefix}attention")
+    mask = layers.UpSampling2D(interpolation="bilinear", name=f"{prefix}attention_up")(mask)
+    if mask.shape[1:3] != (height, width):  # an odd size was rounded up
+        excess = ((0, mask.shape[1] - height), (0, mask.shape[2] - width))
+        mask = layers.Cropping2D(excess, name=f"{prefix}attention_crop")(mask)
+    mask = _batch_norm(mask, f"{prefix}attention_up_bn")
+    mask = layers.Activation("sigmoid", name=f"{prefix}attention_mask")(mask)
+    return layers.Multiply(name=f"{prefix}attended")([x, mask])

@@ -1,0 +1,90 @@
+"""Temperatures and thresholds against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from kdtoolkit.edge.package import OperatingPoint
+from kdtoolkit.export import thresholds
+from tests.losses import reference
+
+RNG = np.random.default_rng(0)
+N, CLASSES = 60, 5
+LABELS = RNG.integers(0, CLASSES, N)
+COSTS = (0.2, 0.5, 1.0)
+
+
+def logits(strength):
+    z = RNG.normal(size=(N, CLASSES))
+    z[np.arange(N), LABELS] += strength
+    return z
+
+
+LOGITS = [logits(0.5), logits(1.0), logits(1.5)]
+
+
+def run(chosen, temperatures):
+    """What an image-by-image early exit does: accuracy and mean cost."""
+    correct = cost = 0
+    for i in range(N):
+        for k in range(3):
+            f = reference.softmax(LOGITS[k][i] / temperatures[k])
+            if k == 2 or f.max() >= chosen[k]:
+                correct += f.argmax() == LABELS[i]
+                cost += COSTS[k]
+                break
+    return correct / N, cost / N
+
+
+def test_temperature_undoes_a_factor():
+    """Labels drawn from softmax(z): logits given as 2.5 z are calibrated by temperature 2.5."""
+    z = RNG.normal(size=(20_000, CLASSES)) * 2
+    f = reference.softmax(z)
+    labels = (f.cumsum(-1) < RNG.random((len(z), 1))).sum(-1)
+    assert thresholds.calibrate(2.5 * z, labels) == pytest.approx(2.5, rel=0.05)
+
+
+def test_points_are_what_running_them_gives():
+    temperatures = (1.5, 0.8, 1.0)
+    points = thresholds.operating_points(LOGITS, LABELS, temperatures, COSTS)
+    assert len(points) > 5
+    for point in points:
+        accuracy, cost = run(point.thresholds, temperatures)
+        assert point.validation_accuracy == pytest.approx(accuracy)
+        assert point.cost == pytest.approx(cost)
+    accuracies = [point.validation_accuracy for point in points]
+    assert accuracies == sorted(set(accuracies))
+    assert [p.cost for p in points] == sorted(p.cost for p in points)
+
+
+def test_no_combination_of_thresholds_is_better():
+    """Brute force over a grid of thresholds: none lies above the curve."""
+    points = thresholds.operating_points(LOGITS, LABELS, (1, 1, 1), COSTS)
+    for chosen in itertools.product(np.linspace(0.2, 1.01, 12), repeat=2):
+        accuracy, cost = run(chosen, (1, 1, 1))
+        best = max(p.validation_accuracy for p in points if p.cost <= cost + 1e-9)
+        assert best >= accuracy - 1e-9
+
+
+def test_a_single_exit_has_one_point():
+    points = thresholds.operating_points(LOGITS[2:], LABELS, (1,), (1.0,))
+    accuracy = (LOGITS[2].argmax(-1) == LABELS).mean()
+    assert points == [OperatingPoint((), pytest.approx(accuracy), 1.0)]
+
+
+POINTS = [OperatingPoint((0.1 * i,), 0.5 + 0.1 * i, 0.2 * (i + 1)) for i in range(5)]
+
+
+def test_choice_by_accuracy_and_by_budget():
+    assert thresholds.within_accuracy(POINTS, 0.9, 0.15) == 3  # 0.8 is the first from 0.75
+    assert thresholds.within_budget(POINTS, 0.65) == 2
+    with pytest.raises(ValueError, match=r"0\.0500.*best reachable.*0\.9000.*max_drop=0\.01"):
+        thresholds.within_accuracy(POINTS, 0.95, 0.01)
+    with pytest.raises(ValueError, match=r"at least 0\.2000.*budget=0\.1"):
+        thresholds.within_budget(POINTS, 0.1)
+
+
+def test_sweep_keeps_the_ends_and_the_best_of_each_budget():
+    kept = thresholds.sweep(POINTS, 3)
+    assert kept == [POINTS[0], POINTS[2], POINTS[4]]
