@@ -141,7 +141,8 @@ class StreamingSplit(_Split):
 
     An epoch goes through the files in random order, several at a time, and sorts every
     `SORT_WINDOW` records into the order of its `epoch_plan`. A split of no more than one window is
-    therefore the same, byte for byte, as a `Split` of its images.
+    therefore the same, byte for byte, as a `Split` of its images. A part of a stored split, such as
+    validation images, is found by going through all of its files, decoding that part alone.
 
     Attributes:
         preprocessing: a `Preprocessing`.

@@ -115,7 +115,7 @@ class Records:
         self.starts = self._first_stored = np.cumsum([0, *stored.shard_lengths[:-1]])
         self._positions = np.arange(stored.num_examples)
         self._size = stored.num_examples
-        self._image_shape = info.image_shape
+        self._info = info
         # Only what is used is parsed and decoded.
         self._features = tfds.features.FeaturesDict(features)
 
@@ -162,27 +162,34 @@ class Records:
     def decode(self, record):
         """Serialised example -> (uint8 image of the data set's shape, int32 label)."""
         example = self._features.deserialize_example(record)
-        image = cover(example["image"], self._image_shape[:2])
-        return tf.ensure_shape(image, self._image_shape), tf.cast(example["label"], tf.int32)
+        height, width, _ = self._info.image_shape
+        image = tf.ensure_shape(cover(example["image"], (height, width)), self._info.image_shape)
+        return image, tf.cast(example["label"], tf.int32)
 
     def first_images(self, count):
         """Yields the first `count` images in stored order, uint8 `(b, height, width, channels)`."""
-        images = self.read().map(
-            lambda _, record: self.decode(record)[0], num_parallel_calls=tf.data.AUTOTUNE
-        )
-        yield from images.take(count).batch(_BATCH).as_numpy_iterator()
+        return (images for _, images, _ in self._decoded(count))
 
     def load(self):
         """All examples: uint8 `(n, height, width, channels)`, int32 `(n,)`."""
-        images = np.empty((len(self), *self._image_shape), np.uint8)
+        images = np.empty((len(self), *self._info.image_shape), np.uint8)
         labels = np.empty(len(self), np.int32)
-        dataset = self.read().map(
+        for positions, some_images, some_labels in self._decoded(len(self)):
+            images[positions], labels[positions] = some_images, some_labels
+        return images, labels
+
+    def _decoded(self, count):
+        examples = self.read().map(
             lambda position, record: (position, *self.decode(record)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        for position, image, label in dataset.batch(_BATCH).as_numpy_iterator():
-            images[position], labels[position] = image, label
-        return images, labels
+        try:
+            yield from examples.take(count).batch(_BATCH).as_numpy_iterator()
+        except tf.errors.OpError as error:
+            cause = error.message.partition("\n")[0]
+            raise ValueError(
+                f"Cannot read data set {self._info.name!r} in {self._info.path!r}: {cause}"
+            ) from error
 
 
 def _read_digits(info):
@@ -208,9 +215,5 @@ def _read_folder(info):
 
 
 def _read_tfds(info):
-    try:
-        train = Records(info, "train").load()
-        return train, Records(info, info.test_split).load() if info.test_split else None
-    except tf.errors.OpError as error:
-        cause = error.message.partition("\n")[0]
-        raise ValueError(f"Cannot read data set {info.name!r} in {info.path!r}: {cause}") from error
+    train = Records(info, "train").load()
+    return train, Records(info, info.test_split).load() if info.test_split else None

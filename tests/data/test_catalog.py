@@ -25,6 +25,15 @@ def test_prepared_data_set_newest_version(tfds_dir):
     assert info.augmentation == Augmentation(pad=4, flip=True)
 
 
+def test_prepared_configuration(tfds_dir, tmp_path):
+    (tmp_path / "grey").mkdir()
+    (tmp_path / "grey" / "small").symlink_to(tfds_dir / "grey")
+    path = tmp_path / "grey" / "small" / "1.10.0"
+    assert describe("grey/small", tmp_path).path == str(path)
+    with pytest.raises(ValueError, match="Unknown data set 'grey'"):
+        describe("grey", tmp_path)
+
+
 def test_prepared_data_set_in_the_default_folder(tfds_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_dir))
     assert describe("grey").path == str(tfds_dir / "grey" / "1.10.0")
@@ -92,13 +101,13 @@ def test_folder_errors(write_images, tmp_path):
     with pytest.raises(ValueError, match=r"Cannot read image .*broken\.jpg"):
         describe(path, image_size=6)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="Class 'empty' .* has no images"):
+    with pytest.raises(ValueError, match=r"Class 'empty' .* has no images"):
         describe(path)
 
 
 def test_splits_with_different_classes(write_images):
     path = write_images({"train/a/0.png": (5, 5), "train/b/0.png": (5, 5), "test/a/0.png": (5, 5)})
-    with pytest.raises(ValueError, match="same classes in train/ and test/.* only: b"):
+    with pytest.raises(ValueError, match=r"same classes in train/ and test/.* only: b"):
         describe(path)
 
 
@@ -132,7 +141,7 @@ def test_prepared_data_set_that_is_not_for_classification(tfds_dir, tmp_path):
     del values["featuresDict"]["features"]["label"]
     (path / "features.json").write_text(json.dumps(values))
     (path / "dataset_info.json").write_text("{}")
-    with pytest.raises(ValueError, match="'texts' must have .*: coarse_label, image"):
+    with pytest.raises(ValueError, match=r"'texts' must have .*: coarse_label, image"):
         describe("texts", tmp_path)
 
 

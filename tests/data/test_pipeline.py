@@ -91,5 +91,5 @@ def test_empty_split(split):
 def test_errors(split, change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}={next(iter(change.values()))}"):
         split.epochs(4, **{"seed": 0, "epochs": 2, **change})
-    with pytest.raises(ValueError, match="`batch_size` must be 1 or more. Received: 0"):
+    with pytest.raises(ValueError, match=r"`batch_size` must be 1 or more. Received: 0"):
         split.batches(0)
