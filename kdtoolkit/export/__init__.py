@@ -1,0 +1,15 @@
+"""Networks as SavedModel and LiteRT files: uint8 images in, probabilities out."""
+
+from kdtoolkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "Exported": "artefact",
+        "Parity": "parity",
+        "ParityError": "parity",
+        "check": "parity",
+        "to_litert": "litert",
+        "to_saved_model": "saved_model",
+    },
+)

@@ -1,0 +1,72 @@
+"""The exported computation: uint8 images, preprocessing, network, probabilities."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from kdtoolkit.models.contract import check_logits
+
+
+def trace(network, preprocessing=None, batch=None):
+    """Traces a network from pixels to probabilities, in float32.
+
+    Args:
+        network: Keras model that takes images of a fixed shape and returns logits.
+        preprocessing: maps uint8 images `(batch, height, width, channels)` to the network's input;
+            None if the network takes pixels from 0 to 255.
+        batch: number of images, None for any.
+
+    Returns:
+        A concrete function with input `image`, uint8, and output `probabilities`, float32
+        `(batch, classes)`.
+
+    Raises:
+        ValueError: the network does not return logits, or its input is not one batch of images of
+            a fixed shape.
+    """
+    check_logits(network)
+    shape = network.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "Argument `network` must take images of a fixed shape (batch, height, width, "
+            f"channels). Received: {network.name!r}, which takes {shape}"
+        )
+    preprocess = preprocessing or pixels
+
+    @tf.function(autograph=False)
+    def classify(image):
+        logits = network(preprocess(image), training=False)
+        return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32))}
+
+    spec = tf.TensorSpec((batch, *shape[1:]), tf.uint8, name="image")
+    with in_float32(network):
+        return classify.get_concrete_function(spec)
+
+
+def pixels(images):
+    """The preprocessing of a network that takes pixels as they are: a cast to float32."""
+    return tf.cast(images, tf.float32)
+
+
+@contextlib.contextmanager
+def in_float32(network):
+    """Computes in float32 what was trained in mixed precision; its variables are float32 already.
+
+    Edge runtimes have no bfloat16, and comparing the two would measure nothing but its rounding.
+    """
+    mixed = [layer for layer in _layers(network) if layer.compute_dtype != layer.variable_dtype]
+    policies = [layer.dtype_policy for layer in mixed]
+    try:
+        for layer in mixed:
+            layer.dtype_policy = keras.DTypePolicy(layer.variable_dtype)
+        yield
+    finally:
+        for layer, policy in zip(mixed, policies, strict=True):
+            layer.dtype_policy = policy
+
+
+def _layers(layer):
+    yield layer
+    for child in layer.layers if isinstance(layer, keras.Model) else ():
+        yield from _layers(child)

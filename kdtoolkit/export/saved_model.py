@@ -1,0 +1,41 @@
+"""SavedModel: TensorFlow's own format, for serving and other languages."""
+
+import tensorflow as tf
+
+from kdtoolkit import files
+from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.classifier import trace
+from kdtoolkit.export.quiet import quiet
+
+
+def to_saved_model(network, path, preprocessing=None):
+    """Writes a network as a SavedModel directory.
+
+    Its signature `serving_default` takes `image`, uint8 `(batch, height, width, channels)`, and
+    returns `probabilities`, float32 `(batch, classes)`. A mixed-precision network is written in
+    float32.
+
+    Args:
+        network: Keras model that returns logits, or an `Ensemble`.
+        path: the directory; replaced as a whole if it exists.
+        preprocessing: maps uint8 images to the network's input, a `kdtoolkit.data.Preprocessing`
+            or any TensorFlow function; None if the network takes pixels from 0 to 255.
+
+    Returns:
+        An `Exported`.
+
+    Raises:
+        ValueError: the network does not return logits or takes no images of a fixed shape.
+    """
+    function = trace(network, preprocessing)
+    module = tf.Module()  # and not Keras' ExportArchive, which renames inputs and outputs
+    # What TensorFlow must store: it does not look into Keras variables.
+    module.weights = [variable.value for variable in network.variables]
+    with quiet():
+        files.write_atomically(
+            path,
+            lambda scratch: tf.saved_model.save(
+                module, str(scratch), signatures={"serving_default": function}
+            ),
+        )
+    return measure(path, "saved_model", "float32")

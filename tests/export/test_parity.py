@@ -1,0 +1,71 @@
+"""What the check of an export measures, and that it fails on wrong exports."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import export
+from kdtoolkit.data import Preprocessing
+from tests.export.test_export import IMAGES, PREPROCESSING, normalised, resnet8, softmax
+
+WRITERS = [export.to_saved_model, export.to_litert]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_right_export(tmp_path, write):
+    network = resnet8()
+    exported = write(network, tmp_path / "exported", PREPROCESSING)
+    predicted = network.predict(normalised(IMAGES).astype("float32"), verbose=0).argmax(-1)
+    labels = predicted.copy()
+    labels[:2] = (labels[:2] + 1) % 5  # 4 of 6 are right
+    parity = export.check(exported, network, PREPROCESSING, IMAGES, labels)
+    assert parity.max_difference < 1e-5
+    assert parity.test_accuracy == pytest.approx(4 / 6)
+    assert 0 < parity.milliseconds_per_image < 1e3
+    assert export.check(exported, network, PREPROCESSING, IMAGES).test_accuracy is None
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_wrong_exports(tmp_path, write):
+    network = resnet8()
+    exported = write(network, tmp_path / "exported", PREPROCESSING)
+    with pytest.raises(export.ParityError, match="differs from network 'resnet8' by"):
+        export.check(exported, resnet8(1), PREPROCESSING, IMAGES)
+    other = Preprocessing((8, 10, 3), PREPROCESSING.mean[::-1], PREPROCESSING.std)
+    with pytest.raises(export.ParityError):
+        export.check(exported, network, other, IMAGES)
+    network.get_layer("logits").bias.assign(np.full(5, np.nan))
+    broken = write(network, tmp_path / "broken", PREPROCESSING)
+    with pytest.raises(export.ParityError, match="by nan"):
+        export.check(broken, resnet8(), PREPROCESSING, IMAGES)
+
+
+def test_largest_difference_is_over_all_images_and_classes(tmp_path):
+    network, other = resnet8(), resnet8()
+    other.get_layer("logits").bias.assign_add([0.5, 0, 0, 0, -0.1])
+    exported = export.to_litert(other, tmp_path / "other.tflite", PREPROCESSING)
+    inputs = normalised(IMAGES).astype("float32")
+    expected = [softmax(n.predict(inputs, verbose=0)) for n in (network, other)]
+    parity = export.check(exported, network, PREPROCESSING, IMAGES, tolerance=1.0)
+    assert parity.max_difference == pytest.approx(np.abs(expected[0] - expected[1]).max(), abs=1e-5)
+
+
+def test_tolerance_depends_on_the_quantization(tmp_path):
+    network = resnet8()
+    exported = export.to_litert(network, tmp_path / "x.tflite", PREPROCESSING, "dynamic_range")
+    assert export.check(exported, network, PREPROCESSING, IMAGES).max_difference > 1e-4
+    exact = dataclasses.replace(exported, quantization="float32")
+    with pytest.raises(export.ParityError, match=r"tolerance is 0\.0001"):
+        export.check(exact, network, PREPROCESSING, IMAGES)
+
+
+@pytest.mark.parametrize("images", [IMAGES.astype("float32"), IMAGES[0], IMAGES[:0]])
+def test_wrong_images(tmp_path, images):
+    network = keras.Sequential(
+        [keras.Input((8, 10, 3)), keras.layers.Flatten(), keras.layers.Dense(5)]
+    )
+    exported = export.to_litert(network, tmp_path / "x.tflite", PREPROCESSING)
+    with pytest.raises(ValueError, match="`images` must be uint8 images"):
+        export.check(exported, network, PREPROCESSING, images)
