@@ -1,0 +1,219 @@
+"""Time of one training step on the CPU, beside plain Keras, Keras' Distiller and PyTorch.
+
+    python benchmarks/step_time.py [--markdown] [--rounds=15] [--only=plain,Student]
+
+Every contender trains the same network on the same random batches with SGD, Nesterov momentum and
+weight decay (each library's own kind), and reports loss and accuracy. Without PyTorch its rows are
+left out.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import (
+    Contender,
+    cores,
+    environment,
+    format_table,
+    interleave,
+    paired_ratios,
+    step_table,
+)
+
+BASELINE = "plain"
+TEACHER_WEIGHT = 0.6
+SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+LEARNING_RATE = 0.01
+# Random labels are not learnt soon from this many: a loss near zero has gradients of denormal
+# numbers, which some libraries flush and others compute slowly.
+BATCHES = 8
+# The ratios that matter beside those to the baseline: what distillation costs in each library.
+COMPARISONS = (("Distiller", "Student"), ("PyTorch, teacher", "PyTorch"))
+
+
+def contenders(arguments):
+    """Returns the contenders; a further method is one more entry."""
+    rows = [
+        Contender(BASELINE, lambda: plain(arguments)),
+        Contender("Patriarch, tolerant", lambda: patriarch(arguments)),
+        Contender("Student", lambda: student(arguments)),
+        Contender("Distiller", lambda: distiller(arguments)),
+    ]
+    if importlib.util.find_spec("torch") and re.fullmatch(r"resnet\d+", arguments.network):
+        rows += [
+            Contender("PyTorch", lambda: pytorch(arguments, teacher=False)),
+            Contender("PyTorch, teacher", lambda: pytorch(arguments, teacher=True)),
+        ]
+    return rows
+
+
+def plain(arguments):
+    import keras
+
+    model = network(arguments)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras_sgd(), loss=loss, metrics=["accuracy"])
+    return keras_steps(model, arguments)
+
+
+def patriarch(arguments):
+    from kdtoolkit.training import Patriarch
+
+    trainer = Patriarch(network(arguments), "tolerant", weight_decay=SGD["weight_decay"])
+    return kdtoolkit_steps(trainer, arguments)
+
+
+def student(arguments):
+    from kdtoolkit.training import Student
+
+    trainer = Student(
+        network(arguments), network(arguments), TEACHER_WEIGHT, weight_decay=SGD["weight_decay"]
+    )
+    return kdtoolkit_steps(trainer, arguments)
+
+
+def distiller(arguments):
+    import keras
+
+    # The instance: from the name "kl_divergence" (its default) Keras 3.15 makes a function, and
+    # then leaves out the softmax.
+    divergence = keras.distillation.LogitsDistillation(
+        temperature=1.0, loss=keras.losses.KLDivergence()
+    )
+    model = keras.distillation.Distiller(
+        teacher=network(arguments),
+        student=network(arguments),
+        distillation_losses=divergence,
+        student_loss_weight=1 - TEACHER_WEIGHT,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras_sgd(), loss=loss, metrics=["accuracy"])
+    return keras_steps(model, arguments)
+
+
+def pytorch(arguments, teacher):
+    import torch
+
+    from benchmarks import torch_resnet
+
+    torch.set_num_threads(cores())
+    depth = int(arguments.network.removeprefix("resnet"))
+    return torch_resnet.Training(
+        torch_resnet.resnet(depth, arguments.classes),
+        batches(arguments),
+        torch_resnet.resnet(depth, arguments.classes) if teacher else None,
+        TEACHER_WEIGHT,
+        lr=LEARNING_RATE,
+        **SGD,
+    ).run
+
+
+def network(arguments):
+    from kdtoolkit import models
+
+    shape = (arguments.image_size, arguments.image_size, 3)
+    return models.build(arguments.network, shape, arguments.classes)
+
+
+def keras_sgd(**changes):
+    import keras
+
+    return keras.optimizers.SGD(LEARNING_RATE, **{**SGD, **changes})
+
+
+def kdtoolkit_steps(trainer, arguments):
+    trainer.compile(keras_sgd(weight_decay=None), metrics=["accuracy"])
+    return keras_steps(trainer, arguments)
+
+
+def keras_steps(model, arguments):
+    # What `fit` calls in its loop, on one iterator for all rounds: `fit` itself would add the
+    # start of an epoch (a new iterator, reset metrics) to a handful of steps, which a real epoch
+    # spreads over hundreds.
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*batches(arguments), strict=True))))
+    iterator = iter(data.repeat())
+    model.make_train_function()
+
+    def run(steps):
+        for _ in range(steps):
+            logs = model.train_function(iterator)
+        float(logs["loss"])
+
+    return run
+
+
+def batches(arguments):
+    """Returns pairs of standardised images and class indices, the same for every contender."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    shape = (arguments.batch_size, arguments.image_size, arguments.image_size, 3)
+    return [
+        (
+            random.standard_normal(shape, dtype=np.float32),
+            random.integers(arguments.classes, size=arguments.batch_size, dtype=np.int32),
+        )
+        for _ in range(BATCHES)
+    ]
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet20", help="one of kdtoolkit.models.names()")
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps in a round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", help="names of contenders, separated by semicolons")
+    parser.add_argument("--markdown", action="store_true", help="for benchmarks/RESULTS.md")
+    return parser, parser.parse_args(argv)
+
+
+def main(argv=None):
+    parser, arguments = parse(argv)
+    # Before the imports. Every TensorFlow contender has the same; a GPU would need its own
+    # settings (XLA, bfloat16), and PyTorch's contender does not use one.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    rows = contenders(arguments)
+    if arguments.only:
+        names = [row.name for row in rows]
+        chosen = arguments.only.split(";")
+        unknown = [name for name in chosen if name not in names]
+        if unknown or BASELINE not in chosen:
+            parser.error(f"--only must name {BASELINE!r} and others of {names}, got {chosen}")
+        rows = [row for row in rows if row.name in chosen]
+
+    lines = environment(("kdtoolkit", "tensorflow", "keras", "torch"))
+    seconds = interleave(
+        rows,
+        steps=arguments.steps,
+        rounds=arguments.rounds,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    bullet = "- " if arguments.markdown else ""
+    print("\n".join(bullet + line for line in lines), end="\n\n")
+    table = step_table(seconds, BASELINE, arguments.batch_size)
+    print(format_table(table, arguments.markdown), end="\n\n")
+    for name, baseline in COMPARISONS:
+        if name in seconds and baseline in seconds:
+            ratios = paired_ratios(seconds, name, baseline)
+            print(
+                f"{bullet}{name} / {baseline}: {statistics.median(ratios):.3f} "
+                f"({min(ratios):.3f}..{max(ratios):.3f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
