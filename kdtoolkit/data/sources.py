@@ -75,13 +75,15 @@ def cover(images, size):
     """
     if tuple(images.shape[-3:-1]) == tuple(size):
         return images
-    stored = tf.cast(tf.shape(images)[-3:-1], tf.float64)
-    scale = tf.reduce_max(tf.constant(size, tf.float64) / stored)
-    scaled = tf.maximum(tf.cast(tf.round(stored * scale), tf.int32), size)
-    images = tf.image.resize(images, scaled, antialias=True)
-    top, left = tf.unstack((scaled - size) // 2)
-    images = images[..., top : top + size[0], left : left + size[1], :]
-    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+    # An accelerator would round some pixels otherwise: the stored images would depend on it.
+    with tf.device("CPU:0"):
+        stored = tf.cast(tf.shape(images)[-3:-1], tf.float64)
+        scale = tf.reduce_max(tf.constant(size, tf.float64) / stored)
+        scaled = tf.maximum(tf.cast(tf.round(stored * scale), tf.int32), size)
+        images = tf.image.resize(images, scaled, antialias=True)
+        top, left = tf.unstack((scaled - size) // 2)
+        images = images[..., top : top + size[0], left : left + size[1], :]
+        return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
 
 class Records:
@@ -144,7 +146,8 @@ class Records:
             cycle_length: how many files are read in turns; 1 for one after another.
         """
         order = tf.range(len(self.files)) if order is None else order
-        positions = tf.constant(self._positions)
+        with tf.device("CPU:0"):
+            positions = tf.constant(self._positions)
         files = tf.data.Dataset.from_tensor_slices(
             (tf.gather(self.files, order), tf.gather(self._first_stored, order))
         )
