@@ -200,6 +200,7 @@ def _import_libraries():
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            tf.get_logger().setLevel("ERROR")  # a recipe traces a function for each network
         except BaseException:
             held_back.seek(0)
             os.write(standard_error, held_back.read())

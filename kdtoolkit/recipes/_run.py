@@ -12,7 +12,7 @@ from kdtoolkit.recipes._command import RunError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored")
-_EXPORT_COLUMNS = {
+EXPORT_COLUMNS = {
     "path": ("file", ""),
     "bytes": ("bytes", ",d"),
     "gzipped_bytes": ("gzipped", ",d"),
@@ -229,5 +229,5 @@ def export(network, name, data, output_dir):
 
 def print_exports(rows, output_dir):
     if rows:
-        print(f"\n{_report.table(rows, _EXPORT_COLUMNS)}")
+        print(f"\n{_report.table(rows, EXPORT_COLUMNS)}")
     print(f"\nEverything is in {output_dir}; results.json holds these figures.")

@@ -54,3 +54,34 @@ def predict(network, split, batch_size=512):
     batches = split.batches(batch_size)
     labels = np.concatenate([np.asarray(y) for _, y in batches])
     return network.predict(batches.map(lambda x, y: x), verbose=0), labels
+
+
+def exit_figures(test_logits, test_labels, validation_logits, validation_labels):
+    """Returns the figures of every exit and of their ensemble, the mean of their logits.
+
+    Args:
+        test_logits: dict exit -> `(n, classes)`, or one array: a network without exits.
+        test_labels: class indices `(n,)`.
+        validation_logits, validation_labels: likewise.
+
+    Returns:
+        dict exit -> `{"test_accuracy", "test_loss", "primary_score", "validation_accuracy"}`, with
+        `"ensemble"`; for one array the only key is `"network"`.
+    """
+    rows = {}
+    test, validation = _with_ensemble(test_logits), _with_ensemble(validation_logits)
+    for name, logits in test.items():
+        on_test = figures(logits, test_labels)
+        rows[name] = {
+            "test_accuracy": on_test.accuracy,
+            "test_loss": on_test.loss,
+            "primary_score": on_test.primary_score,
+            "validation_accuracy": figures(validation[name], validation_labels).accuracy,
+        }
+    return rows
+
+
+def _with_ensemble(logits):
+    if not isinstance(logits, dict):
+        return {"network": logits}
+    return {**logits, "ensemble": np.mean(list(logits.values()), axis=0)}

@@ -1,0 +1,220 @@
+"""Trains a network whose deepest exit teaches the others, and packs it to stop early."""
+
+import sys
+
+from kdtoolkit.recipes import _command, _report, _run
+from kdtoolkit.recipes._command import UsageError, blaming
+
+_HEADS = ("bottleneck", "attention")
+_COSTS = ("macs", "milliseconds")
+_QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")
+_EXPORTS = ("early_exit", "none")
+# Trained in this order: directory, what it is called in the table, and its flag.
+_VARIANTS = ("baseline", "deep_supervision", "self_distillation")
+_FILE_COLUMNS = {
+    **_run.EXPORT_COLUMNS,
+    "mean_exit_cost": ("mean cost", ".3f"),
+    "full_milliseconds_per_image": ("full ms/image", ".3f"),
+}
+
+
+def _define(flags):
+    _run.define_data(flags, model="resnet8")
+    group = "Self-distillation"
+    flags.add(
+        "list",
+        group,
+        "exits",
+        None,
+        "Names of the layers that get an exit, shallow to deep, separated by commas (default: the "
+        "network's stages).",
+    )
+    flags.add("string", group, "head", "bottleneck", f"Of the exits: {' or '.join(_HEADS)}.")
+    flags.add("integer", group, "head_width", 128, "Channels inside the heads.")
+    flags.add(
+        "float",
+        group,
+        "distillation_weight",
+        0.3,
+        "Weight of the deepest exit's prediction against the labels (alpha), in [0, 1].",
+    )
+    flags.add(
+        "float", group, "feature_weight", 0.03, "Weight of the deepest exit's features (lambda)."
+    )
+    flags.add("float", group, "temperature", 3.0, "Temperature of the teacher's terms, positive.")
+    flags.add("boolean", group, "baseline", False, "Also train the network without exits.")
+    flags.add(
+        "boolean", group, "deep_supervision", False, "Also train the exits on the labels alone."
+    )
+    _run.define_training(flags)
+    group = "Early exit"
+    flags.add(
+        "float",
+        group,
+        "max_accuracy_drop",
+        0.005,
+        "Validation accuracy that stopping early may cost against the deepest exit, a fraction. "
+        "It picks the operating point, and the exit that is exported on its own.",
+    )
+    flags.add(
+        "float",
+        group,
+        "budget",
+        None,
+        "Picks the operating point by its mean cost in place of its accuracy: a fraction of the "
+        "whole network's cost.",
+    )
+    flags.add(
+        "string",
+        group,
+        "cost",
+        "macs",
+        "What an exit costs: macs, or milliseconds measured stage by stage on this machine.",
+    )
+    flags.add(
+        "list",
+        group,
+        "quantize",
+        "float32",
+        f"Kinds of files, separated by commas: {', '.join(_QUANTIZATIONS)}.",
+    )
+    _run.define_output(flags)
+    flags.add("string", "Output", "export", "early_exit", f"One of {', '.join(_EXPORTS)}.")
+
+
+def _check(flags):
+    info = _run.check_data(flags)
+    flags.require_one_of("head", _HEADS)
+    flags.require("head_width", flags.head_width > 0, "positive")
+    in_range = 0 <= flags.distillation_weight <= 1
+    flags.require("distillation_weight", in_range, "in [0, 1]")
+    flags.require("feature_weight", flags.feature_weight >= 0, "at least 0")
+    flags.require("temperature", flags.temperature > 0, "positive")
+    flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
+    if flags.budget is not None:
+        flags.require("budget", 0 < flags.budget <= 1, "in (0, 1]")
+    flags.require_one_of("cost", _COSTS)
+    flags.require_one_of("export", _EXPORTS)
+    for kind in flags.quantize:
+        if kind not in _QUANTIZATIONS:
+            raise UsageError(
+                f"--quantize must be among {', '.join(_QUANTIZATIONS)}. Received: {kind}"
+            )
+    _run.check_training(flags)
+    _run.default_output_dir(flags, RECIPE.name)
+    return info
+
+
+def _run_recipe(flags, info):
+    data = _run.load(flags)
+    _run.prepare_process()
+
+    from kdtoolkit import files, models, training
+    from kdtoolkit.training import distribution, evaluation, loop, progress
+
+    shape, classes = data.info.image_shape, data.info.classes
+
+    def plain():
+        return models.build(flags.model, shape, classes)
+
+    def with_exits():
+        return models.add_exits(plain(), flags.exits, flags.head, flags.head_width)
+
+    with blaming("exits"):
+        with_exits()
+    output_dir = _command.claim_output_dir(flags)
+    files.clear_scratch(output_dir)
+    schedule = _run.schedule(flags)
+    options = {"weight_decay": schedule.weight_decay, "seed": flags.seed}
+    trainers = {
+        "baseline": lambda: training.Patriarch(plain(), "plain", **options),
+        "deep_supervision": lambda: training.SelfDistillation(with_exits(), 0, 0, **options),
+        "self_distillation": lambda: training.SelfDistillation(
+            with_exits(),
+            flags.distillation_weight,
+            flags.feature_weight,
+            flags.temperature,
+            **options,
+        ),
+    }
+    asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
+    variants = [name for name in _VARIANTS if asked.get(name, True)]
+    bar = progress.Progress(len(variants) * flags.epochs)
+    settings = loop.Settings(
+        schedule=schedule,
+        epochs=flags.epochs,
+        batch_size=flags.batch_size,
+        seed=flags.seed,
+        strategy=distribution.strategy(flags.strategy),
+        callbacks=[bar],
+    )
+    networks, rows = {}, []
+    for number, name in enumerate(variants):
+        trained = loop.Training(output_dir / name, settings, log_dir=output_dir / "logs" / name)
+        network, results = trained.load() or (None, None)
+        if network is None:
+            bar.begin(name.replace("_", " "), number * flags.epochs)
+            with _run.one_line_errors():
+                network, pace = trained.run(trainers[name], data)
+            test, labels = evaluation.predict(network, data.test)
+            validation, validation_labels = evaluation.predict(network, data.validation)
+            results = {
+                "method": name,
+                "exits": evaluation.exit_figures(test, labels, validation, validation_labels),
+                "seconds": pace.seconds,
+                "images_per_second": pace.images_per_second,
+            }
+            trained.finish(results)
+        networks[name] = network
+        rows.append(results)
+
+    network = networks["self_distillation"]
+    exits = models.exit_names(network)
+    whole = models.macs(models.cut(network, exits[-1]))
+    speedups = {name: whole / models.macs(models.cut(network, name)) for name in exits}
+    parts = {"exits": rows, "macs": whole, "speedups": speedups}
+    _report.write_results(output_dir, RECIPE.name, flags.seed, **parts)
+    exports = []
+    if flags.export != "none":
+        from kdtoolkit.recipes import _early_exit
+
+        exports = _early_exit.package(flags, network, data, output_dir)
+    _report.write_results(output_dir, RECIPE.name, flags.seed, **parts, exports=exports)
+    print(
+        f"\n{flags.model} on {flags.dataset}, {len(exits)} exits, {flags.epochs} epochs, "
+        f"seed {flags.seed} (one run): test accuracy\n"
+    )
+    print(_report.table(*_paper_table(rows, exits)))
+    faster = ", ".join(f"{k}/{len(exits)} {speedups[e]:.2f}x" for k, e in enumerate(exits, 1))
+    print(f"\nMultiply-accumulates saved by stopping at an exit: {faster}")
+    if exports:
+        print(f"\n{_report.table(exports, _FILE_COLUMNS)}")
+    print(f"\nEverything is in {output_dir}; results.json holds these figures.")
+
+
+def _paper_table(rows, exits):
+    """Rows and columns as the paper prints them: a method a row, an exit a column."""
+    count = len(exits)
+    columns = {"method": ("method", "")}
+    columns |= {name: (f"{k}/{count}", ".2%") for k, name in enumerate(exits, start=1)}
+    columns |= {"ensemble": ("ensemble", ".2%"), "seconds": ("seconds", ".0f")}
+    table = []
+    for row in rows:
+        accuracies = {name: figures["test_accuracy"] for name, figures in row["exits"].items()}
+        if "network" in accuracies:  # the baseline has one output, as deep as the last exit
+            accuracies[exits[-1]] = accuracies.pop("network")
+        method = row["method"].replace("_", " ")
+        table.append({"method": method, "seconds": row["seconds"], **accuracies})
+    return table, columns
+
+
+RECIPE = _command.Recipe(
+    name="self_distillation",
+    summary=__doc__.strip(),
+    define=_define,
+    check=_check,
+    run=_run_recipe,
+)
+
+if __name__ == "__main__":
+    sys.exit(RECIPE.main())
