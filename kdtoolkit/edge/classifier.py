@@ -76,8 +76,14 @@ class EarlyExitClassifier:
             interpreter.get_signature_runner(f"stage_{number + 1}")
             for number in range(len(self.exits))
         ]
+        # The graph's own shape: a stage would resize itself to any other.
+        (details,) = self._stages[0].get_input_details().values()
+        if tuple(details["shape"]) != (1, *self.image_shape):
+            raise ValueError(f"its image_shape is not that of its graph, {details['shape'][1:]}")
         # Each stage allocates its memory on its first run: here, rather than for the first image.
-        self.logits(np.zeros(self.image_shape, np.uint8))
+        classes = self.logits(np.zeros(self.image_shape, np.uint8)).shape[1]
+        if classes != len(self.labels):
+            raise ValueError(f"it has {len(self.labels)} labels, but logits of {classes} classes")
 
     @property
     def operating_point(self) -> int | None:

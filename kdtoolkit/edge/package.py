@@ -47,7 +47,7 @@ class Package:
         temperatures: one for each exit, which divides its logits.
         costs: of stopping at each exit, relative to the last one's, 1.
         cost_unit: what was counted, such as `"macs"`.
-        operating_points: `OperatingPoint`s, or mappings of their attributes, sorted by cost.
+        operating_points: `OperatingPoint`s or mappings of their attributes, sorted by cost.
         operating_point: index of the default.
 
     Raises:
@@ -68,9 +68,6 @@ class Package:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("temperatures", "costs"):
             object.__setattr__(self, name, _numbers(getattr(self, name)))
-        object.__setattr__(
-            self, "operating_points", tuple(map(self._operating_point, self.operating_points))
-        )
         exits = len(self.exits)
         _require(
             len(self.labels) > 1 and all(_is_line(label) for label in self.labels),
@@ -107,14 +104,16 @@ class Package:
             f"{exits} positive numbers that increase up to 1",
             self.costs,
         )
-        points = [point.cost for point in self.operating_points]
+        points = tuple(map(self._operating_point, self.operating_points))
+        object.__setattr__(self, "operating_points", points)
+        point_costs = [point.cost for point in points]
         _require(
-            points and points == sorted(points),
+            points and point_costs == sorted(point_costs),
             "operating_points",
             "at least one, sorted by cost",
-            f"costs {points}",
+            f"costs {point_costs}",
         )
-        check_index(self.operating_point, self.operating_points)
+        check_index(self.operating_point, points)
 
     def _operating_point(self, point):
         values = asdict(point) if isinstance(point, OperatingPoint) else dict(point)

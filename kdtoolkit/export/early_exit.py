@@ -1,0 +1,218 @@
+"""A multi-exit network as one LiteRT file that runs stage by stage and stops early."""
+
+import tempfile
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kdtoolkit import files
+from kdtoolkit.edge.classifier import EarlyExitClassifier
+from kdtoolkit.edge.package import Package
+from kdtoolkit.export import litert, parity
+from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.classifier import in_float32, pixels
+from kdtoolkit.export.quiet import quiet
+
+QUANTIZATIONS = (*litert.QUANTIZATIONS, "int8")
+# Of a probability of any exit. int8 rounds what dynamic_range rounds.
+_TOLERANCES = {**parity.TOLERANCES, "int8": parity.TOLERANCES["dynamic_range"]}
+_CHECKED_IMAGES = 8
+
+
+def to_early_exit(
+    stages,
+    path,
+    preprocessing=None,
+    *,
+    labels,
+    temperatures,
+    costs,
+    operating_points,
+    operating_point=0,
+    quantization="float32",
+    calibration=None,
+    cost_unit="macs",
+):
+    """Writes the stages of a multi-exit network as one LiteRT file for `kdtoolkit.edge`.
+
+    Signature `stage_1` takes `image`, uint8 `(1, height, width, channels)`; every other one takes
+    the `features` of the one before. All return `logits`, float32 `(1, classes)`, and all but the
+    last `features`, float32. A zip behind the model holds the rest: see `kdtoolkit.edge.package`.
+    The stages of the file are run on images, one after another as on a device, before the file
+    takes its place.
+
+    Args:
+        stages: Keras models as `kdtoolkit.models.stages` returns them: dicts of `logits` and, all
+            but the last, of the `features` that the next one takes.
+        path: the file; replaced if it exists.
+        preprocessing: maps uint8 images to the first stage's input, a
+            `kdtoolkit.data.Preprocessing` or any TensorFlow function; None if it takes pixels from
+            0 to 255.
+        labels: class names.
+        temperatures: calibrated, one for each exit.
+        costs: of stopping at each exit, relative to the last one's, 1.
+        operating_points: mappings with `thresholds` (one for each exit but the last),
+            `validation_accuracy` and `cost`, sorted by cost.
+        operating_point: index of the default.
+        quantization: of the weights, as for `to_litert`, or `"int8"`: activations within a stage
+            are quantised too, with ranges seen on `calibration`.
+        calibration: uint8 images `(n, height, width, channels)`; `"int8"` needs them. The file is
+            checked on the first 8, and without any on noise.
+        cost_unit: what `costs` counted.
+
+    Returns:
+        An `Exported`.
+
+    Raises:
+        ValueError: an argument is none of the above, or the stages do not fit each other.
+        ParityError: a probability of an exit differs from the stages'.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(
+            f"Argument `quantization` must be one of {', '.join(QUANTIZATIONS)}. "
+            f"Received: quantization={quantization!r}"
+        )
+    functions = _trace(stages, preprocessing or pixels, len(labels))
+    image_shape = stages[0].input_shape[1:]
+    images = _images(calibration, image_shape, quantization)
+    package = Package(
+        labels=labels,
+        image_shape=image_shape,
+        exits=[f"exit_{number + 1}" for number in range(len(stages))],
+        temperatures=temperatures,
+        costs=costs,
+        cost_unit=cost_unit,
+        operating_points=operating_points,
+        operating_point=operating_point,
+    )
+    with quiet():
+        if quantization == "int8":
+            content = _convert_int8(functions, images)
+        else:
+            content = litert.convert(functions, quantization)
+
+    def write(scratch):
+        scratch.write_bytes(content)
+        package.append(scratch)
+        _check(scratch, functions, images[:_CHECKED_IMAGES], quantization)
+
+    files.write_atomically(path, write)
+    return measure(path, "early_exit", quantization)
+
+
+def _trace(stages, preprocess, classes):
+    """Signature name -> concrete function: a stage, with the inputs and outputs of the file."""
+    if not stages:
+        raise ValueError("Argument `stages` must hold at least one stage. Received: none")
+    functions, carried = {}, None
+    for number, stage in enumerate(stages, start=1):
+        shape = tuple(stage.input_shape[1:])
+        if number > 1 and shape != carried:
+            raise ValueError(
+                "Argument `stages` must each take the features of the one before. Received: stage "
+                f"{number} takes {shape}, stage {number - 1} returns {carried}"
+            )
+        expected = {"logits"} if number == len(stages) else {"logits", "features"}
+        outputs = stage.output
+        if not isinstance(outputs, dict) or outputs.keys() != expected:
+            raise ValueError(
+                "Argument `stages` must return a dict of logits and, all but the last, features. "
+                f"Received: stage {number} of {len(stages)} returns "
+                f"{sorted(outputs) if isinstance(outputs, dict) else 'no dict'}"
+            )
+        units = outputs["logits"].shape[-1]
+        if units != classes:
+            raise ValueError(
+                f"Argument `labels` must be {units} names, one for each logit of stage {number}. "
+                f"Received: {classes}"
+            )
+        carried = outputs["features"].shape[1:] if "features" in outputs else None
+        functions[f"stage_{number}"] = _stage_function(stage, preprocess if number == 1 else None)
+    return functions
+
+
+def _stage_function(stage, preprocess):
+    """Traces a stage; the first one has a preprocessing and takes images, others features."""
+
+    # A model, unlike a function, would round features to the precision it was trained in.
+    infer = keras.Function(stage.input, stage.output)
+
+    @tf.function(autograph=False)
+    def run(inputs):
+        return infer(preprocess(inputs) if preprocess else inputs)
+
+    name, dtype = ("image", tf.uint8) if preprocess else ("features", tf.float32)
+    with in_float32(stage):
+        return run.get_concrete_function(tf.TensorSpec((1, *stage.input_shape[1:]), dtype, name))
+
+
+def _images(calibration, image_shape, quantization):
+    """The calibration images, checked; without any, noise to check the file with."""
+    if calibration is None and quantization != "int8":
+        noise = np.random.default_rng(0)
+        return noise.integers(0, 256, (_CHECKED_IMAGES, *image_shape), dtype=np.uint8)
+    images = np.asarray(calibration)
+    if images.dtype != np.uint8 or images.shape[1:] != image_shape or not len(images):
+        raise ValueError(
+            "Argument `calibration` must be uint8 images of shape (n, "
+            f"{', '.join(map(str, image_shape))}). Received: {images.dtype}, shape {images.shape}"
+        )
+    return images
+
+
+def _convert_int8(functions, images):
+    """As `litert.convert`, with the ranges of activations seen on images."""
+
+    def samples():
+        for image in images:
+            for name, inputs, _ in _run(functions, image):
+                yield name, inputs
+
+    signatures = {name: litert._frozen(function) for name, function in functions.items()}
+    with tempfile.TemporaryDirectory() as directory:
+        tf.saved_model.save(tf.Module(), directory, signatures=signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            directory, signature_keys=list(functions)
+        )
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = samples
+        with warnings.catch_warnings():  # of the converter's own, deprecated, interpreter
+            warnings.simplefilter("ignore")
+            return converter.convert()
+
+
+def _run(functions, image):
+    """Runs the stages on one image: yields signature name, its inputs and its outputs."""
+    inputs = {"image": image[None]}
+    for name, function in functions.items():
+        with tf.device("CPU:0"):  # where the file will run: a GPU multiplies in lower precision
+            outputs = {
+                key: value.numpy()
+                for key, value in function(*map(tf.constant, inputs.values())).items()
+            }
+        yield name, inputs, outputs
+        inputs = {"features": outputs.get("features")}
+
+
+def _check(path, functions, images, quantization):
+    with quiet():
+        classifier = EarlyExitClassifier(path)
+    difference = 0.0
+    for image in images:
+        expected = [outputs["logits"][0] for _, _, outputs in _run(functions, image)]
+        computed = classifier.logits(image)
+        difference = np.maximum(  # of which one is not a number if an argument is not
+            difference, np.abs(_softmax(computed) - _softmax(np.stack(expected))).max()
+        )
+    tolerance = _TOLERANCES[quantization]
+    if not difference <= tolerance:
+        raise parity.ParityError(
+            f"The {quantization} file differs from the stages by {difference:.3g} in a "
+            f"probability; the tolerance is {tolerance:.3g}"
+        )
+
+
+def _softmax(logits):
+    return tf.nn.softmax(logits).numpy()

@@ -1,0 +1,146 @@
+"""Decisions, against NumPy on the Keras stages' logits."""
+
+import numpy as np
+import pytest
+
+from kdtoolkit.edge import EarlyExitClassifier, OperatingPoint, images
+from tests.edge import networks
+from tests.edge.networks import COSTS, EXITS, IMAGE_SHAPE, LABELS, OPERATING_POINTS
+
+IMAGES = networks.draw_images(40)
+
+
+@pytest.fixture(scope="module")
+def logits(stages):
+    return networks.keras_logits(stages, IMAGES)
+
+
+@pytest.fixture
+def classifier(model):
+    return EarlyExitClassifier(model)
+
+
+def assert_decisions(predictions, expected):
+    for prediction, exit_number, index, confidence in zip(predictions, *expected, strict=True):
+        assert prediction.exit == EXITS[exit_number]
+        assert (prediction.label, prediction.index) == (LABELS[index], index)
+        assert prediction.confidence == pytest.approx(confidence, abs=1e-4)
+        assert 0 < prediction.milliseconds < 1000
+
+
+def test_what_the_file_says(classifier, model):
+    assert classifier.path == model
+    assert classifier.labels == LABELS
+    assert classifier.image_shape == IMAGE_SHAPE
+    assert classifier.exits == EXITS
+    assert classifier.costs == COSTS
+    assert classifier.operating_point == 1
+    assert classifier.thresholds == (0.99, 0.69)
+    assert classifier.operating_points == tuple(
+        OperatingPoint(tuple(p["thresholds"]), p["validation_accuracy"], p["cost"])
+        for p in OPERATING_POINTS
+    )
+
+
+def test_chained_stages_equal_keras(classifier, logits):
+    computed = np.stack([classifier.logits(image) for image in IMAGES])
+    assert computed.dtype == np.float32
+    np.testing.assert_allclose(computed, logits, atol=1e-4)
+
+
+def test_decisions_equal_numpy(classifier, logits):
+    expected = networks.decide(logits, classifier.thresholds)
+    assert set(expected[0]) == {0, 1, 2}  # every exit stops some images
+    assert_decisions(classifier.predict(IMAGES), expected)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_operating_points(classifier, logits, index):
+    classifier.operating_point = index
+    assert classifier.operating_point == index
+    assert list(classifier.thresholds) == OPERATING_POINTS[index]["thresholds"]
+    expected = networks.decide(logits, OPERATING_POINTS[index]["thresholds"])
+    assert_decisions(classifier.predict(IMAGES), expected)
+
+
+def test_thresholds_by_hand(classifier, logits):
+    classifier.thresholds = np.array([2.0, 0.69], np.float32)
+    assert classifier.operating_point is None
+    assert classifier.thresholds == (2.0, pytest.approx(0.69))
+    expected = networks.decide(logits, (2.0, 0.69))
+    assert set(expected[0]) == {1, 2}
+    assert_decisions(classifier.predict(IMAGES), expected)
+    classifier.operating_point = 0
+    assert classifier.thresholds == (0.0, 0.0)
+
+
+def test_confidence_that_equals_its_threshold_stops(classifier):
+    classifier.thresholds = (0.0, 0.0)
+    confidence = classifier.predict(IMAGES[0]).confidence
+    classifier.thresholds = (confidence, 0.0)
+    assert classifier.predict(IMAGES[0]).exit == "exit_1"
+    classifier.thresholds = (np.nextafter(confidence, 2), 0.0)
+    assert classifier.predict(IMAGES[0]).exit == "exit_2"
+
+
+def test_a_stage_runs_only_when_needed(classifier):
+    calls = []
+    classifier._stages = [
+        lambda stage=stage, number=number, **inputs: (calls.append(number), stage(**inputs))[1]
+        for number, stage in enumerate(classifier._stages)
+    ]
+    classifier.thresholds = (0.0, 0.0)
+    classifier.predict(IMAGES[0])
+    assert calls == [0]
+    classifier.thresholds = (2.0, 0.0)
+    classifier.predict(IMAGES[0])
+    assert calls == [0, 0, 1]
+
+
+def test_one_image_or_several(classifier):
+    one = classifier.predict(IMAGES[0])
+    batch = classifier.predict(IMAGES[:3])
+    listed = classifier.predict(list(IMAGES[:3]))
+    assert [p[:4] for p in batch] == [p[:4] for p in listed]
+    assert one[:4] == batch[0][:4]
+    assert classifier.predict([]) == []
+
+
+def test_images_of_other_kinds(classifier):
+    rng = np.random.default_rng(2)
+    others = [rng.integers(0, 256, s).astype(np.uint8) for s in [(20, 30), (9, 9, 1), (16, 20, 4)]]
+    fitted = np.stack([images.fit(image, IMAGE_SHAPE) for image in others])
+    for given, same in zip(classifier.predict(others), classifier.predict(fitted), strict=True):
+        assert given[:4] == same[:4]
+
+
+def test_threads_change_nothing(model, classifier):
+    two = EarlyExitClassifier(str(model), threads=2)
+    np.testing.assert_allclose(two.logits(IMAGES[0]), classifier.logits(IMAGES[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("thresholds", [(0.5,), (0.5,) * 3, (-0.1, 0.5), (np.nan, 0.5), 0.5, "ab"])
+def test_wrong_thresholds(classifier, thresholds):
+    with pytest.raises(ValueError, match=r"Argument `thresholds` must be 2 numbers from 0"):
+        classifier.thresholds = thresholds
+    assert classifier.thresholds == (0.99, 0.69)
+
+
+@pytest.mark.parametrize("index", [-1, 3, 1.0, None])
+def test_wrong_operating_point(classifier, index):
+    with pytest.raises(ValueError, match=f"an index from 0 to 2. Received: {index}"):
+        classifier.operating_point = index
+    assert classifier.operating_point == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_wrong_threads(model, threads):
+    with pytest.raises(ValueError, match=f"Argument `threads` .*Received: {threads}"):
+        EarlyExitClassifier(model, threads)
+
+
+def test_wrong_image(classifier):
+    with pytest.raises(ValueError, match="must be a uint8 array"):
+        classifier.predict(IMAGES[0] / 255)
+    with pytest.raises(ValueError, match="must be a uint8 array"):
+        classifier.predict("image.png")

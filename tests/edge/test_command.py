@@ -1,0 +1,91 @@
+"""`python -m kdtoolkit.edge`."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge.__main__ import main
+from tests.edge import networks
+
+COLOURS = networks.draw_images(1)[0]
+
+
+@pytest.fixture
+def colours(tmp_path):
+    path = tmp_path / "colours.png"
+    Image.fromarray(COLOURS).save(path)
+    return str(path)
+
+
+def assert_error(capsys, arguments, message):
+    assert main([str(argument) for argument in arguments]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("kdtoolkit.edge: ")
+    assert message in output.err and output.err.count("\n") == 1
+    return output.out
+
+
+def test_a_line_for_each_image(model, colours, tmp_path, capsys):
+    grey = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    transparent = np.dstack([COLOURS, np.full((8, 10), 100, np.uint8)])
+    palette = Image.fromarray(COLOURS).quantize(16)
+    pictures = {
+        "grey.png": (Image.fromarray(grey), grey),
+        "transparent.png": (Image.fromarray(transparent), transparent),
+        "palette.gif": (palette, np.asarray(palette.convert("RGB"))),
+    }
+    for name, (picture, _) in pictures.items():
+        picture.save(tmp_path / name)
+    classifier = EarlyExitClassifier(model)
+    paths = [colours, *(str(tmp_path / name) for name in pictures)]
+    assert main([str(model), *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, path, pixels in zip(
+        lines, paths, [COLOURS, *(p for _, p in pictures.values())], strict=True
+    ):
+        label, _, confidence, exit_name, _ = classifier.predict(pixels)
+        assert line.startswith(f"{path}\t{label}\t{confidence:.4f}\t{exit_name}\t")
+        assert line.endswith(" ms")
+
+
+@pytest.mark.parametrize("index, exit_name", [(0, "exit_1"), (2, "exit_3")])
+def test_operating_point(model, colours, capsys, index, exit_name):
+    assert main([str(model), colours, f"--operating_point={index}", "--threads=2"]) == 0
+    assert capsys.readouterr().out.split("\t")[3] == exit_name
+
+
+def test_mistakes(model, colours, tmp_path, capsys):
+    assert_error(capsys, [tmp_path / "none.tflite", colours], "No such file")
+    assert_error(capsys, [colours, colours], "as a classifier: it carries no readable labels.txt")
+    assert_error(capsys, [model, colours, "--operating_point=3"], "from 0 to 2. Received: 3")
+    assert_error(capsys, [model, colours, "--threads=0"], "Argument `threads`")
+    out = assert_error(capsys, [model, colours, tmp_path / "none.png"], "none.png")
+    assert out.startswith(colours)  # those before it are classified
+
+
+def test_unreadable_images(model, colours, tmp_path, capsys, monkeypatch):
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    assert_error(capsys, [model, text], f"Cannot read image {str(text)!r}")
+    broken = tmp_path / "broken.png"
+    with open(colours, "rb") as file:
+        broken.write_bytes(file.read()[:-60])
+    assert_error(capsys, [model, broken], f"Cannot read image {str(broken)!r}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert_error(capsys, [model, colours], f"Cannot read image {colours!r}")
+
+
+def test_without_pillow(model, colours, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert_error(capsys, [model, colours], "needs Pillow: pip install pillow")
+
+
+def test_help_from_a_shell():
+    command = [sys.executable, "-m", "kdtoolkit.edge", "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("usage: python -m kdtoolkit.edge ")
