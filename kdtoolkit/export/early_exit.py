@@ -135,13 +135,13 @@ def _trace(stages, preprocess, classes):
 
 def _stage_function(stage, preprocess):
     """Traces a stage; the first one has a preprocessing and takes images, others features."""
-
     # A model, unlike a function, would round features to the precision it was trained in.
     infer = keras.Function(stage.input, stage.output)
 
     @tf.function(autograph=False)
     def run(inputs):
-        return infer(preprocess(inputs) if preprocess else inputs)
+        with tf.device("CPU:0"):  # where the file will run: a GPU multiplies in lower precision
+            return infer(preprocess(inputs) if preprocess else inputs)
 
     name, dtype = ("image", tf.uint8) if preprocess else ("features", tf.float32)
     with in_float32(stage):
@@ -187,11 +187,8 @@ def _run(functions, image):
     """Runs the stages on one image: yields signature name, its inputs and its outputs."""
     inputs = {"image": image[None]}
     for name, function in functions.items():
-        with tf.device("CPU:0"):  # where the file will run: a GPU multiplies in lower precision
-            outputs = {
-                key: value.numpy()
-                for key, value in function(*map(tf.constant, inputs.values())).items()
-            }
+        outputs = function(*map(tf.constant, inputs.values()))
+        outputs = {key: value.numpy() for key, value in outputs.items()}
         yield name, inputs, outputs
         inputs = {"features": outputs.get("features")}
 
@@ -199,15 +196,11 @@ def _run(functions, image):
 def _check(path, functions, images, quantization):
     with quiet():
         classifier = EarlyExitClassifier(path)
-    difference = 0.0
-    for image in images:
-        expected = [outputs["logits"][0] for _, _, outputs in _run(functions, image)]
-        computed = classifier.logits(image)
-        difference = np.maximum(  # of which one is not a number if an argument is not
-            difference, np.abs(_softmax(computed) - _softmax(np.stack(expected))).max()
-        )
+    expected = [[run["logits"][0] for *_, run in _run(functions, image)] for image in images]
+    computed = [classifier.logits(image) for image in images]
+    difference = np.max(np.abs(_softmax(computed) - _softmax(expected)))
     tolerance = _TOLERANCES[quantization]
-    if not difference <= tolerance:
+    if not difference <= tolerance:  # NaN is not
         raise parity.ParityError(
             f"The {quantization} file differs from the stages by {difference:.3g} in a "
             f"probability; the tolerance is {tolerance:.3g}"
@@ -215,4 +208,4 @@ def _check(path, functions, images, quantization):
 
 
 def _softmax(logits):
-    return tf.nn.softmax(logits).numpy()
+    return tf.nn.softmax(np.array(logits)).numpy()

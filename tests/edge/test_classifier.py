@@ -114,6 +114,12 @@ def test_images_of_other_kinds(classifier):
         assert given[:4] == same[:4]
 
 
+def test_an_image_whose_pixels_lie_in_another_order(classifier):
+    turned = np.asfortranarray(IMAGES[0])
+    assert not turned.flags.c_contiguous
+    np.testing.assert_array_equal(classifier.logits(turned), classifier.logits(IMAGES[0]))
+
+
 def test_threads_change_nothing(model, classifier):
     two = EarlyExitClassifier(str(model), threads=2)
     np.testing.assert_allclose(two.logits(IMAGES[0]), classifier.logits(IMAGES[0]), atol=1e-5)
