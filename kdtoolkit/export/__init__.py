@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = attach(
         "Parity": "parity",
         "ParityError": "parity",
         "check": "parity",
+        "to_early_exit": "early_exit",
         "to_litert": "litert",
         "to_saved_model": "saved_model",
     },
