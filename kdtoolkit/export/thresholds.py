@@ -103,6 +103,23 @@ def _stopped(passed, values, grid, k):
     return counts.reshape(counts.shape + (1,) * (len(grid) - axes))
 
 
+def evaluate(logits, labels, temperatures, costs, thresholds):
+    """Returns `(accuracy, mean cost)` of early exit with the given thresholds.
+
+    Args:
+        logits: one `(n, classes)` for each exit.
+        labels: class indices `(n,)`.
+        temperatures, costs: of the exits.
+        thresholds: of the exits but the last.
+    """
+    log_f = np.stack([log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)])
+    confidence = np.exp(log_f.max(-1))
+    stops = confidence >= np.array([*thresholds, 0.0])[:, None]
+    taken = stops.argmax(axis=0)  # the first that stops
+    decisions = log_f.argmax(-1)[taken, np.arange(len(labels))]
+    return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
+
+
 def sweep(points, count=20):
     """Thins operating points to about `count` budgets between the cheapest and the dearest.
 

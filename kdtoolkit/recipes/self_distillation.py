@@ -121,7 +121,13 @@ def _run_recipe(flags, info):
         return models.add_exits(plain(), flags.exits, flags.head, flags.head_width)
 
     with blaming("exits"):
-        with_exits()
+        example = with_exits()
+    if flags.budget is not None and flags.cost == "macs":
+        from kdtoolkit.recipes import _early_exit
+
+        cheapest = _early_exit.stage_costs(example)[0]
+        accepted = f"at least {cheapest:.3f}, the cost of always stopping at exit_1"
+        flags.require("budget", flags.budget >= cheapest, accepted)
     output_dir = _command.claim_output_dir(flags)
     files.clear_scratch(output_dir)
     schedule = _run.schedule(flags)

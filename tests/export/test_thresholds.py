@@ -53,6 +53,8 @@ def test_points_are_what_running_them_gives():
         accuracy, cost = run(point.thresholds, temperatures)
         assert point.validation_accuracy == pytest.approx(accuracy)
         assert point.cost == pytest.approx(cost)
+        again = thresholds.evaluate(LOGITS, LABELS, temperatures, COSTS, point.thresholds)
+        assert again == pytest.approx((accuracy, cost))
     accuracies = [point.validation_accuracy for point in points]
     assert accuracies == sorted(set(accuracies))
     assert [p.cost for p in points] == sorted(p.cost for p in points)

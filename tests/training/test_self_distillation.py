@@ -1,0 +1,191 @@
+"""Self-distillation against NumPy float64, and who receives which gradient."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdtoolkit import models
+from kdtoolkit.training import SelfDistillation
+from tests.losses import reference
+
+CLASSES, N = 5, 6
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(N, 8, 8, 1)).astype("float32")
+LABELS = RNG.integers(0, CLASSES, N)
+ONE_HOT = np.eye(CLASSES)[LABELS]
+ALPHA, LAMBDA, T = (0.3, 0.6), (0.03, 0.5), 3.0
+
+
+def network(seed=0):
+    """Three exits without batch normalisation in the trunk."""
+    keras.utils.set_random_seed(seed)
+    x = image = keras.Input((8, 8, 1))
+    for stage, (width, stride) in enumerate(((4, 1), (6, 2), (8, 2)), start=1):
+        x = keras.layers.Conv2D(
+            width, 3, stride, padding="same", activation="tanh", name=f"stage{stage}"
+        )(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return models.add_exits(keras.Model(image, keras.layers.Dense(CLASSES)(x)), mid=3)
+
+
+def trainer(net, *arguments, **options):
+    made = SelfDistillation(net, *arguments, **options)
+    made.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    return made
+
+
+def outputs(net):
+    """Logits and pooled features in float64, shallow to deep."""
+    found = models.features(net)(IMAGES, training=False)
+    names = ("exit_1", "exit_2", "exit_3")
+    logits = [np.asarray(found["logits"][name], np.float64) for name in names]
+    return logits, [np.asarray(found["features"][name], np.float64) for name in names]
+
+
+def expected_terms(logits, pooled):
+    """Every term per sample, from the paper's formula."""
+    terms = {"exit_3_label": reference.crossentropy(ONE_HOT, logits[2])}
+    for k in (0, 1):
+        name = f"exit_{k + 1}"
+        terms[f"{name}_label"] = (1 - ALPHA[k]) * reference.crossentropy(ONE_HOT, logits[k])
+        terms[f"{name}_teacher"] = ALPHA[k] * reference.divergence(logits[2], logits[k], T)
+        terms[f"{name}_features"] = LAMBDA[k] * ((pooled[k] - pooled[2]) ** 2).sum(-1)
+    return terms
+
+
+def test_terms_equal_float64():
+    net = network()
+    logs = trainer(net, ALPHA, LAMBDA, T).evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    logits, pooled = outputs(net)
+    terms = expected_terms(logits, pooled)
+    for name, values in terms.items():
+        assert logs[name] == pytest.approx(values.mean(), rel=1e-5, abs=1e-6), name
+    assert logs["loss"] == pytest.approx(sum(v.mean() for v in terms.values()), rel=1e-5)
+    for k, z in enumerate(logits, start=1):
+        assert logs[f"exit_{k}_accuracy"] == pytest.approx((z.argmax(-1) == LABELS).mean())
+    ensemble = (sum(logits).argmax(-1) == LABELS).mean()
+    assert logs["ensemble_accuracy"] == pytest.approx(ensemble)
+    assert logs["accuracy"] == logs["exit_3_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Gradient of every term with respect to every exit's logits and features."""
+    net = network()
+    made = trainer(net, ALPHA, LAMBDA, T)
+    logits, pooled = outputs(net)
+    names = ("exit_1", "exit_2", "exit_3")
+    given = {
+        "logits": {n: tf.Variable(z, dtype=tf.float32) for n, z in zip(names, logits, strict=True)},
+        "features": {
+            n: tf.Variable(f, dtype=tf.float32) for n, f in zip(names, pooled, strict=True)
+        },
+    }
+    with tf.GradientTape(persistent=True) as tape:
+        terms = made.terms(LABELS, given, {})
+        sums = {name: tf.reduce_sum(values) for name, values in terms.items()}
+    found = {
+        (term, kind, name): tape.gradient(value, variable)
+        for term, value in sums.items()
+        for kind, variables in given.items()
+        for name, variable in variables.items()
+    }
+    return found, logits, pooled
+
+
+def test_teacher_terms_give_the_deepest_exit_no_gradient(gradients):
+    found, _, _ = gradients
+    for (term, kind, name), gradient in found.items():
+        if name == "exit_3" and not term.endswith("_label"):
+            assert gradient is None, (term, kind)
+
+
+def test_gradients_equal_central_differences(gradients):
+    found, logits, pooled = gradients
+
+    def moved(values, k, value):
+        return [value if index == k else other for index, other in enumerate(values)]
+
+    for k in (0, 1):
+        name = f"exit_{k + 1}"
+        for term in ("label", "teacher"):
+            expected = reference.gradient(
+                lambda z, k=k, key=f"{name}_{term}": expected_terms(moved(logits, k, z), pooled)[
+                    key
+                ],
+                logits[k],
+            )
+            np.testing.assert_allclose(
+                found[f"{name}_{term}", "logits", name], expected, rtol=1e-5, atol=1e-5
+            )
+        expected = 2 * LAMBDA[k] * (pooled[k] - pooled[2])
+        np.testing.assert_allclose(
+            found[f"{name}_features", "features", name], expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_no_gradient_of_the_teacher_reaches_the_deepest_classifier():
+    """With labels switched off in all exits but the last, its dense layer moves as if alone."""
+    kernels = []
+    for weights in (((1.0, 1.0), (0.5, 0.5)), (0.0, 0.0)):
+        net = network()
+        trainer(net, *weights, T).train_on_batch(IMAGES, LABELS)
+        kernels.append(np.asarray(net.output["exit_3"]._keras_history.operation.kernel))
+    np.testing.assert_allclose(*kernels, rtol=1e-6, atol=1e-7)
+
+
+def test_zero_weights_are_deep_supervision():
+    net = network()
+    made = trainer(net, 0, 0)
+    assert made.term_names == ("exit_1_label", "exit_2_label", "exit_3_label")
+    logits, _ = outputs(net)
+    expected = sum(reference.crossentropy(ONE_HOT, z).mean() for z in logits)
+    logs = made.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_replicas_equal_one(two_replicas):
+    weights = []
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(5).repeat(2)
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            net = network()
+            for layer in net.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
+            made = trainer(net, ALPHA, LAMBDA, T, weight_decay=1e-3)
+        # Batches of 5 and 1 images: the last is dropped, a replica would have none.
+        made.fit(data.filter(lambda x, y: tf.shape(x)[0] > 1), verbose=0, shuffle=False)
+        weights.append(net.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_saves_the_network_with_its_exits(tmp_path):
+    net = network()
+    made = trainer(net)
+    made.fit(IMAGES, LABELS, verbose=0)
+    made.save(tmp_path / "exits.keras")
+    loaded = keras.models.load_model(tmp_path / "exits.keras")
+    assert models.exit_names(loaded) == ["exit_1", "exit_2", "exit_3"]
+    for name, logits in loaded(IMAGES).items():
+        np.testing.assert_array_equal(logits, net(IMAGES)[name])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SelfDistillation(network(), 1.5), r"`distillation_weight`.*\[0, 1\].*1\.5"),
+        (lambda: SelfDistillation(network(), (0.1,)), "`distillation_weight`.*2 shallow exits"),
+        (lambda: SelfDistillation(network(), 0.3, -1), "`feature_weight`.*at least 0.*-1"),
+        (lambda: SelfDistillation(network(), temperature=0), "`temperature`.*0"),
+        (
+            lambda: SelfDistillation(models.cut(network(), "exit_2")),
+            "`network` must be a multi-exit network",
+        ),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
