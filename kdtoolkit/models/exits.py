@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from kdtoolkit.models.contract import check_logits
-from kdtoolkit.models.layers import he_normal
+from kdtoolkit.models.layers import batch_norm, he_normal
 
 HEADS = ("bottleneck", "attention")
 
@@ -249,12 +249,8 @@ def _conv(x, filters, size, stride, name):
     x = layers.Conv2D(
         filters, size, stride, padding="same", kernel_initializer=he_normal(), name=f"{name}_conv"
     )(x)
-    x = _batch_norm(x, f"{name}_bn")
+    x = batch_norm(x, name=f"{name}_bn")
     return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _batch_norm(x, name):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def _attention(x, prefix):
@@ -264,6 +260,6 @@ def _attention(x, prefix):
     if mask.shape[1:3] != (height, width):  # an odd size was rounded up
         excess = ((0, mask.shape[1] - height), (0, mask.shape[2] - width))
         mask = layers.Cropping2D(excess, name=f"{prefix}attention_crop")(mask)
-    mask = _batch_norm(mask, f"{prefix}attention_up_bn")
+    mask = batch_norm(mask, name=f"{prefix}attention_up_bn")
     mask = layers.Activation("sigmoid", name=f"{prefix}attention_mask")(mask)
     return layers.Multiply(name=f"{prefix}attended")([x, mask])

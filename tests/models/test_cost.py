@@ -1,0 +1,61 @@
+"""Multiply-accumulates counted by hand."""
+
+import keras
+import pytest
+from keras import layers
+
+from kdtoolkit import models
+
+
+@pytest.mark.parametrize(
+    "layer, expected",
+    [
+        (layers.Conv2D(4, 3, padding="same"), 8 * 10 * 4 * 9 * 6),
+        (layers.Conv2D(4, 3, padding="valid"), 6 * 8 * 4 * 9 * 6),
+        (layers.Conv2D(4, (3, 1), 2, padding="same"), 4 * 5 * 4 * 3 * 6),
+        (layers.Conv2D(4, 3, padding="same", groups=2), 8 * 10 * 4 * 9 * 3),
+        (layers.DepthwiseConv2D(3, padding="same"), 8 * 10 * 6 * 9),
+        (layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2), 4 * 5 * 12 * 9),
+        (
+            layers.SeparableConv2D(4, 3, 2, padding="same", depth_multiplier=2),
+            4 * 5 * (12 * 9 + 12 * 4),
+        ),
+        (layers.Dense(7), 8 * 10 * 6 * 7),
+        (layers.BatchNormalization(), 0),
+        (layers.AveragePooling2D(2), 0),
+    ],
+)
+def test_layers(layer, expected):
+    image = keras.Input((8, 10, 6))
+    assert models.macs(keras.Model(image, layer(image))) == expected
+
+
+def test_nested_network_and_a_layer_that_is_used_twice():
+    image = keras.Input((8, 10, 6))
+    conv = layers.Conv2D(6, 1)
+    inner = keras.Model(image, conv(conv(image)))
+    assert models.macs(inner) == 2 * 8 * 10 * 6 * 6
+    assert models.macs(keras.Sequential([keras.Input((8, 10, 6)), inner])) == models.macs(inner)
+    outer_image = keras.Input((8, 10, 6))
+    outer = keras.Model(outer_image, layers.Dense(2)(inner(outer_image)))
+    assert models.macs(outer) == 2 * 8 * 10 * 6 * 6 + 8 * 10 * 6 * 2
+
+
+def test_resnet8():
+    # 3x3 convolutions of the stem and three blocks, 1x1 shortcuts, dense layer.
+    stages = 1024 * 9 * (3 * 16 + 2 * 16 * 16)
+    stages += 256 * (9 * (16 * 32 + 32 * 32) + 16 * 32)
+    stages += 64 * (9 * (32 * 64 + 64 * 64) + 32 * 64)
+    assert models.macs(models.build("resnet8", (32, 32, 3), 100)) == stages + 6400
+
+
+def test_published_speedups_of_resnet18_exits():
+    network = models.add_exits(models.build("resnet18", (32, 32, 3), 100))
+    whole = models.macs(models.cut(network, "exit_4"))
+    speedups = [whole / models.macs(models.cut(network, f"exit_{k}")) for k in (1, 2, 3)]
+    assert [round(speedup, 2) for speedup in speedups] == [3.10, 1.87, 1.31]
+
+
+def test_stages_cost_together_what_the_network_costs():
+    network = models.add_exits(models.build("resnet18-w4", (16, 16, 3), 5), mid=4)
+    assert sum(models.macs(stage) for stage in models.stages(network)) == models.macs(network)

@@ -1,0 +1,324 @@
+"""Multi-exit networks against NumPy, published sizes, and the networks they were made from."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdtoolkit import models
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(4, 16, 16, 3)).astype("float32")
+
+
+def randomise(network, seed=0):
+    """Gives normalisations and biases values of their own: initial ones hide mistakes."""
+    rng = np.random.default_rng(seed)
+    for variable in network.variables:
+        if variable.name in ("moving_variance", "gamma"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.name in ("moving_mean", "beta", "bias"):
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+    return network
+
+
+def small(**options):
+    keras.utils.set_random_seed(0)
+    network = models.build("resnet18-w4", (16, 16, 3), 5)
+    return network, randomise(models.add_exits(network, mid=6, **options))
+
+
+def four_stages(widths, size=32, classes=100):
+    """The shapes of a four-stage network, one 1x1 convolution a stage."""
+    image = x = keras.Input((size, size, 3))
+    for stage, width in enumerate(widths, start=1):
+        x = layers.Conv2D(width, 1, 1 if stage == 1 else 2, name=f"stage{stage}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(classes)(x), name="four_stages")
+
+
+@pytest.mark.parametrize(
+    "widths, sizes",
+    [
+        ((64, 128, 256, 512), [1_175_908, 397_668, 217_444]),
+        ((256, 512, 1024, 2048), [1_555_300, 801_636, 670_564]),
+    ],
+)
+def test_published_parameters_of_the_heads(widths, sizes):
+    network = models.add_exits(four_stages(widths))
+    for index, size in enumerate(sizes, start=1):
+        head = [layer for layer in network.layers if layer.name.startswith(f"exit_{index}_")]
+        counts = [np.prod(v.shape) for layer in head for v in layer.trainable_variables]
+        assert sum(counts) == size
+
+
+def test_logits_shallow_to_deep_and_the_last_are_the_networks_own():
+    network, exits = small()
+    logits = exits.predict(IMAGES, verbose=0)
+    assert list(logits) == ["exit_1", "exit_2", "exit_3", "exit_4"]
+    assert models.exit_names(exits) == list(logits)
+    assert {z.shape for z in logits.values()} == {(4, 5)}
+    np.testing.assert_allclose(logits["exit_4"], network.predict(IMAGES, verbose=0), atol=1e-6)
+
+
+def norm(network, name, x):
+    layer = network.get_layer(name)
+    mean, variance = np.array(layer.moving_mean), np.array(layer.moving_variance)
+    x = (x - mean) / np.sqrt(variance.astype(np.float64) + 1e-5)
+    return x * np.array(layer.gamma) + np.array(layer.beta)
+
+
+def head_in_numpy(network, prefix, x, k):
+    """The bottleneck head of an exit: pooled features and logits."""
+
+    def weights(name):
+        return [np.array(w, np.float64) for w in network.get_layer(prefix + name).weights]
+
+    kernel, bias = weights("squeeze_conv")
+    x = np.maximum(norm(network, f"{prefix}squeeze_bn", x @ kernel[0, 0] + bias), 0)
+    kernel, bias = weights("stride_conv")
+    n, h, w, c = x.shape
+    patches = x.reshape(n, h // k, k, w // k, k, c)
+    x = np.einsum("nhiwjc,ijcd->nhwd", patches, kernel) + bias
+    x = np.maximum(norm(network, f"{prefix}stride_bn", x), 0)
+    kernel, bias = weights("expand_conv")
+    x = np.maximum(norm(network, f"{prefix}expand_bn", x @ kernel[0, 0] + bias), 0)
+    pooled = x.mean((1, 2))
+    kernel, bias = weights("logits")
+    return pooled, pooled @ kernel + bias
+
+
+@pytest.mark.parametrize("exit, k", [(1, 8), (2, 4), (3, 2)])
+def test_bottleneck_head_in_numpy(exit, k):
+    network, exits = small()
+    stage = keras.Model(network.input, network.get_layer(f"stage{exit}").output)
+    attached = stage.predict(IMAGES, verbose=0).astype(np.float64)
+    pooled, logits = head_in_numpy(exits, f"exit_{exit}_", attached, k)
+    found = models.features(exits).predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(found["features"][f"exit_{exit}"], pooled, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(found["logits"][f"exit_{exit}"], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_head_masks_the_features():
+    """Where the mask's last normalisation lets nothing through, the mask is sigmoid(beta)."""
+    network, exits = small(head="attention")
+    beta = RNG.normal(size=8)
+    exits.get_layer("exit_2_attention_up_bn").gamma.assign(np.zeros(8))
+    exits.get_layer("exit_2_attention_up_bn").beta.assign(beta)
+    stage = keras.Model(network.input, network.get_layer("stage2").output)
+    attached = stage.predict(IMAGES, verbose=0) / (1 + np.exp(-beta))
+    _, logits = head_in_numpy(exits, "exit_2_", attached, 4)
+    found = exits.predict(IMAGES, verbose=0)["exit_2"]
+    np.testing.assert_allclose(found, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_mask_depends_on_the_place():
+    """A mask in (0, 1) of the size of the features, from features at half the resolution."""
+    network, exits = small(head="attention")
+    mask = exits.get_layer("exit_1_attention_mask")
+    values = keras.Model(network.input, mask.output).predict(IMAGES, verbose=0)
+    assert values.shape == (4, 16, 16, 4)
+    assert values.min() > 0 and values.max() < 1 and np.ptp(values, axis=(1, 2)).min() > 0.01
+    conv = exits.get_layer("exit_1_attention_conv")
+    assert conv.strides == (2, 2) and conv.output.shape == (None, 8, 8, 4)
+
+
+@pytest.mark.parametrize("head", ["bottleneck", "attention"])
+def test_sizes_that_do_not_divide(head):
+    network = models.build("resnet8", (15, 9, 1), 3)
+    exits = models.add_exits(network, head=head, mid=4)
+    shapes = {name: z.shape for name, z in exits.output.items()}
+    assert shapes == {f"exit_{k}": (None, 3) for k in (1, 2, 3)}
+
+
+def test_default_attachments():
+    def attached(name):
+        network = models.add_exits(models.build(name, (16, 16, 3), 5), mid=4)
+        squeezes = [x for x in network.layers if x.name.endswith("_squeeze_conv")]
+        return [x.input._keras_history.operation.name for x in squeezes]
+
+    assert attached("resnet18-w4") == ["stage1", "stage2", "stage3"]
+    assert attached("resnet20") == ["stage1", "stage2", "stage3_block1"]
+    assert attached("resnet8") == ["stage1", "stage2"]  # one block a stage: nothing is inside
+
+
+def test_attached_inside_a_stage():
+    network = models.build("resnet14", (16, 16, 3), 5)
+    at = ["stage1_block1", "stage3_block1"]
+    exits = models.add_exits(network, at, mid=4)
+    assert exits.get_layer("exit_1_stride_conv").strides == (4, 4)
+    assert exits.get_layer("exit_2_stride_conv").strides == (1, 1)
+
+
+def test_pooled_features():
+    network, exits = small()
+    both = models.features(exits)
+    assert list(both.output["logits"]) == list(both.output["features"]) == models.exit_names(exits)
+    found = both.predict(IMAGES, verbose=0)
+    maps = keras.Model(network.input, network.get_layer("stage4").output)
+    expected = maps.predict(IMAGES, verbose=0).mean((1, 2), dtype=np.float64)
+    np.testing.assert_allclose(found["features"]["exit_4"], expected, atol=1e-5)
+    for index in (1, 2, 3):
+        output = exits.get_layer(f"exit_{index}_features").output
+        assert both.output["features"][f"exit_{index}"] is output
+    assert {id(v) for v in both.variables} == {id(v) for v in exits.variables}
+
+
+def test_any_functional_network():
+    """Layers of another's names, a flattened head, a preprocessing, dropout."""
+    image = keras.Input((16, 16, 3))
+    x = layers.Rescaling(0.5)(image)
+    x = layers.Conv2D(6, 3, activation="relu", name="first")(x)
+    x = layers.MaxPooling2D(name="second")(x)
+    x = layers.Conv2D(8, 3, 2, activation="relu", name="third")(x)
+    x = layers.Dropout(0.5)(layers.Flatten()(x))
+    network = keras.Model(image, layers.Dense(5)(x))
+    exits = models.add_exits(network, ["first", "second"], mid=4)
+    logits = exits.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(logits["exit_3"], network.predict(IMAGES, verbose=0), atol=1e-6)
+    check_stages(exits)
+
+
+def test_saved_and_loaded_in_a_fresh_process(tmp_path):
+    _, exits = small(head="attention")
+    exits.save(tmp_path / "exits.keras")
+    np.save(tmp_path / "images.npy", IMAGES)
+    code = (
+        "import sys, keras, numpy as np; from kdtoolkit import models; d = sys.argv[1]; "
+        "n = keras.models.load_model(d + '/exits.keras'); x = np.load(d + '/images.npy'); "
+        "a = n.predict(x, verbose=0); b = models.features(n).predict(x, verbose=0)['logits']; "
+        "c = models.cut(n, 'exit_2').predict(x, verbose=0); assert list(a) == list(b); "
+        "np.savez(d + '/logits.npz', cut=c, **a)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    loaded = np.load(tmp_path / "logits.npz")
+    expected = exits.predict(IMAGES, verbose=0)
+    for name in models.exit_names(exits):
+        np.testing.assert_allclose(loaded[name], expected[name], atol=1e-6)
+    np.testing.assert_allclose(loaded["cut"], expected["exit_2"], atol=1e-6)
+
+
+@pytest.mark.parametrize("exit", ["exit_1", "exit_3", "exit_4"])
+def test_cut(tmp_path, exit):
+    network, exits = small()
+    pruned = models.cut(exits, exit)
+    expected = exits.predict(IMAGES, verbose=0)[exit]
+    np.testing.assert_allclose(pruned.predict(IMAGES, verbose=0), expected, atol=1e-6)
+    index = int(exit[-1])
+    for layer in pruned.layers:
+        stage, other = layer.name.partition("stage")[2], layer.name.partition("exit_")[2]
+        assert not stage or int(stage[0]) <= index
+        assert not other or int(other[0]) == index
+        assert layer is exits.get_layer(layer.name)
+    if exit == "exit_4":
+        assert pruned.count_params() == network.count_params()
+    pruned.save(tmp_path / "cut.keras")
+    loaded = keras.models.load_model(tmp_path / "cut.keras")
+    np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), expected, atol=1e-6)
+    assert loaded.count_params() == pruned.count_params()
+
+
+def check_stages(exits):
+    chain = models.stages(exits)
+    expected = exits.predict(IMAGES, verbose=0)
+    assert len(chain) == len(expected)
+    carried = IMAGES
+    for index, stage in enumerate(chain, start=1):
+        outputs = stage.predict(carried, verbose=0)
+        np.testing.assert_allclose(outputs["logits"], expected[f"exit_{index}"], atol=1e-5)
+        assert ("features" in outputs) == (index < len(chain))
+        carried = outputs.get("features")
+
+
+@pytest.mark.parametrize("head", ["bottleneck", "attention"])
+def test_stages_chained_are_the_network(head):
+    _, exits = small(head=head)
+    check_stages(exits)
+    chain = models.stages(exits)
+    # Each layer with weights runs in one stage, and the weights are shared.
+    owners = [id(v) for stage in chain for v in stage.variables]
+    assert sorted(owners) == sorted(id(v) for v in exits.variables)
+    assert [stage.input_shape[1:] for stage in chain] == [
+        (16, 16, 3),
+        (16, 16, 4),
+        (8, 8, 8),
+        (4, 4, 16),
+    ]
+
+
+def test_stages_of_a_network_with_exits_inside_a_stage():
+    keras.utils.set_random_seed(0)
+    network = models.build("resnet20", (16, 16, 3), 5)
+    check_stages(randomise(models.add_exits(network, mid=4)))
+
+
+def bypassed():
+    image = keras.Input((16, 16, 3))
+    before = layers.Conv2D(4, 1, name="before")(image)
+    inside = layers.Conv2D(4, 1, name="inside")(before)
+    x = layers.GlobalAveragePooling2D()(layers.Add(name="after")([before, inside]))
+    return keras.Model(image, layers.Dense(5)(x), name="bypassed")
+
+
+def test_stages_need_all_that_follows_to_pass_the_exit():
+    exits = models.add_exits(bypassed(), ["inside"], mid=4)
+    with pytest.raises(ValueError, match=r"bypass .* exit_2 needs more than .* exit_1"):
+        models.stages(exits)
+    check_stages(models.add_exits(bypassed(), ["before"], mid=4))
+
+
+@pytest.mark.parametrize(
+    "at, message",
+    [
+        (["stage1", "stge2"], r"'stge2'. Near matches: .*stage2"),
+        (["stage2", "stage1"], "shallow to deep. Received: 'stage2' before 'stage1'"),
+        (["stage2", "stage2"], "shallow to deep. Received: 'stage2' before 'stage2'"),
+        (["features"], r"\(batch, height, width, channels\). Received: 'features'"),
+        ([], "at least one layer"),
+    ],
+)
+def test_wrong_attachments(at, message):
+    with pytest.raises(ValueError, match=rf"`at` must .*{message}"):
+        models.add_exits(models.build("resnet8", (8, 8, 1), 3), at)
+
+
+def test_wrong_arguments():
+    network = models.build("resnet8", (8, 8, 1), 3)
+    with pytest.raises(ValueError, match="`head` must be one of bottleneck, attention"):
+        models.add_exits(network, head="neck")
+    with pytest.raises(ValueError, match="`mid` must be at least 1"):
+        models.add_exits(network, mid=0)
+    with pytest.raises(ValueError, match="`at` is needed: 'bypassed' has no layers named stage1"):
+        models.add_exits(bypassed())
+
+
+def test_networks_that_do_not_return_logits():
+    network = models.build("resnet8", (8, 8, 1), 3)
+    softmax = keras.Model(network.input, layers.Softmax()(network.output))
+    pooled = network.get_layer("features").output
+    dense = keras.Model(network.input, layers.Dense(3, activation="softmax")(pooled))
+    maps = keras.Model(network.input, network.get_layer("stage3").output)
+    for wrong in (softmax, dense, maps, models.add_exits(network, mid=4)):
+        with pytest.raises(ValueError, match="`network` must return logits"):
+            models.add_exits(wrong, ["stage1"])
+    average = keras.Model(network.input, pooled)
+    with pytest.raises(ValueError, match="`network` must end with a dense layer"):
+        models.add_exits(average, ["stage1"])
+
+
+@pytest.mark.parametrize("function", [models.exit_names, models.features, models.stages])
+def test_networks_without_exits(function):
+    network = models.build("resnet8", (8, 8, 1), 3)
+    with pytest.raises(ValueError, match="'resnet8', which returns one output"):
+        function(network)
+    with pytest.raises(ValueError, match="multi-exit"):
+        models.cut(network, "exit_1")
+
+
+def test_cut_at_an_unknown_exit():
+    exits = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
+    with pytest.raises(ValueError, match=r"one of exit_1, exit_2, exit_3. Received: 'exit_4'"):
+        models.cut(exits, "exit_4")

@@ -1,0 +1,62 @@
+"""ResNet-18 and 34 with the small stem."""
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import models
+
+
+def parameters(network):
+    return sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
+
+
+@pytest.mark.parametrize("name, count", [("resnet18", 11_220_132), ("resnet34", 21_328_292)])
+def test_published_parameters(name, count):
+    assert parameters(models.build(name, (32, 32, 3), 100)) == count
+
+
+def test_width():
+    # Stem, 3x3 convolutions, 1x1 shortcuts, their normalisations, dense layer: at 16 channels.
+    stem = 27 * 16 + 2 * 16
+    total = stem + 128 * 10 + 10
+    before = 16
+    for width in (16, 32, 64, 128):
+        total += 9 * before * width + 3 * 9 * width * width + 4 * 2 * width
+        total += 0 if before == width else before * width + 2 * width
+        before = width
+    named = models.build("resnet18-w16", (32, 32, 3), 10)
+    assert named.name == "resnet18-w16"
+    assert parameters(named) == total
+    assert parameters(models.build("resnet18", (32, 32, 3), 10, width=16)) == total
+
+
+def test_stages_and_layers():
+    network = models.build("resnet18-w4", (18, 16, 1), 10)
+    assert [network.get_layer(f"stage{k}").output.shape[1:] for k in (1, 2, 3, 4)] == [
+        (18, 16, 4),
+        (9, 8, 8),
+        (5, 4, 16),
+        (3, 2, 32),
+    ]
+    assert network.get_layer("stage4_block1").output.shape == (None, 3, 2, 32)
+    convs = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert sum(conv.kernel_size == (3, 3) for conv in convs) == 17  # and the dense layer: 18
+
+
+def test_block_is_a_residual():
+    """With a residual branch of zero, a block of one width is ReLU of its input: its input."""
+    network = models.build("resnet18-w4", (8, 8, 1), 10)
+    network.get_layer("stage2_block2_bn2").gamma.assign(np.zeros(8))
+    probe = keras.Model(
+        network.input, [network.get_layer(n).output for n in ("stage2_block1", "stage2")]
+    )
+    before, after = probe.predict(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), verbose=0)
+    assert before.max() > 0
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18-w0", "resnet18-w", "resnet18-w016"])
+def test_wrong_width(name):
+    with pytest.raises(ValueError, match=f"Received: name='{name}'"):
+        models.validate(name)
