@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import os
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from kdtoolkit import files
+from kdtoolkit._stderr import held_back
 
 CONFIG = "config.flags"
 
@@ -192,19 +192,9 @@ def _import_libraries():
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Level 3: a machine without a GPU otherwise reports CUDA's absence as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-            import tensorflow as tf
+    with held_back():
+        import keras  # noqa: F401
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-            tf.get_logger().setLevel("ERROR")  # a recipe traces a function for each network
-        except BaseException:
-            held_back.seek(0)
-            os.write(standard_error, held_back.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")  # a recipe traces a function for each network
