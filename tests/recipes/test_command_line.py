@@ -1,5 +1,6 @@
 """Mistakes on the command line: one line, status 2, before TensorFlow, and nothing written."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit import cli
+from kdtoolkit.recipes import self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 
@@ -58,6 +60,38 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
     assert len(captured.err.splitlines()) == 1
     for part in ("born_again: ", *parts):
         assert part in captured.err
+    assert list(in_empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--head=neck"], ["--head", "bottleneck", "neck"]),
+        (["--head_width=0"], ["--head_width", "positive", "0"]),
+        (["--distillation_weight=2"], ["--distillation_weight", "[0, 1]", "2"]),
+        (["--feature_weight=-1"], ["--feature_weight", "at least 0", "-1"]),
+        (["--temperature=0"], ["--temperature", "positive"]),
+        (["--max_accuracy_drop=1"], ["--max_accuracy_drop", "[0, 1)"]),
+        (["--budget=2"], ["--budget", "(0, 1]", "2"]),
+        (["--cost=joules"], ["--cost", "macs", "joules"]),
+        (["--quantize=int4"], ["--quantize", "int8", "int4"]),
+        (["--export=all"], ["--export", "early_exit", "all"]),
+        (["--model=resnet9"], ["--model", "resnet9", "resnet8"]),
+        # These need the network, and so TensorFlow; still nothing is written.
+        (["--exits=stage1,stge2"], ["--exits", "stge2", "stage2"]),
+        (["--exits=stage2,stage1"], ["--exits", "order", "stage2"]),
+        (["--budget=0.01"], ["--budget", "exit_1", "0.01"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
+)
+def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, capsys, monkeypatch):
+    # Tests share a process, in which operations stay as they are.
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    assert self_distillation.RECIPE.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    for part in ("self_distillation: ", *parts):
+        assert part in error
     assert list(in_empty_directory.iterdir()) == []
 
 
@@ -129,7 +163,9 @@ def test_flagfile_is_read_and_later_flags_win(in_empty_directory, capsys):
 
 def test_console_command_lists_and_dispatches(capsys):
     assert cli.main([]) == 0
-    assert "born_again  Trains a patriarch" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for name, summary in cli.recipe_summaries().items():
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", listed, re.MULTILINE)
     assert cli.main(["born_agian"]) == 2
     assert "Did you mean born_again?" in capsys.readouterr().err
     assert cli.main(["born_again", "--epochs=0"]) == 2

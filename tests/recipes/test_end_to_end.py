@@ -1,0 +1,137 @@
+"""The recipes from flags to files that run on a device, on a few real digits."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from kdtoolkit import data, models
+from kdtoolkit.edge import EarlyExitClassifier
+from tests.losses import reference
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", train_examples=300).test
+
+
+def run(recipe, output_dir, *flags):
+    command = [
+        *(sys.executable, "-m", f"kdtoolkit.recipes.{recipe}", f"--output_dir={output_dir}"),
+        *("--train_examples=300", "--epochs=3", *flags),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((output_dir / "results.json").read_text())
+
+
+def normalised(split):
+    """The images as a network takes them, by the formula, in float64."""
+    preprocessing = split.preprocessing
+    images = split.images / 255.0 - np.asarray(preprocessing.mean)
+    return (images / np.asarray(preprocessing.std)).astype("float32")
+
+
+def test_born_again_exports_the_ensemble(tmp_path, digits):
+    output, results = run("born_again", tmp_path, "--generations=1", "--export=ensemble")
+    networks = [
+        keras.models.load_model(tmp_path / f"generation_{g}" / "network.keras") for g in (0, 1)
+    ]
+    x = normalised(digits)
+    probabilities = [reference.softmax(network.predict(x, verbose=0)) for network in networks]
+    mean = np.mean(probabilities, axis=0)
+    accuracies = [(p.argmax(-1) == digits.labels).mean() for p in (*probabilities, mean)]
+    rows = results["generations"]
+    assert rows[0]["test_accuracy"] == pytest.approx(accuracies[0])
+    assert rows[1]["test_accuracy"] == pytest.approx(accuracies[1])
+    assert rows[1]["ensemble_test_accuracy"] == pytest.approx(accuracies[2])
+    truth = probabilities[1][np.arange(len(mean)), digits.labels]
+    assert rows[1]["test_loss"] == pytest.approx(-np.log(truth).mean(), rel=1e-4)
+    assert rows[1]["primary_score"] == pytest.approx(probabilities[1].max(-1).mean(), rel=1e-5)
+    assert f"{accuracies[2]:.2%}" in output
+
+    saved_model, litert = results["exports"]
+    assert (saved_model["format"], litert["format"]) == ("saved_model", "litert")
+    for row in results["exports"]:
+        assert row["test_accuracy"] == pytest.approx(accuracies[2])
+        assert row["max_difference"] < 1e-4
+    runner = Interpreter(str(tmp_path / litert["path"])).get_signature_runner("serving_default")
+    exported = [runner(image=image[None])["probabilities"][0] for image in digits.images[:20]]
+    np.testing.assert_allclose(exported, mean[:20], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def self_distilled(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("self_distilled") / "run"
+    flags = ("--baseline", "--deep_supervision", "--head_width=8", "--quantize=float32,int8")
+    return (directory, *run("self_distillation", directory, *flags))
+
+
+def test_self_distillation_table(self_distilled, digits):
+    directory, output, results = self_distilled
+    x = normalised(digits)
+    for row in results["exits"]:
+        network = keras.models.load_model(directory / row["method"] / "network.keras")
+        logits = network.predict(x, verbose=0)
+        if row["method"] == "baseline":
+            logits = {"network": logits}
+        else:
+            logits["ensemble"] = np.mean(list(logits.values()), axis=0)
+        assert row["exits"].keys() == logits.keys()
+        for name, z in logits.items():
+            accuracy = (z.argmax(-1) == digits.labels).mean()
+            assert row["exits"][name]["test_accuracy"] == pytest.approx(accuracy)
+            assert f"{accuracy:.2%}" in output
+    assert [row["method"] for row in results["exits"]] == [
+        "baseline",
+        "deep_supervision",
+        "self_distillation",
+    ]
+
+
+def test_early_exit_file_is_what_the_network_decides(self_distilled, digits):
+    """Stops and decisions of the packaged file, from the Keras logits in NumPy."""
+    directory, _, results = self_distilled
+    network = keras.models.load_model(directory / "self_distillation" / "network.keras")
+    logits = network.predict(normalised(digits), verbose=0)
+    curve = json.loads((directory / "export" / "early_exit.json").read_text())
+    point = curve["operating_points"][curve["operating_point"]]
+    thresholds = [*point["thresholds"], 0]
+    predicted, costs = [], []
+    for i in range(len(digits.labels)):
+        for k, name in enumerate(models.exit_names(network)):
+            f = reference.softmax(logits[name][i] / curve["temperatures"][k])
+            if f.max() >= thresholds[k]:
+                break
+        predicted.append(f.argmax())
+        costs.append(curve["costs"][k])
+    accuracy = (np.array(predicted) == digits.labels).mean()
+    assert point["test_accuracy"] == pytest.approx(accuracy)
+    assert point["test_cost"] == pytest.approx(np.mean(costs))
+
+    row = results["exports"][0]
+    assert row["quantization"] == "float32"
+    assert row["test_accuracy"] == pytest.approx(accuracy)
+    assert row["mean_exit_cost"] == pytest.approx(np.mean(costs))
+    classifier = EarlyExitClassifier(directory / row["path"])
+    assert classifier.labels == tuple("0123456789")
+    assert [p.index for p in classifier.predict(list(digits.images))] == predicted
+    assert (directory / "export" / "early_exit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_single_exit_meets_the_accuracy(self_distilled):
+    directory, _, results = self_distilled
+    figures = results["exits"][-1]["exits"]
+    reached = figures["exit_3"]["validation_accuracy"] - 0.005
+    expected = next(
+        name for name in sorted(figures) if figures[name]["validation_accuracy"] >= reached
+    )
+    saved_model, litert = results["exports"][-2:]
+    assert litert["path"] == f"export/{expected}.tflite"
+    for row in (saved_model, litert):
+        assert row["test_accuracy"] == pytest.approx(figures[expected]["test_accuracy"])
+        assert (directory / row["path"]).exists()
