@@ -1,5 +1,6 @@
 """Splits of a data set as `tf.data` pipelines: in memory, or streamed from its files."""
 
+import numpy as np
 import tensorflow as tf
 
 from kdtoolkit.data.augmentation import Augmentation, epoch_plan
@@ -103,6 +104,14 @@ class Split(_Split):
         self.images = images
         self.labels = labels
 
+    def pixels(self, count=None):
+        """The first `count` images as they are stored, and their labels; None for all.
+
+        Returns:
+            NumPy arrays, uint8 `(n, height, width, channels)` and int32 `(n,)`.
+        """
+        return self.images[:count], self.labels[:count]
+
     def _ordered(self, batch_size):
         gather = self._gather()
 
@@ -156,6 +165,13 @@ class StreamingSplit(_Split):
         """
         super().__init__(len(records), preprocessing, augmentation)
         self._records = records
+
+    def pixels(self, count=None):
+        """As `Split.pixels`; the images are read from the files."""
+        count = len(self) if count is None else min(count, len(self))
+        examples = self._ordered(batch_size=256).unbatch().take(count).batch(256)
+        images, labels = zip(*examples.as_numpy_iterator(), strict=True)
+        return np.concatenate(images), np.concatenate(labels)
 
     def _ordered(self, batch_size):
         examples = self._records.read()

@@ -1,6 +1,5 @@
 """From a trained multi-exit network to files that stop early: thresholds, curve, packages."""
 
-import itertools
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +38,7 @@ def package(flags, network, data, output_dir):
     directory = output_dir / "export"
     directory.mkdir(exist_ok=True)
     stages = models.stages(network)
+    calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
     labels = data.info.class_names or [str(index) for index in range(data.info.classes)]
 
     def write(path, kind="float32", of=stages, **decisions):
@@ -50,7 +50,7 @@ def package(flags, network, data, output_dir):
                 labels=labels,
                 cost_unit=flags.cost,
                 quantization=kind,
-                calibration=data.train.images[:_CALIBRATION_IMAGES],
+                calibration=calibration,
                 **decisions,
             )
         except exporting.ParityError as error:
@@ -65,7 +65,9 @@ def package(flags, network, data, output_dir):
             path = Path(scratch) / "timed.tflite"
             always = {"thresholds": [0.0] * (len(costs) - 1), "validation_accuracy": 0, "cost": 1}
             write(path, temperatures=temperatures, costs=costs, operating_points=[always])
-            costs = _measured_costs(EarlyExitClassifier(path), data.validation.images)
+            costs = _measured_costs(
+                EarlyExitClassifier(path), data.validation.pixels(_TIMED_IMAGES)[0]
+            )
     frontier = thresholds.operating_points(held_out, truth, temperatures, costs)
     points = thresholds.sweep(frontier)
     reference = evaluation.figures(held_out[-1], truth).accuracy
@@ -113,13 +115,13 @@ def _measured_costs(classifier, images):
     """Median milliseconds to each exit, relative to the last, images and exits interleaved."""
     count = len(classifier.exits)
     times = [[] for _ in range(count)]
-    for image in itertools.islice(itertools.cycle(images), _TIMED_IMAGES):
+    for image in images:
         for k in range(count):
             stop = [0.0 if index == k else thresholds.NEVER for index in range(count - 1)]
             classifier.thresholds = stop
             times[k].append(classifier.predict(image).milliseconds)
     # Noise must not make a deeper exit cheaper.
-    medians = np.maximum.accumulate([np.median(t[_NEVER_TIMED:]) for t in times])
+    medians = np.maximum.accumulate([np.median(t) for t in times])
     return [float(cost) for cost in medians / medians[-1]]
 
 
@@ -127,13 +129,14 @@ def _row(exported, whole, test, costs, output_dir):
     """Runs a package on the test images, and beside it the whole network, image by image."""
     early, full = EarlyExitClassifier(exported.path), EarlyExitClassifier(whole)
     predictions, references = [], []
-    for image in test.images:
+    images, labels = test.pixels(_run.EXPORT_IMAGES)
+    for image in images:
         predictions.append(early.predict(image))
         references.append(full.predict(image))
     expected = dict(zip(early.exits, costs, strict=True))
 
     def accuracy(of):
-        return float(np.mean([p.index == label for p, label in zip(of, test.labels, strict=True)]))
+        return float(np.mean([p.index == label for p, label in zip(of, labels, strict=True)]))
 
     def milliseconds(of):
         return float(np.mean([p.milliseconds for p in of[_NEVER_TIMED:]]))

@@ -12,6 +12,8 @@ from kdtoolkit.recipes._command import RunError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored")
+# Exports run on so many test images at most: one at a time, and from memory.
+EXPORT_IMAGES = 10_000
 EXPORT_COLUMNS = {
     "path": ("file", ""),
     "bytes": ("bytes", ",d"),
@@ -198,7 +200,7 @@ def export(network, name, data, output_dir):
     """Exports to SavedModel and LiteRT, runs both on the test images; returns their rows."""
     from kdtoolkit import export as exporting
 
-    images, labels = data.test.images, data.test.labels
+    images, labels = data.test.pixels(EXPORT_IMAGES)
     directory = output_dir / "export"
     directory.mkdir(exist_ok=True)
     gc.collect()  # training's graphs, before the converter makes its own

@@ -223,6 +223,13 @@ class TestStreaming:
         numbers = (images * data.preprocessing.std[0] + data.preprocessing.mean[0]) * 255
         return np.rint(numbers).astype(int)
 
+    def test_pixels_are_the_stored_images(self, data):
+        images, labels = data.test.pixels(5)
+        assert images.dtype == np.uint8
+        np.testing.assert_array_equal(images, np.stack([grey(100 + i) for i in range(5)]))
+        np.testing.assert_array_equal(labels, [0, 1, 2, 0, 1])
+        assert len(data.test.pixels()[0]) == 12
+
     def test_limit(self, tfds_dir, monkeypatch):
         monkeypatch.setattr(loading, "MEMORY_LIMIT", (TRAIN + TEST) * 36)
         assert isinstance(load("grey", tfds_dir).train, Split)

@@ -28,6 +28,13 @@ def test_batches_are_in_order_and_whole(split):
     np.testing.assert_allclose(np.concatenate(images), (IMAGES / 255 - MEAN) / STD, atol=2e-6)
 
 
+def test_pixels_are_the_stored_images(split):
+    images, labels = split.pixels(4)
+    np.testing.assert_array_equal(images, IMAGES[:4])
+    np.testing.assert_array_equal(labels, LABELS[:4])
+    assert len(split.pixels()[0]) == 23
+
+
 def test_augmented_pixels(split):
     """Normalise, pad with zeros, crop, mirror: by hand, in float64."""
     dataset = split.epochs(4, seed=5, generation=1, first_epoch=3, epochs=4)
