@@ -2,7 +2,8 @@
 
 Two runs of one program differ by more than what is looked for here: the machine's clock, its heat
 and its other users change meanwhile. So every round runs each contender for a few steps in turn,
-ratios are taken within a round, and the median over the rounds is reported.
+ratios are taken within a round, and the median over the rounds is reported. The processor's time
+stands beside the clock's: well below cores x clock, the machine was busy with something else.
 """
 
 import datetime
@@ -31,6 +32,14 @@ class Contender:
     make: Callable[[], Callable[[int], None]]
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per step in one round, by the clock and summed over the processor's cores."""
+
+    clock: float
+    processor: float
+
+
 def interleave(contenders, *, steps, rounds, warm_up=3, report=lambda line: None):
     """Times every contender in every round.
 
@@ -42,7 +51,7 @@ def interleave(contenders, *, steps, rounds, warm_up=3, report=lambda line: None
         report: called with a line of progress now and then.
 
     Returns:
-        dict: name -> seconds per step in each round.
+        dict: name -> list of `Timing`, one a round.
     """
     runs = {}
     for contender in contenders:
@@ -50,41 +59,50 @@ def interleave(contenders, *, steps, rounds, warm_up=3, report=lambda line: None
         runs[contender.name] = contender.make()
         runs[contender.name](warm_up)
     names = list(runs)
-    seconds = {name: [] for name in names}
+    timings = {name: [] for name in names}
     for number in range(rounds):
         report(f"round {number + 1} of {rounds}")
         first = number % len(names)
         for name in names[first:] + names[:first]:
             runs[name](1)  # Untimed: caches and threads are still those of the one before.
-            start = time.perf_counter()
+            clock, processor = time.perf_counter(), time.process_time()
             runs[name](steps)
-            seconds[name].append((time.perf_counter() - start) / steps)
-    return seconds
+            clock, processor = time.perf_counter() - clock, time.process_time() - processor
+            timings[name].append(Timing(clock / steps, processor / steps))
+    return timings
 
 
-def paired_ratios(seconds, name, baseline):
-    """Returns the ratio of `name` to `baseline` in each round."""
-    return [a / b for a, b in zip(seconds[name], seconds[baseline], strict=True)]
-
-
-def step_table(seconds, baseline, batch_size):
-    """Returns a header and one row of text per contender; ratios are paired with `baseline`."""
-    header = ("contender", "ms/step", "min..max", "images/s", f"/ {baseline}", "min..max")
-    rows = []
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        ratios = paired_ratios(seconds, name, baseline)
-        rows.append(
-            (
-                name,
-                f"{1e3 * median:.1f}",
-                f"{1e3 * min(values):.1f}..{1e3 * max(values):.1f}",
-                f"{batch_size / median:.0f}",
-                f"{statistics.median(ratios):.3f}",
-                f"{min(ratios):.3f}..{max(ratios):.3f}",
-            )
-        )
+def ratio_table(timings, pairs):
+    """Returns a header and one row of text per `(name, baseline)`."""
+    header = ("ratio", "median", "min..max", "CPU")
+    rows = [(f"{a} / {b}", *_ratios(timings, a, b)) for a, b in pairs]
     return [header, *rows]
+
+
+def step_table(timings, baseline, batch_size):
+    """Returns a header and one row of text per contender; ratios are to `baseline`."""
+    header = ("contender", "ms/step", "min..max", "CPU ms/step", "images/s")
+    header += (f"/ {baseline}", "min..max", "CPU")
+    rows = []
+    for name, rounds in timings.items():
+        clock = [1e3 * timing.clock for timing in rounds]
+        median = statistics.median(clock)
+        processor = statistics.median(1e3 * timing.processor for timing in rounds)
+        row = (name, f"{median:.1f}", f"{min(clock):.1f}..{max(clock):.1f}", f"{processor:.1f}")
+        row += (f"{1e3 * batch_size / median:.0f}", *_ratios(timings, name, baseline))
+        rows.append(row)
+    return [header, *rows]
+
+
+def _ratios(timings, name, baseline):
+    pairs = list(zip(timings[name], timings[baseline], strict=True))
+    clock = [a.clock / b.clock for a, b in pairs]
+    processor = [a.processor / b.processor for a, b in pairs]
+    return (
+        f"{statistics.median(clock):.3f}",
+        f"{min(clock):.3f}..{max(clock):.3f}",
+        f"{statistics.median(processor):.3f}",
+    )
 
 
 def format_table(table, markdown=False):
@@ -111,7 +129,7 @@ def environment(packages):
     """
     return [
         f"date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        f"command: {shlex.join(['python', *sys.argv])}",
+        f"command: {shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])}",
         f"versions: Python {platform.python_version()}, {', '.join(map(_version, packages))}",
         f"processor: {_processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f} at the start",
     ]

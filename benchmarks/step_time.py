@@ -1,6 +1,6 @@
 """Time of one training step on the CPU, beside plain Keras, Keras' Distiller and PyTorch.
 
-    python benchmarks/step_time.py [--markdown] [--rounds=15] [--only=plain,Student]
+    python benchmarks/step_time.py [--markdown] [--rounds=15] [--only='plain;Student']
 
 Every contender trains the same network on the same random batches with SGD, Nesterov momentum and
 weight decay (each library's own kind), and reports loss and accuracy. Without PyTorch its rows are
@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import os
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from benchmarks.measure import (
     environment,
     format_table,
     interleave,
-    paired_ratios,
+    ratio_table,
     step_table,
 )
 
@@ -103,6 +102,11 @@ def pytorch(arguments, teacher):
 
     from benchmarks import torch_resnet
 
+    # TensorFlow's threads (Eigen's) and PyTorch's (libgomp's) take turns. Those that have none
+    # burn little: 8 ms after PyTorch's last step, 0.1 ms after TensorFlow's, both within the untimed
+    # step. OMP_WAIT_POLICY stays unset, so PyTorch runs as it does for its users; but libgomp spins
+    # at barriers, and with other processes on the cores its steps took up to 25 times as long (by
+    # the clock and by the processor): read its rows from an idle machine only.
     torch.set_num_threads(cores())
     depth = int(arguments.network.removeprefix("resnet"))
     return torch_resnet.Training(
@@ -139,7 +143,8 @@ def keras_steps(model, arguments):
     # spreads over hundreds.
     import tensorflow as tf
 
-    data = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*batches(arguments), strict=True))))
+    images, labels = zip(*batches(arguments), strict=True)
+    data = tf.data.Dataset.from_tensor_slices((list(images), list(labels)))
     iterator = iter(data.repeat())
     model.make_train_function()
 
@@ -195,8 +200,8 @@ def main(argv=None):
             parser.error(f"--only must name {BASELINE!r} and others of {names}, got {chosen}")
         rows = [row for row in rows if row.name in chosen]
 
-    lines = environment(("kdtoolkit", "tensorflow", "keras", "torch"))
-    seconds = interleave(
+    lines = environment(("tensorflow", "keras", "torch"))
+    timings = interleave(
         rows,
         steps=arguments.steps,
         rounds=arguments.rounds,
@@ -204,15 +209,11 @@ def main(argv=None):
     )
     bullet = "- " if arguments.markdown else ""
     print("\n".join(bullet + line for line in lines), end="\n\n")
-    table = step_table(seconds, BASELINE, arguments.batch_size)
-    print(format_table(table, arguments.markdown), end="\n\n")
-    for name, baseline in COMPARISONS:
-        if name in seconds and baseline in seconds:
-            ratios = paired_ratios(seconds, name, baseline)
-            print(
-                f"{bullet}{name} / {baseline}: {statistics.median(ratios):.3f} "
-                f"({min(ratios):.3f}..{max(ratios):.3f})"
-            )
+    table = step_table(timings, BASELINE, arguments.batch_size)
+    print(format_table(table, arguments.markdown))
+    pairs = [pair for pair in COMPARISONS if timings.keys() >= set(pair)]
+    if pairs:
+        print("\n" + format_table(ratio_table(timings, pairs), arguments.markdown))
 
 
 if __name__ == "__main__":
