@@ -102,11 +102,11 @@ def pytorch(arguments, teacher):
 
     from benchmarks import torch_resnet
 
-    # TensorFlow's threads (Eigen's) and PyTorch's (libgomp's) take turns. Those that have none
-    # burn little: 8 ms after PyTorch's last step, 0.1 ms after TensorFlow's, both within the untimed
-    # step. OMP_WAIT_POLICY stays unset, so PyTorch runs as it does for its users; but libgomp spins
-    # at barriers, and with other processes on the cores its steps took up to 25 times as long (by
-    # the clock and by the processor): read its rows from an idle machine only.
+    # TensorFlow's threads (Eigen's) and PyTorch's (libgomp's) take turns, and burn little without
+    # one: 8 ms after PyTorch's last step, 0.1 ms after TensorFlow's, within the untimed step.
+    # OMP_WAIT_POLICY stays unset, so PyTorch runs as it does for its users; but libgomp spins at
+    # barriers, and with other processes on the cores its steps took up to 25 times as long (by the
+    # clock and by the processor): read its rows from an idle machine only.
     torch.set_num_threads(cores())
     depth = int(arguments.network.removeprefix("resnet"))
     return torch_resnet.Training(
