@@ -183,6 +183,16 @@ def prepare_process():
         tf.config.experimental.enable_op_determinism()
 
 
+def strategy(flags, data):
+    """Returns the `tf.distribute` strategy of a run, after checking that its batches fit it."""
+    from kdtoolkit.training import distribution, loop
+
+    chosen = distribution.strategy(flags.strategy)
+    with blaming("batch_size"):
+        loop.check_last_batch(len(data.train), flags.batch_size, chosen.num_replicas_in_sync)
+    return chosen
+
+
 @contextlib.contextmanager
 def one_line_errors():
     """Turns a training that failed for a reason that a person can act on into one line."""

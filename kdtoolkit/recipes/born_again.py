@@ -95,8 +95,8 @@ def _run_recipe(flags, info):
 
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations
-    from kdtoolkit.training import distribution
 
+    strategy = _run.strategy(flags, data)
     output_dir = _command.claim_output_dir(flags)
     shape, classes = data.info.image_shape, data.info.classes
     with _run.one_line_errors():
@@ -114,7 +114,7 @@ def _run_recipe(flags, info):
             epochs=flags.epochs,
             batch_size=flags.batch_size,
             seed=flags.seed,
-            strategy=distribution.strategy(flags.strategy),
+            strategy=strategy,
         )
         networks = [generation.network for generation in lineage]
         results = [generation.results for generation in lineage]

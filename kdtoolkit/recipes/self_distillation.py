@@ -110,7 +110,7 @@ def _run_recipe(flags, info):
     _run.prepare_process()
 
     from kdtoolkit import files, models, training
-    from kdtoolkit.training import distribution, evaluation, loop, progress
+    from kdtoolkit.training import evaluation, loop, progress
 
     shape, classes = data.info.image_shape, data.info.classes
 
@@ -128,6 +128,7 @@ def _run_recipe(flags, info):
         cheapest = _early_exit.stage_costs(example)[0]
         accepted = f"at least {cheapest:.3f}, the cost of always stopping at exit_1"
         flags.require("budget", flags.budget >= cheapest, accepted)
+    strategy = _run.strategy(flags, data)
     output_dir = _command.claim_output_dir(flags)
     files.clear_scratch(output_dir)
     schedule = _run.schedule(flags)
@@ -151,7 +152,7 @@ def _run_recipe(flags, info):
         epochs=flags.epochs,
         batch_size=flags.batch_size,
         seed=flags.seed,
-        strategy=distribution.strategy(flags.strategy),
+        strategy=strategy,
         callbacks=[bar],
     )
     networks, rows = {}, []

@@ -114,7 +114,7 @@ class Training:
         settings, train = self.settings, data.train
         batch_size, epochs = settings.batch_size, settings.epochs
         steps = train.steps_per_epoch(batch_size)
-        _check_last_batch(len(train), batch_size, settings.strategy.num_replicas_in_sync)
+        check_last_batch(len(train), batch_size, settings.strategy.num_replicas_in_sync)
         # Fresh layer names and seeds: nothing depends on what this process ran before.
         keras.backend.clear_session()
         seeds = np.random.SeedSequence([settings.seed, self.generation])
@@ -156,8 +156,14 @@ class Training:
         Checkpoints(self.directory).clear()
 
 
-def _check_last_batch(images, batch_size, replicas):
-    # A replica without images has no batch statistics: its moving averages would become NaN.
+def check_last_batch(images, batch_size, replicas):
+    """Checks that the last batch of an epoch has an image for each replica.
+
+    A replica without one has no batch statistics: its moving averages would become NaN.
+
+    Raises:
+        ValueError: it has not.
+    """
     last = images % batch_size or batch_size
     if last < replicas:
         raise ValueError(

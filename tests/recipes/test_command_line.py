@@ -95,6 +95,22 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
     assert list(in_empty_directory.iterdir()) == []
 
 
+def test_last_batch_too_small_for_the_replicas(
+    in_empty_directory, capsys, monkeypatch, two_replicas
+):
+    """301 images in batches of 50 leave one image for two replicas."""
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr(
+        "kdtoolkit.training.distribution.strategy", lambda name: {"mirrored": two_replicas}[name]
+    )
+    flags = ["--strategy=mirrored", "--train_examples=301", "--batch_size=50"]
+    assert RECIPE.main(flags) == 2
+    error = capsys.readouterr().err
+    for part in ("--batch_size", "at least 2 images", "leaves 1 of 301"):
+        assert part in error
+    assert list(in_empty_directory.iterdir()) == []
+
+
 def test_output_directory_that_is_a_file(in_empty_directory, capsys):
     (in_empty_directory / "taken").write_text("")
     assert RECIPE.main(["--output_dir=taken/run"]) == 2
