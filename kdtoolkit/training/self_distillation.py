@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence, features
 from kdtoolkit.models import exits
-from kdtoolkit.training.step import Trainer, Untracked
+from kdtoolkit.training.step import Trainer
 
 
 class SelfDistillation(Trainer):
@@ -55,8 +55,7 @@ class SelfDistillation(Trainer):
         terms = [f"{name}_label" for name in names]
         terms += [f"{n}_teacher" for n, alpha in zip(shallow, alphas, strict=True) if alpha]
         terms += [f"{n}_features" for n, weight in zip(shallow, lambdas, strict=True) if weight]
-        super().__init__(network, terms, **kwargs)
-        self._probe = Untracked(probe)
+        super().__init__(network, terms, probe=probe, **kwargs)
         self.deepest = names[-1]
         self.distillation_weights = dict(zip(shallow, alphas, strict=True))
         self.feature_weights = dict(zip(shallow, lambdas, strict=True))
@@ -64,9 +63,6 @@ class SelfDistillation(Trainer):
         self.exit_metrics = {
             name: keras.metrics.Mean(name=f"{name}_accuracy") for name in (*names, "ensemble")
         }
-
-    def forward(self, x, training):
-        return self._probe.value(x, training=training)
 
     def predictions(self, outputs):
         return outputs["logits"]

@@ -8,6 +8,8 @@ network is trained with. What must be right once is right here.
 import keras
 import tensorflow as tf
 
+from kdtoolkit.training.fused import Untracked, fused
+
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
 
 
@@ -22,13 +24,6 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, epoch, step, term):
         super().__init__(f"Loss term {term!r} is not finite at epoch {epoch}, step {step}")
         self.epoch, self.step, self.term = epoch, step, term
-
-
-class Untracked:
-    """Holds a value out of Keras' sight: a teacher is neither saved, counted nor trained."""
-
-    def __init__(self, value):
-        self.value = value
 
 
 class Trainer(keras.Model):
@@ -47,13 +42,15 @@ class Trainer(keras.Model):
     Args:
         network: functional Keras model that returns logits.
         term_names: names of the loss terms that `terms` returns.
+        probe: model on the network's layers that returns what `terms` reads, where that is more
+            than the network's own output.
         weight_decay: coupled L2 of the papers, `gradient + weight_decay * variable` on every
             trainable variable, before momentum. The `weight_decay` of Keras' optimizers is
             decoupled: with momentum 0.9 about ten times weaker.
         seed: of the randomness that a method draws itself.
     """
 
-    def __init__(self, network, term_names, *, weight_decay=0.0, seed=0, name=None):
+    def __init__(self, network, term_names, *, probe=None, weight_decay=0.0, seed=0, name=None):
         super().__init__(name=name)
         if weight_decay < 0:
             raise ValueError(
@@ -82,6 +79,8 @@ class Trainer(keras.Model):
             trainable=False,
             aggregation="only_first_replica",
         )
+        # Training goes through this view of the same variables; saving and inference do not.
+        self._forward = Untracked(fused(probe or network))
         self.built = network.built
 
     # What a method says.
@@ -94,12 +93,8 @@ class Trainer(keras.Model):
         """Returns a dict: term name -> weighted loss per sample, float32 `(batch,)`."""
         raise NotImplementedError(f"{type(self).__name__} must say its loss terms")
 
-    def forward(self, x, training):
-        """Returns what `terms` reads; the network's logits unless a method needs more."""
-        return self(x, training=training)
-
     def predictions(self, outputs):
-        """Returns what the network itself would have returned: `compute_metrics` takes it."""
+        """Returns the network's own output, for `compute_metrics`, from what the probe returned."""
         return outputs
 
     # What is right once.
@@ -139,7 +134,7 @@ class Trainer(keras.Model):
         signals = self.signals(x, y)
         with tf.GradientTape() as tape:
             self._clear_losses()
-            outputs = self.forward(x, training=True)
+            outputs = self._forward.value(x, training=True)
             loss = self._loss(y, outputs, signals, sample_weight)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
@@ -153,7 +148,7 @@ class Trainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         signals = self.signals(x, y)
         self._clear_losses()
-        outputs = self.forward(x, training=False)
+        outputs = self._forward.value(x, training=False)
         self._loss(y, outputs, signals, sample_weight)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 

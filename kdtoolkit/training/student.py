@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence
-from kdtoolkit.training.step import Trainer, Untracked
+from kdtoolkit.training.fused import Untracked, fused
+from kdtoolkit.training.step import Trainer
 
 
 class Student(Trainer):
@@ -56,6 +57,7 @@ class Student(Trainer):
             )
         super().__init__(network, ("label", "teacher"), **kwargs)
         self._teacher = Untracked(teacher)
+        self._teaching = Untracked(fused(teacher))
         self.teacher_weight, self.temperature = teacher_weight, temperature
         self.confidence_weighted = confidence_weighted
         self.permute_secondary = permute_secondary
@@ -67,7 +69,7 @@ class Student(Trainer):
     def signals(self, x, y):
         if not self.teacher_weight and not self.confidence_weighted:
             return {}
-        logits = tf.stop_gradient(tf.cast(self.teacher(x, training=False), "float32"))
+        logits = tf.stop_gradient(tf.cast(self._teaching.value(x, training=False), "float32"))
         return {"teacher_logits": logits}
 
     def terms(self, y, outputs, signals):
