@@ -34,7 +34,11 @@ LEARNING_RATE = 0.01
 # numbers, which some libraries flush and others compute slowly.
 BATCHES = 8
 # The ratios that matter beside those to the baseline: what distillation costs in each library.
-COMPARISONS = (("Distiller", "Student"), ("PyTorch, teacher", "PyTorch"))
+COMPARISONS = (
+    ("Distiller", "Student"),
+    ("PyTorch, teacher", "PyTorch"),
+    ("Self-distillation", "Deep supervision"),
+)
 
 
 def contenders(arguments):
@@ -44,6 +48,8 @@ def contenders(arguments):
         Contender("Patriarch, tolerant", lambda: patriarch(arguments)),
         Contender("Student", lambda: student(arguments)),
         Contender("Distiller", lambda: distiller(arguments)),
+        Contender("Deep supervision", lambda: exits(arguments, 0, 0)),
+        Contender("Self-distillation", lambda: exits(arguments, 0.3, 0.03)),
     ]
     if importlib.util.find_spec("torch") and re.fullmatch(r"resnet\d+", arguments.network):
         rows += [
@@ -74,6 +80,19 @@ def student(arguments):
 
     trainer = Student(
         network(arguments), network(arguments), TEACHER_WEIGHT, weight_decay=SGD["weight_decay"]
+    )
+    return kdtoolkit_steps(trainer, arguments)
+
+
+def exits(arguments, distillation_weight, feature_weight):
+    from kdtoolkit import models
+    from kdtoolkit.training import SelfDistillation
+
+    trainer = SelfDistillation(
+        models.add_exits(network(arguments), mid=arguments.head_width),
+        distillation_weight,
+        feature_weight,
+        weight_decay=SGD["weight_decay"],
     )
     return kdtoolkit_steps(trainer, arguments)
 
@@ -176,6 +195,7 @@ def parse(argv):
     parser.add_argument("--network", default="resnet20", help="one of kdtoolkit.models.names()")
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--head_width", type=int, default=32, help="channels inside exits")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5, help="timed steps in a round")
     parser.add_argument("--rounds", type=int, default=15)
