@@ -2,6 +2,8 @@
 
 from keras import ops
 
+_WEAKEST_MAP = 1e-12  # Squared norm of an attention map below which it counts as none.
+
 
 def feature_distance(teacher_features, student_features):
     """Squared Euclidean distance `||F_student - F_teacher||^2` (Zhang et al., ICCV 2019).
@@ -16,10 +18,77 @@ def feature_distance(teacher_features, student_features):
     Raises:
         ValueError: the shapes differ.
     """
-    if tuple(teacher_features.shape[1:]) != tuple(student_features.shape[1:]):
+    squares = _squared_difference(teacher_features, student_features)
+    return ops.sum(squares, axis=tuple(range(1, len(squares.shape))))
+
+
+def hint(teacher_features, student_features):
+    """Mean squared difference of two feature tensors (FitNets, Romero et al. 2015).
+
+    Args:
+        teacher_features: `(batch, ...)`.
+        student_features: the same shape; see `kdtoolkit.training.FeatureMatching` for a projector.
+
+    Returns:
+        float32 `(batch,)`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    squares = _squared_difference(teacher_features, student_features)
+    return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
+
+
+def attention_map(features):
+    """Where a layer looks: the mean over the channels of `f^2`, of L2 norm 1 per sample.
+
+    Args:
+        features: `(batch, height, width, channels)`.
+
+    Returns:
+        float32 `(batch, height, width)`; zeros where the features are zero.
+
+    Raises:
+        ValueError: the features have another rank.
+    """
+    if len(features.shape) != 4:
         raise ValueError(
-            "Arguments `teacher_features` and `student_features` must have the same shape. "
-            f"Received: {tuple(teacher_features.shape)} and {tuple(student_features.shape)}"
+            "Argument `features` must have shape (batch, height, width, channels). "
+            f"Received: features.shape={tuple(features.shape)}"
         )
-    difference = ops.cast(student_features, "float32") - ops.cast(teacher_features, "float32")
-    return ops.sum(ops.square(difference), axis=tuple(range(1, len(difference.shape))))
+    energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1)
+    # The bound is inside the root, whose slope at zero is infinite.
+    square = ops.sum(ops.square(energy), axis=(1, 2), keepdims=True)
+    return energy * ops.rsqrt(ops.maximum(square, _WEAKEST_MAP))
+
+
+def attention_transfer(teacher_features, student_features):
+    """Mean squared difference of two attention maps (Zagoruyko and Komodakis 2017).
+
+    Args:
+        teacher_features: `(batch, height, width, channels)`.
+        student_features: the same, in which the number of channels may differ.
+
+    Returns:
+        float32 `(batch,)`.
+
+    Raises:
+        ValueError: height or width differs, or the features have another rank.
+    """
+    teacher_map, student_map = attention_map(teacher_features), attention_map(student_features)
+    _check_same_shape(teacher_features.shape[:-1], student_features.shape[:-1], "height and width")
+    return ops.mean(ops.square(student_map - teacher_map), axis=(1, 2))
+
+
+def _squared_difference(teacher_features, student_features):
+    _check_same_shape(teacher_features.shape, student_features.shape, "shape")
+    student_features = ops.cast(student_features, "float32")
+    return ops.square(student_features - ops.cast(teacher_features, "float32"))
+
+
+def _check_same_shape(teacher_shape, student_shape, what):
+    if tuple(teacher_shape[1:]) != tuple(student_shape[1:]):
+        raise ValueError(
+            f"Arguments `teacher_features` and `student_features` must have the same {what}. "
+            f"Received: {tuple(teacher_shape)} and {tuple(student_shape)}"
+        )
