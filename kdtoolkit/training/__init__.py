@@ -9,6 +9,8 @@ __getattr__, __dir__, __all__ = attach(
         "NonFiniteLossError": "step",
         "Patriarch": "patriarch",
         "Student": "student",
+        "FeatureMatching": "features",
         "SelfDistillation": "self_distillation",
+        "MutualLearning": "mutual",
     },
 )

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-import keras
 import tensorflow as tf
 
-from kdtoolkit.losses import crossentropies, divergence, features
+from kdtoolkit.losses import crossentropies, features
 from kdtoolkit.models import exits
+from kdtoolkit.training import accuracy
 from kdtoolkit.training.step import Trainer
+from kdtoolkit.training.supervision import Supervision
 
 
 class SelfDistillation(Trainer):
@@ -29,6 +30,7 @@ class SelfDistillation(Trainer):
         feature_weight: lambda, at least 0, likewise. The papers print neither; the defaults are
             those of public code.
         temperature: of the teacher's terms, positive.
+        adjustment, p, dynamic_temperature, slope, gamma, normalization: of `Supervision`.
         **kwargs: of `Trainer`.
 
     Raises:
@@ -41,6 +43,13 @@ class SelfDistillation(Trainer):
         distillation_weight: float | Sequence[float] = 0.3,
         feature_weight: float | Sequence[float] = 0.03,
         temperature: float = 3.0,
+        *,
+        adjustment=None,
+        p=0.9,
+        dynamic_temperature=None,
+        slope=1.0,
+        gamma=1.0,
+        normalization="l2",
         **kwargs,
     ):
         probe = exits.features(network)  # says so where the network has no exits
@@ -48,10 +57,9 @@ class SelfDistillation(Trainer):
         shallow = names[:-1]
         alphas = _per_exit("distillation_weight", distillation_weight, len(shallow), highest=1)
         lambdas = _per_exit("feature_weight", feature_weight, len(shallow))
-        if temperature <= 0:
-            raise ValueError(
-                f"Argument `temperature` must be positive. Received: temperature={temperature}"
-            )
+        supervision = Supervision(
+            temperature, adjustment, p, dynamic_temperature, slope, gamma, normalization
+        )
         terms = [f"{name}_label" for name in names]
         terms += [f"{n}_teacher" for n, alpha in zip(shallow, alphas, strict=True) if alpha]
         terms += [f"{n}_features" for n, weight in zip(shallow, lambdas, strict=True) if weight]
@@ -59,10 +67,8 @@ class SelfDistillation(Trainer):
         self.deepest = names[-1]
         self.distillation_weights = dict(zip(shallow, alphas, strict=True))
         self.feature_weights = dict(zip(shallow, lambdas, strict=True))
-        self.temperature = temperature
-        self.exit_metrics = {
-            name: keras.metrics.Mean(name=f"{name}_accuracy") for name in (*names, "ensemble")
-        }
+        self.supervision = supervision
+        self.accuracies = accuracy.metrics((*names, "ensemble"))
 
     def predictions(self, outputs):
         return outputs["logits"]
@@ -77,9 +83,8 @@ class SelfDistillation(Trainer):
             weight = self.feature_weights.get(name, 0)
             terms[f"{name}_label"] = (1 - alpha) * crossentropies.crossentropy(y, z)
             if alpha:
-                terms[f"{name}_teacher"] = alpha * divergence.distillation_divergence(
-                    teacher_logits, z, self.temperature
-                )
+                taught = self.supervision.taught(y, teacher_logits, z, self.global_mean)
+                terms[f"{name}_teacher"] = alpha * taught
             if weight:
                 distance = features.feature_distance(teacher_features, pooled[name])
                 terms[f"{name}_features"] = weight * distance
@@ -87,10 +92,7 @@ class SelfDistillation(Trainer):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         ensemble = tf.add_n([tf.cast(z, "float32") for z in y_pred.values()])
-        for name, z in {**y_pred, "ensemble": ensemble}.items():
-            classes = tf.argmax(crossentropies.label_probabilities(y, z), axis=-1)
-            correct = tf.equal(tf.argmax(z, axis=-1), classes)
-            self.exit_metrics[name].update_state(tf.cast(correct, "float32"))
+        accuracy.update(self.accuracies, y, {**y_pred, "ensemble": ensemble})
         return super().compute_metrics(x, y, y_pred[self.deepest], sample_weight)
 
 

@@ -1,0 +1,92 @@
+"""Deep mutual learning: networks that learn together and teach each other."""
+
+import tensorflow as tf
+
+from kdtoolkit.losses import crossentropies, divergence
+from kdtoolkit.training import accuracy
+from kdtoolkit.training.fused import fused
+from kdtoolkit.training.step import Trainer
+
+
+class MutualLearning(Trainer):
+    """Trains two or more peers (Zhang, Xiang, Hospedales, Lu, CVPR 2018).
+
+    Peer i learns from the labels and from all others, who receive no gradient as its teachers:
+
+        CE(y, p_i) + 1 / (N - 1) sum_{j != i} KL(p_j || p_i)
+
+    Terms: `peer_i_label` and `peer_i_mutual`, i from 1; metrics besides those of `compile`, which
+    see the first peer: `peer_i_accuracy`. All peers take each step together, from one forward pass
+    of each. `call`, `predict`, `save_weights`, `load_weights` and `export` are the first peer's;
+    the others are in `networks`, and `save` stores the one that it is asked for.
+
+    Args:
+        networks: two or more different functional Keras models with the same input and the same
+            classes that return logits.
+        **kwargs: of `Trainer`.
+
+    Raises:
+        ValueError: fewer than two networks, the same one twice, or their shapes differ.
+    """
+
+    def __init__(self, networks, **kwargs):
+        networks = list(networks)
+        if len({id(network) for network in networks}) != len(networks) or len(networks) < 2:
+            raise ValueError(
+                "Argument `networks` must hold at least two networks, each of them once. "
+                f"Received: {[network.name for network in networks]}"
+            )
+        for kind in ("input_shape", "output_shape"):
+            shapes = {getattr(network, kind) for network in networks}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"Argument `networks` must agree in {kind}. Received: {sorted(shapes, key=str)}"
+                )
+        names = [f"peer_{i}" for i in range(1, len(networks) + 1)]
+        terms = [f"{name}_{term}" for name in names for term in ("label", "mutual")]
+        peers = _Peers(dict(zip(names, networks, strict=True)))
+        super().__init__(networks[0], terms, probe=peers, **kwargs)
+        self.networks = networks
+        self.accuracies = accuracy.metrics(names)
+
+    def terms(self, y, outputs, signals):
+        terms = {}
+        for name, z in outputs.items():
+            taught = [
+                divergence.distillation_divergence(tf.stop_gradient(peer), z)
+                for other, peer in outputs.items()
+                if other != name
+            ]
+            terms[f"{name}_label"] = crossentropies.crossentropy(y, z)
+            terms[f"{name}_mutual"] = tf.add_n(taught) / len(taught)
+        return terms
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        accuracy.update(self.accuracies, y, y_pred)
+        return super().compute_metrics(x, y, next(iter(y_pred.values())), sample_weight)
+
+    def save(self, filepath, overwrite=True, *, peer=1, **kwargs):
+        """Saves a peer's network (`keras.Model.save`).
+
+        Args:
+            filepath, overwrite, **kwargs: of `keras.Model.save`.
+            peer: its number, from 1.
+
+        Raises:
+            ValueError: there is no such peer.
+        """
+        if not 1 <= peer <= len(self.networks):
+            raise ValueError(
+                f"Argument `peer` must be from 1 to {len(self.networks)}. Received: peer={peer}"
+            )
+        return self.networks[peer - 1].save(filepath, overwrite=overwrite, **kwargs)
+
+
+class _Peers:
+    """All peers on one batch. Not a Keras model, which would ask for unique names of layers."""
+
+    def __init__(self, networks):
+        self.networks = {name: fused(network) for name, network in networks.items()}
+
+    def __call__(self, x, training=None):
+        return {name: network(x, training=training) for name, network in self.networks.items()}
