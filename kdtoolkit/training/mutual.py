@@ -17,8 +17,9 @@ class MutualLearning(Trainer):
 
     Terms: `peer_i_label` and `peer_i_mutual`, i from 1; metrics besides those of `compile`, which
     see the first peer: `peer_i_accuracy`. All peers take each step together, from one forward pass
-    of each. `call`, `predict`, `save_weights`, `load_weights` and `export` are the first peer's;
-    the others are in `networks`, and `save` stores the one that it is asked for.
+    of each. `call` and `predict` return a dict of logits, `peer_1`, `peer_2`, .... `save_weights`,
+    `load_weights`, `export` and `summary` are the first peer's; the others are in `networks`, and
+    `save` stores the one that it is asked for.
 
     Args:
         networks: two or more different functional Keras models with the same input and the same
@@ -44,10 +45,14 @@ class MutualLearning(Trainer):
                 )
         names = [f"peer_{i}" for i in range(1, len(networks) + 1)]
         terms = [f"{name}_{term}" for name in names for term in ("label", "mutual")]
-        peers = _Peers(dict(zip(names, networks, strict=True)))
+        peers = _Peers(dict(zip(names, map(fused, networks), strict=True)))
         super().__init__(networks[0], terms, probe=peers, **kwargs)
         self.networks = networks
+        self.names = names
         self.accuracies = accuracy.metrics(names)
+
+    def call(self, inputs, training=None):
+        return _Peers(dict(zip(self.names, self.networks, strict=True)))(inputs, training)
 
     def terms(self, y, outputs, signals):
         terms = {}
@@ -86,7 +91,7 @@ class _Peers:
     """All peers on one batch. Not a Keras model, which would ask for unique names of layers."""
 
     def __init__(self, networks):
-        self.networks = {name: fused(network) for name, network in networks.items()}
+        self.networks = networks
 
     def __call__(self, x, training=None):
         return {name: network(x, training=training) for name, network in self.networks.items()}

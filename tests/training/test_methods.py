@@ -1,0 +1,597 @@
+"""Every method, through one suite. A new method gets all of it by an entry in METHODS.
+
+An entry says how to make the trainer, what its networks return, found without the trainer, and what
+its terms are, in NumPy float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from kdtoolkit import losses, models
+from kdtoolkit.training import (
+    FeatureMatching,
+    MutualLearning,
+    Patriarch,
+    SelfDistillation,
+    Student,
+)
+from tests.losses import reference
+
+DIGITS, TARGETS = load_digits(return_X_y=True)
+DIGITS = (DIGITS / 16 - 0.5).reshape(-1, 8, 8, 1).astype("float32")
+CLASSES, N = 10, 7
+X, Y = DIGITS[:N], TARGETS[:N]
+ONE_HOT = np.eye(CLASSES)[Y]
+RNG = np.random.default_rng(0)
+
+
+class Networks:
+    """Small networks; the teacher is wider, and takes trained weights where there are some."""
+
+    def __init__(self, teacher_weights=None, synchronized=False):
+        self.teacher_weights = teacher_weights
+        self.synchronized = synchronized
+
+    def student(self, seed=0, width=4):
+        keras.utils.set_random_seed(seed)
+        x = image = keras.Input((8, 8, 1))
+        for stage, (factor, stride) in enumerate(((1, 1), (2, 2), (2, 1)), start=1):
+            x = keras.layers.Conv2D(factor * width, 3, stride, padding="same")(x)
+            x = keras.layers.BatchNormalization(momentum=0.8, synchronized=self.synchronized)(x)
+            x = keras.layers.Activation("tanh", name=f"stage{stage}")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        network = keras.Model(image, keras.layers.Dense(CLASSES, dtype="float32")(x))
+        if self.teacher_weights is None:  # logits of some size
+            network.layers[-1].kernel.assign(4 * network.layers[-1].kernel)
+        return network
+
+    def teacher(self):
+        teacher = self.student(seed=1, width=6)
+        if self.teacher_weights is not None:
+            teacher.set_weights(self.teacher_weights)
+        return teacher
+
+    def exits(self):
+        network = models.add_exits(self.student(), mid=3)
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = self.synchronized
+        return network
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        make: `Networks` -> trainer.
+        terms: (one-hot labels, outputs, the same outputs as constants, signals, trainer) -> dict of
+            terms per sample; what receives no gradient is computed from the constants.
+        outputs: (trainer, images) -> what `terms` is given.
+        signals: (trainer, images) -> likewise from the teacher.
+        shift_invariant: a constant added to all logits of a sample changes nothing.
+        random: draws by position in the batch and by replica.
+    """
+
+    make: Callable
+    terms: Callable
+    outputs: Callable = lambda trainer, x: trainer.network(x, training=False)
+    signals: Callable = lambda trainer, x: {}
+    shift_invariant: bool = True
+    random: bool = False
+
+
+# References in NumPy.
+
+
+def patriarch(**parts):
+    return lambda y, z, constant, signals, trainer: {name: f(y, z) for name, f in parts.items()}
+
+
+def shifted(t, y):
+    t = t.copy()
+    for row, true in zip(t, y.argmax(-1), strict=True):
+        largest = row.argmax()
+        row[[true, largest]] = row[[largest, true]]
+    return t
+
+
+def smoothed(t, y):
+    t = t.copy()
+    for row, true in zip(t, y.argmax(-1), strict=True):
+        if row[true] < row.max():
+            row[:] = np.log(0.1 / (CLASSES - 1))
+            row[true] = np.log(0.9)
+    return t
+
+
+def focal_l2(t, z):
+    return 1 - (t * z).sum(-1) / np.linalg.norm(t, axis=-1) / np.linalg.norm(z, axis=-1)
+
+
+def focal_l1_squared(t, z):
+    return (1 - (reference.softmax(t) * reference.softmax(z)).sum(-1)) ** 2
+
+
+def student_max(t, z):
+    return 1 / reference.softmax(z).max(-1)
+
+
+def dynamic(weigh, base, slope):
+    def temperatures(t, z):
+        w = weigh(t, z)
+        return np.maximum(base + slope * (w.mean() - w), 1)
+
+    return temperatures
+
+
+def fixed(temperature):
+    return lambda t, z: temperature
+
+
+ONE, THREE, FOUR = fixed(1), fixed(3), fixed(4)
+
+
+def unchanged(t, y):
+    return t
+
+
+def student(weight, temperature=ONE, adjust=unchanged, confident=False, permuted=False):
+    def terms(y, z, constant, signals, trainer):
+        t = signals["teacher_logits"]
+        label = reference.crossentropy(y, z)
+        if confident:
+            largest = reference.softmax(t).max(-1)
+            label = label * largest / largest.mean()
+        if permuted:  # that the draw is a permutation is in tests/losses
+            t = np.asarray(losses.permute_secondary(t, trainer.step_seed()))
+        taught = reference.divergence(adjust(t, y), z, temperature(t, constant))
+        return {"label": (1 - weight) * label, "teacher": weight * taught}
+
+    return terms
+
+
+def features(distance, strength, **options):
+    def terms(y, outputs, constant, signals, trainer):
+        pairs = zip(signals["teacher_features"], outputs["features"], strict=True)
+        return {
+            **student(**options)(y, outputs["logits"], constant["logits"], signals, trainer),
+            "features": strength * sum(distance(t, s) for t, s in pairs),
+        }
+
+    return terms
+
+
+def squared(t, s):
+    return ((t - s) ** 2).mean((1, 2, 3))
+
+
+def attention(t, s):
+    t, s = ((f**2).mean(-1).reshape(len(f), -1) for f in (t, s))
+    t, s = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (t, s))
+    return ((t - s) ** 2).mean(-1)
+
+
+def exits(alphas, lambdas, temperature=THREE, adjust=unchanged):
+    def terms(y, outputs, constant, signals, trainer):
+        found = {"exit_3_label": reference.crossentropy(y, outputs["logits"]["exit_3"])}
+        t = constant["logits"]["exit_3"]
+        for k, alpha, weight in zip((1, 2), alphas, lambdas, strict=True):
+            name = f"exit_{k}"
+            z, f = outputs["logits"][name], outputs["features"][name]
+            found[f"{name}_label"] = (1 - alpha) * reference.crossentropy(y, z)
+            if alpha:
+                tau = temperature(t, constant["logits"][name])
+                found[f"{name}_teacher"] = alpha * reference.divergence(adjust(t, y), z, tau)
+            if weight:
+                difference = f - constant["features"]["exit_3"]
+                found[f"{name}_features"] = weight * (difference**2).sum(-1)
+        return found
+
+    return terms
+
+
+def mutual(y, outputs, constant, signals, trainer):
+    found = {}
+    for name, z in outputs.items():
+        taught = [reference.divergence(t, z, 1) for k, t in constant.items() if k != name]
+        found[f"{name}_label"] = reference.crossentropy(y, z)
+        found[f"{name}_mutual"] = sum(taught) / len(taught)
+    return found
+
+
+# What networks return, by way of the networks alone.
+
+
+def teacher_logits(trainer, x):
+    return {"teacher_logits": trainer.teacher(x, training=False)}
+
+
+def layer_outputs(network, names, x):
+    layers = {name: network.get_layer(name).output for name in names}
+    found = keras.Model(network.input, layers)(x, training=False)
+    return [found[name] for name in names]
+
+
+def of_layers(*names):
+    def outputs(trainer, x):
+        found = layer_outputs(trainer.network, names, x)
+        if trainer.projectors:
+            (projector,) = trainer.projectors
+            found = [projector(found[0], training=False)]
+        return {"logits": trainer.network(x, training=False), "features": found}
+
+    def signals(trainer, x):
+        found = layer_outputs(trainer.teacher, names, x)
+        return {**teacher_logits(trainer, x), "teacher_features": found}
+
+    return {"outputs": outputs, "signals": signals}
+
+
+def of_exits(trainer, x):
+    return models.features(trainer.network)(x, training=False)
+
+
+def of_peers(trainer, x):
+    return {f"peer_{i}": n(x, training=False) for i, n in enumerate(trainer.networks, start=1)}
+
+
+def taught(terms, make=Student, **options):
+    """The entry of a `Student`."""
+    flags = {name: options.pop(name) for name in ("shift_invariant", "random") if name in options}
+    return Method(
+        lambda n: make(n.student(), n.teacher(), **options), terms, signals=teacher_logits, **flags
+    )
+
+
+def matched(terms, *names, weight=0.0, **options):
+    """The entry of a `Student` that matches the features of these layers."""
+    return Method(
+        lambda n: Student(
+            n.student(),
+            n.teacher(),
+            weight,
+            features=FeatureMatching([(name, name) for name in names], **options),
+        ),
+        terms,
+        **of_layers(*names),
+    )
+
+
+def own_teacher(terms, *arguments, shift_invariant=True, **options):
+    """The entry of a `SelfDistillation`."""
+    return Method(
+        lambda n: SelfDistillation(n.exits(), *arguments, **options),
+        terms,
+        outputs=of_exits,
+        shift_invariant=shift_invariant,
+    )
+
+
+ETA, EPSILON, BETA = 4 / 7, 0.4 * 10 / 9, 1 / (0.6 * np.log(0.6 * 9 / 0.4))
+
+METHODS = {
+    "patriarch, plain": Method(
+        lambda n: Patriarch(n.student(), "plain"), patriarch(crossentropy=reference.crossentropy)
+    ),
+    "patriarch, tolerant": Method(
+        lambda n: Patriarch(n.student(), "tolerant", 0.6),
+        patriarch(
+            crossentropy=lambda y, z: (1 - ETA) * reference.crossentropy(y, z),
+            score_difference=lambda y, z: ETA * reference.score_difference(z, 5),
+        ),
+    ),
+    "patriarch, label smoothing": Method(
+        lambda n: Patriarch(n.student(), "label_smoothing", 0.6),
+        patriarch(
+            smoothed_crossentropy=lambda y, z: reference.crossentropy(
+                (1 - EPSILON) * y + EPSILON / CLASSES, z
+            )
+        ),
+    ),
+    "patriarch, confidence penalty": Method(
+        lambda n: Patriarch(n.student(), "confidence_penalty", 0.6),
+        patriarch(
+            crossentropy=reference.crossentropy,
+            confidence_penalty=lambda y, z: -BETA * reference.entropy(z),
+        ),
+    ),
+    "distillation": taught(student(0.9, FOUR), teacher_weight=0.9, temperature=4.0),
+    "BAN": taught(student(1), teacher_weight=1),
+    "BAN+L": taught(student(0.6), teacher_weight=0.6),
+    "CWTM": taught(student(0, confident=True), teacher_weight=0, confidence_weighted=True),
+    "DKPP": taught(
+        student(1, permuted=True), teacher_weight=1, permute_secondary=True, random=True
+    ),
+    "LA, probability shift": taught(
+        student(0.6, FOUR, shifted), temperature=4.0, adjustment="probability_shift"
+    ),
+    "LA, label smooth": taught(student(0.6, adjust=smoothed), adjustment="label_smooth"),
+    "DTD, focal": taught(
+        student(0.6, dynamic(focal_l2, 4, 6)),
+        temperature=4.0,
+        dynamic_temperature="focal",
+        slope=6.0,
+        shift_invariant=False,
+    ),
+    "DTD, focal l1": taught(
+        student(0.6, dynamic(focal_l1_squared, 4, 6)),
+        temperature=4.0,
+        dynamic_temperature="focal",
+        slope=6.0,
+        gamma=2.0,
+        normalization="l1",
+    ),
+    "DTD, student max": taught(
+        student(0.6, dynamic(student_max, 4, 2)),
+        temperature=4.0,
+        dynamic_temperature="student_max",
+        slope=2.0,
+    ),
+    "LA + DTD": taught(
+        student(0.6, dynamic(focal_l2, 4, 6), shifted),
+        temperature=4.0,
+        adjustment="probability_shift",
+        dynamic_temperature="focal",
+        slope=6.0,
+        shift_invariant=False,
+    ),
+    "hint": matched(features(squared, 100, weight=0), "stage2"),
+    "attention": matched(
+        features(attention, 1000, weight=0.5), "stage1", "stage2", weight=0.5, kind="attention"
+    ),
+    "self-distillation": own_teacher(exits((0.3, 0.6), (0.03, 0.5)), (0.3, 0.6), (0.03, 0.5)),
+    "self-distillation, LA + DTD": own_teacher(
+        exits((0.3, 0.3), (0.03, 0.03), dynamic(student_max, 3, 2), shifted),
+        adjustment="probability_shift",
+        dynamic_temperature="student_max",
+        slope=2.0,
+    ),
+    "deep supervision": own_teacher(exits((0, 0), (0, 0)), 0, 0),
+    "mutual learning": Method(
+        lambda n: MutualLearning([n.student(0), n.student(1), n.student(2, width=3)]),
+        mutual,
+        outputs=of_peers,
+    ),
+}
+
+
+# The suite.
+
+map_structure = keras.tree.map_structure
+
+
+def compiled(name, networks=None, optimizer=None, eager=True):
+    trainer = METHODS[name].make(networks or Networks())
+    optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+    trainer.compile(optimizer, metrics=["accuracy"], run_eagerly=eager)
+    return trainer
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def case(request):
+    """A method, its trainer, and free outputs and signals in the shapes of its own."""
+    method, trainer = METHODS[request.param], compiled(request.param)
+
+    def free(values):
+        return RNG.normal(size=values.shape) * 2
+
+    outputs = map_structure(free, method.outputs(trainer, X))
+    signals = map_structure(free, method.signals(trainer, X))
+    return method, trainer, outputs, signals
+
+
+def float64(values):
+    return map_structure(lambda v: np.asarray(tf.cast(v, "float64")), values)
+
+
+def float32(values):
+    return map_structure(lambda v: tf.constant(v, tf.float32), values)
+
+
+def logits_only(change, values, path=""):
+    """Applies a function to the logits among nested values, and leaves features alone."""
+    if isinstance(values, dict):
+        return {name: logits_only(change, v, path + name) for name, v in values.items()}
+    if isinstance(values, list):
+        return [logits_only(change, v, path) for v in values]
+    return values if "features" in path else change(values)
+
+
+def assert_terms_equal(found, expected, **tolerance):
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, err_msg=name, **tolerance)
+
+
+def test_terms_equal_float64(case):
+    method, trainer, outputs, signals = case
+    found = trainer.terms(Y, float32(outputs), float32(signals))
+    assert set(found) == set(trainer.term_names)
+    assert all(v.dtype == tf.float32 and v.shape == (N,) for v in found.values())
+    expected = method.terms(ONE_HOT, outputs, outputs, signals, trainer)
+    assert_terms_equal(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluate_reports_each_term_of_the_networks(case):
+    method, trainer, _, _ = case
+    check_evaluate(method, trainer, 1e-4)
+
+
+def check_evaluate(method, trainer, rtol):
+    outputs, signals = (float64(f(trainer, X)) for f in (method.outputs, method.signals))
+    expected = method.terms(ONE_HOT, outputs, outputs, signals, trainer)
+    logs = trainer.evaluate(X, Y, batch_size=N, verbose=0, return_dict=True)
+    for name, values in expected.items():
+        assert logs[name] == pytest.approx(values.mean(), rel=rtol, abs=1e-5), name
+    total = sum(values.mean() for values in expected.values())
+    assert logs["loss"] == pytest.approx(total, rel=rtol)
+
+
+def test_gradients_equal_central_differences(case):
+    """Along random directions, each of a single output; every sample and term has its factor."""
+    method, trainer, outputs, signals = case
+    factors = {name: RNG.uniform(0.5, 2, N) for name in trainer.term_names}
+    variables = map_structure(lambda v: tf.Variable(v, dtype=tf.float32), outputs)
+    with tf.GradientTape() as tape:
+        terms = trainer.terms(Y, variables, float32(signals))
+        total = sum(tf.reduce_sum(terms[name] * factors[name]) for name in factors)
+    leaves = keras.tree.flatten(outputs)
+    gradients = tape.gradient(total, keras.tree.flatten(variables), unconnected_gradients="zero")
+
+    def value(leaf, moved):
+        moved = [moved if i == leaf else v for i, v in enumerate(leaves)]
+        moved = keras.tree.pack_sequence_as(outputs, moved)
+        terms = method.terms(ONE_HOT, moved, outputs, signals, trainer)
+        return sum((terms[name] * factors[name]).sum() for name in factors)
+
+    step = 1e-5
+    for leaf, (at, gradient) in enumerate(zip(leaves, gradients, strict=True)):
+        for _ in range(6):
+            direction = RNG.normal(size=at.shape)
+            above, below = value(leaf, at + step * direction), value(leaf, at - step * direction)
+            expected = (above - below) / (2 * step)
+            found = (np.asarray(gradient, np.float64) * direction).sum()
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_order_of_the_batch_does_not_matter(case):
+    method, trainer, outputs, signals = case
+    if method.random:
+        pytest.skip("draws by position in the batch")
+    order = RNG.permutation(N)
+    terms = trainer.terms(Y, float32(outputs), float32(signals))
+    moved = [map_structure(lambda v: tf.constant(v[order], tf.float32), v) for v in case[2:]]
+    found = trainer.terms(Y[order], *moved)
+    assert_terms_equal(found, {k: v.numpy()[order] for k, v in terms.items()}, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_on_all_logits_of_a_sample(case):
+    method, trainer, outputs, signals = case
+    terms = trainer.terms(Y, float32(outputs), float32(signals))
+    moved = [logits_only(lambda v: v + RNG.uniform(-5, 5, (N, 1)), v) for v in (outputs, signals)]
+    found = trainer.terms(Y, *map(float32, moved))
+    equal = all(np.allclose(found[k], v, rtol=1e-3, atol=1e-4) for k, v in terms.items())
+    assert equal == method.shift_invariant
+
+
+def test_extremes_keep_value_and_gradient(case):
+    method, trainer, outputs, signals = case
+    outputs, signals = (
+        map_structure(lambda v: np.where(v > 0, 1e4, -1e4), v) for v in (outputs, signals)
+    )
+    variables = map_structure(lambda v: tf.Variable(v, dtype=tf.float32), outputs)
+    with tf.GradientTape() as tape:
+        terms = trainer.terms(Y, variables, float32(signals))
+    expected = method.terms(ONE_HOT, outputs, outputs, signals, trainer)
+    assert_terms_equal(terms, expected, rtol=1e-3, atol=1e-3)
+    gradients = tape.gradient(terms, keras.tree.flatten(variables), unconnected_gradients="zero")
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_the_teacher_gets_no_gradient_and_does_not_change(case):
+    _, trainer, outputs, _ = case
+    if not hasattr(trainer, "teacher"):
+        pytest.skip("no teacher besides the networks that train")
+    variables = trainer.teacher.trainable_variables
+    assert not {id(v) for v in variables} & {id(v) for v in trainer.variables}
+    with tf.GradientTape() as tape:
+        terms = trainer.terms(Y, float32(outputs), trainer.signals(X, Y))
+    assert tape.gradient(terms, [v.value for v in variables]) == [None] * len(variables)
+    before = trainer.teacher.get_weights()
+    trainer.train_on_batch(X, Y)
+    for a, b in zip(before, trainer.teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_bfloat16(name):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        trainer = compiled(name)
+        check_evaluate(METHODS[name], trainer, 1e-2)
+        assert np.isfinite(trainer.train_on_batch(X, Y)).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(v.dtype == "float32" for v in trainer.trainable_variables)
+
+
+def test_terms_on_two_replicas_equal_one(case, two_replicas):
+    """Means over the batch are those of the global batch, whatever part of it a replica has."""
+    method, trainer, outputs, signals = case
+    if method.random:
+        pytest.skip("draws by replica")
+    values = (float32(outputs), float32(signals), tf.constant(Y))
+    split = N // 2
+
+    def part(context):
+        first = context.replica_id_in_sync_group == 0
+        return map_structure(lambda v: v[:split] if first else v[split:], values)
+
+    @tf.function
+    def run(outputs, signals, labels):
+        return two_replicas.run(trainer.terms, args=(labels, outputs, signals))
+
+    parts = two_replicas.experimental_distribute_values_from_function(
+        lambda context: tuple(part(context))
+    )
+    found = run(*parts)
+    expected = trainer.terms(Y, *values[:2])
+    for name, value in expected.items():
+        together = np.concatenate(two_replicas.experimental_local_results(found[name]))
+        np.testing.assert_allclose(together, value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["hint", "self-distillation, LA + DTD", "mutual learning"])
+def test_steps_on_two_replicas_equal_one(name, two_replicas, monkeypatch):
+    """Two steps on 4 + 3 images, for each trainer that is not in test_step."""
+
+    def synchronized(x, *, name):
+        return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)(x)
+
+    monkeypatch.setattr("kdtoolkit.training.features.batch_norm", synchronized)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(N).repeat(2)
+    weights, histories = [], []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            trainer = compiled(name, Networks(synchronized=True))
+        histories.append(trainer.fit(data, verbose=0, shuffle=False).history)
+        weights.append([np.asarray(v) for v in trainer.variables])
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    for metric, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][metric], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_saved_is_the_network(case, tmp_path):
+    _, trainer, _, _ = case
+    trainer.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    assert len(loaded.weights) == len(trainer.network.weights)
+    found, expected = (keras.tree.flatten(network(X)) for network in (loaded, trainer.network))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def trained_teacher():
+    teacher = Networks().teacher()
+    trainer = Patriarch(teacher, "plain")
+    trainer.compile(keras.optimizers.Adam(0.02))
+    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=50, epochs=4, verbose=0)
+    return teacher.get_weights()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learns_digits(name, trained_teacher):
+    trainer = compiled(name, Networks(trained_teacher), keras.optimizers.Adam(0.02), eager=False)
+    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=50, epochs=3, verbose=0)
+    logits = trainer.network(DIGITS[800:], training=False)
+    logits = logits["exit_3"] if isinstance(logits, dict) else logits
+    assert (np.argmax(logits, axis=-1) == TARGETS[800:]).mean() > 0.5
