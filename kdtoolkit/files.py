@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> 
 
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2) + "\n"
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda scratch: scratch.write_text(text))
 
 

@@ -1,5 +1,6 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def train_generations(
         of the probabilities of generations 0..g), `seconds`, `images_per_second`.
 
     Raises:
-        ValueError: an argument is outside its range.
+        ValueError: an argument is outside its range, or `output_dir` belongs to other arguments.
         NonFiniteLossError: a loss was not finite; the message names the generation.
     """
     if generations < 0:
@@ -86,6 +87,23 @@ def train_generations(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     files.clear_scratch(output_dir)
+    _claim(
+        output_dir,
+        {
+            "generations": generations,
+            "primary_score": primary_score,
+            "teacher_weight": list(weights),
+            "top_k": top_k,
+            "temperature": temperature,
+            "patriarch": patriarch,
+            "schedule": str(schedule),
+            "epochs": epochs or schedule.epochs,
+            "batch_size": batch_size or schedule.batch_size,
+            "seed": seed,
+            "training images": len(data.train),
+            "classes": data.info.classes,
+        },
+    )
     epochs = epochs or schedule.epochs
     bar = progress.Progress((generations + 1) * epochs) if show_progress else None
     settings = loop.Settings(
@@ -111,7 +129,7 @@ def train_generations(
         training = loop.Training(
             output_dir / name, settings, generation, output_dir / "logs" / name
         )
-        network, results = training.load() or (None, None)
+        network, results = training.load(build) or (None, None)
         if network is None:
             if bar:
                 bar.begin(f"generation {generation}/{generations}", generation * epochs)
@@ -138,3 +156,22 @@ def train_generations(
             training.finish(results)
         lineage.append(Generation(network, results))
     return lineage
+
+
+def _claim(output_dir, arguments):
+    """Stores the arguments, or finds that the directory's are the same."""
+    path = output_dir / "generations.json"
+    if not path.exists():
+        files.write_json(path, arguments)
+        return
+    stored = json.loads(path.read_text())
+    differs = [
+        f"{name}={stored.get(name)} there, {name}={value} here"
+        for name, value in arguments.items()
+        if stored.get(name) != value
+    ]
+    if differs:
+        raise ValueError(
+            "Argument `output_dir` must be a new directory or one of the same arguments. "
+            f"Received: output_dir={output_dir}, with {'; '.join(differs)}"
+        )

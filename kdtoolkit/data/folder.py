@@ -103,6 +103,11 @@ def read(paths, channels, finish):
     """
 
     def decode(image):
+        if "A" in image.getbands() or "transparency" in image.info:
+            # Over white, as the edge runtime shows it to the network.
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
         return finish(pixels.reshape(*pixels.shape[:2], channels))
 
@@ -114,7 +119,8 @@ def _map(function, paths):
         try:
             with Image.open(path) as image:
                 return function(image)
-        except (OSError, SyntaxError) as error:  # Pillow raises both for broken files.
+        # Pillow raises the first two for broken files, the last for enormous ones.
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"Cannot read image {path!r}: {error}") from error
 
     with futures.ThreadPoolExecutor() as pool:

@@ -108,6 +108,7 @@ def _cut(labels, info, validation_fraction, train_examples):
     held_out = _take(labels, remaining, 0 if info.test_split else info.test_size, Purpose.TEST)
     remaining = np.setdiff1d(remaining, held_out, assume_unique=True)
     count = round(validation_fraction * len(remaining))
+    count = max(count, 1) if validation_fraction else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
     remaining = np.setdiff1d(remaining, validation, assume_unique=True)
     if train_examples is None:

@@ -7,7 +7,8 @@ def label_probabilities(labels, logits):
     """Returns labels of any accepted kind as float32 rows of probabilities.
 
     Args:
-        labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`.
+        labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`. An
+            index that is no class gives a row of NaN.
         logits: `(batch, classes)`; only the shape is used.
 
     Raises:
@@ -18,7 +19,12 @@ def label_probabilities(labels, logits):
     if len(labels.shape) == 2 and labels.shape[-1] == 1 and classes != 1:
         labels = ops.squeeze(labels, -1)
     if len(labels.shape) == 1:
-        return ops.one_hot(ops.cast(labels, "int32"), classes, dtype="float32")
+        labels = ops.cast(labels, "int32")
+        rows = ops.one_hot(labels, classes, dtype="float32")
+        # A class that does not exist makes the loss NaN, which stops a training: a row of zeros
+        # would make it 0.
+        known = ops.logical_and(labels >= 0, labels < classes)
+        return ops.where(ops.expand_dims(known, -1), rows, float("nan"))
     if len(labels.shape) != 2 or labels.shape[-1] != classes:
         raise ValueError(
             "Argument `labels` must be class indices of shape (batch,) or rows of shape (batch, "

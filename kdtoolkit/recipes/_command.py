@@ -47,6 +47,10 @@ class Flags(absl_flags.FlagValues):
         define = getattr(absl_flags, f"DEFINE_{kind}")
         define(name, default, text, flag_values=self, module_name=group, **limits)
 
+    def remember(self, arguments: Sequence[str]):
+        """Keeps the command line as it was given, as `arguments`."""
+        self.__dict__["arguments"] = tuple(arguments)  # past absl, for which attributes are flags
+
     def groups(self) -> dict[str, list[absl_flags.Flag]]:
         return self.flags_by_module_dict()
 
@@ -103,6 +107,7 @@ class Recipe:
             if rest:
                 raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
             checked = self.check(flags)
+            flags.remember(argv)
             check_output_dir(flags)
             _import_libraries()
             self.run(flags, checked)
@@ -110,6 +115,8 @@ class Recipe:
             return self._fail(error, status=2)
         except RunError as error:
             return self._fail(error, status=1)
+        except KeyboardInterrupt:
+            return self._fail("interrupted; the same command goes on where it stopped", status=130)
         return 0
 
     def help(self, flags: Flags) -> str:
@@ -143,18 +150,27 @@ def check_output_dir(flags: Flags) -> None:
         UsageError: the directory cannot be written to, or holds a run with other flags.
     """
     path = Path(flags["output_dir"].value)
-    nearest = path
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UsageError(
-            f"--output_dir must be a directory that can be written to; {nearest} cannot. "
-            f"Received: --output_dir={path}"
-        )
     config = path / CONFIG
-    if not config.exists():
-        return
-    mine, theirs = flags.effective(), _parse_flags_text(config.read_text())
+    try:
+        nearest = path
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UsageError(
+                f"--output_dir must be a directory that can be written to; {nearest} cannot. "
+                f"Received: --output_dir={path}"
+            )
+        if not config.exists():
+            if path.exists() and any(path.iterdir()):
+                raise UsageError(
+                    f"--output_dir must be a new or empty directory, or hold a run of the same "
+                    f"flags; it has no {CONFIG}. Received: --output_dir={path}"
+                )
+            return
+        theirs = _parse_flags_text(config.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--output_dir={path} cannot be used: {error}") from error
+    mine = flags.effective()
     differs = [
         f"--{name}={theirs.get(name, '')} there, --{name}={mine.get(name, '')} here"
         for name in sorted(mine.keys() | theirs.keys())
@@ -171,15 +187,25 @@ def check_output_dir(flags: Flags) -> None:
 def claim_output_dir(flags: Flags) -> Path:
     """Makes the output directory this run's own: the first thing that a run writes."""
     path = Path(flags["output_dir"].value)
-    path.mkdir(parents=True, exist_ok=True)
     text = flags.flags_into_string()
-    files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
+    except OSError as error:
+        raise UsageError(f"--output_dir={path} cannot be written to: {error}") from error
     return path
 
 
 def _parse_flags_text(text):
-    lines = (line.strip().removeprefix("--") for line in text.splitlines())
-    return dict(line.partition("=")[::2] for line in lines if line and not line.startswith("#"))
+    """Flag -> value of the lines of a flag file; `--name` and `--noname` are true and false."""
+    values = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("--").partition("=")
+        if equals:
+            values[name] = value
+        elif name and not name.startswith("#"):
+            values[name.removeprefix("no")] = "false" if name.startswith("no") else "true"
+    return values
 
 
 def _import_libraries():

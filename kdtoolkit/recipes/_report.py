@@ -3,7 +3,6 @@
 import os
 import platform
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -28,13 +27,22 @@ def environment() -> dict:
     return {
         "versions": versions,
         "device": ", ".join(map(str, names)) or f"CPU {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _cores(),
     }
 
 
-def write_results(output_dir: Path, recipe: str, seed: int, **parts) -> None:
+def _cores():
+    # What this process may use, where the system can tell.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def write_results(
+    output_dir: Path, recipe: str, arguments: Sequence[str], seed: int, **parts
+) -> None:
     """Writes `results.json`; paths in it are relative to the directory."""
-    command = f"python -m kdtoolkit.recipes.{recipe} {shlex.join(sys.argv[1:])}".strip()
+    command = shlex.join(["python", "-m", f"kdtoolkit.recipes.{recipe}", *arguments])
     header = {"recipe": recipe, "command": command, "seed": seed, "environment": environment()}
     files.write_json(output_dir / "results.json", {**header, **parts})
 

@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import gc
+import math
+import os
 from pathlib import Path
 
+from kdtoolkit import files
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _report
-from kdtoolkit.recipes._command import RunError, blaming
+from kdtoolkit.recipes._command import RunError, UsageError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored")
@@ -66,8 +69,16 @@ def define_data(flags, model):
 
 def define_training(flags):
     group = "Training"
-    usual = "(default: the schedule of the network's family, scaled)"
-    flags.add("integer", group, "epochs", None, f"Epochs of each training {usual}.")
+    usual = "(default: the published one of the network's family: 128, 0.1, 1e-4 for CIFAR ResNets"
+    usual += "; 64, 0.1, 1e-4 for digits)"
+    flags.add(
+        "integer",
+        group,
+        "epochs",
+        None,
+        "Epochs of each training; the learning rate drops at the same fractions of them (default: "
+        "the published ones, 164 for CIFAR ResNets; 40 for digits).",
+    )
     flags.add("integer", group, "batch_size", None, f"Images in a global batch {usual}.")
     flags.add("float", group, "learning_rate", None, f"The first learning rate {usual}.")
     flags.add("float", group, "weight_decay", None, f"Coupled L2 on every weight {usual}.")
@@ -97,6 +108,9 @@ def check_data(flags):
     """Checks the flags of `define_data`; returns the data set's `DatasetInfo`."""
     if flags.image_size is not None:
         flags.require("image_size", flags.image_size > 0, "positive")
+    for flag in ("data_dir", "output_dir"):
+        if flags[flag].value is not None:
+            flags[flag].value = os.path.expanduser(flags[flag].value)
     if flags.data_dir is not None:
         flags.require("data_dir", Path(flags.data_dir).is_dir(), "an existing directory")
     with blaming("dataset"):
@@ -113,6 +127,7 @@ def check_data(flags):
             f"{flags.model} needs {family.smallest}x{family.smallest} at least, "
             "and --image_size enlarges them",
         )
+    flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
     in_range = 0 < flags.validation_fraction < 1
@@ -133,8 +148,8 @@ def check_training(flags):
             flags[flag].value = value
     flags.require("epochs", flags.epochs > 0, "positive")
     flags.require("batch_size", flags.batch_size > 0, "positive")
-    flags.require("learning_rate", flags.learning_rate > 0, "positive")
-    flags.require("weight_decay", flags.weight_decay >= 0, "at least 0")
+    flags.require("learning_rate", 0 < flags.learning_rate < math.inf, "positive")
+    flags.require("weight_decay", 0 <= flags.weight_decay < math.inf, "at least 0")
     flags.require("seed", 0 <= flags.seed < 2**31, "from 0 to 2147483647")
     flags.require_one_of("strategy", _STRATEGIES)
 
@@ -165,7 +180,7 @@ def load(flags):
     """Loads the data; what is wrong with them is the command line's mistake."""
     from kdtoolkit import data
 
-    with blaming("dataset"):
+    try:
         return data.load(
             flags.dataset,
             flags.data_dir,
@@ -173,6 +188,10 @@ def load(flags):
             validation_fraction=flags.validation_fraction,
             train_examples=flags.train_examples,
         )
+    except ValueError as error:
+        own = ("train_examples", "validation_fraction", "image_size", "data_dir")
+        flag = next((name for name in own if f"`{name}`" in str(error)), "dataset")
+        raise UsageError(f"--{flag}: {error}") from error
 
 
 def prepare_process():
@@ -202,7 +221,8 @@ def one_line_errors():
         yield
     except NonFiniteLossError as error:
         raise RunError(
-            f"{error}; the last good state is kept. A lower --learning_rate may help"
+            f"{error} (counted from 0); states of earlier epochs are kept. A lower --learning_rate "
+            "may help"
         ) from error
 
 
@@ -223,6 +243,7 @@ def export(network, name, data, output_dir):
         try:
             parity = exporting.check(exported, network, data.preprocessing, images, labels)
         except exporting.ParityError as error:
+            files.remove(path)
             raise RunError(str(error)) from error
         rows.append(
             {

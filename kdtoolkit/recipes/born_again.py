@@ -1,5 +1,6 @@
 """Trains a patriarch and generations of students, and exports the last one for the edge."""
 
+import math
 import sys
 
 from kdtoolkit.losses import strengths
@@ -33,7 +34,14 @@ def _define(flags):
         "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1]; 1 trains "
         "it plainly.",
     )
-    flags.add("integer", group, "top_k", 5, "Number of scores that a tolerant patriarch compares.")
+    flags.add(
+        "integer",
+        group,
+        "top_k",
+        None,
+        "Number of scores that a tolerant patriarch compares (default: 5, or all classes if there "
+        "are fewer).",
+    )
     flags.add(
         "list",
         group,
@@ -59,9 +67,11 @@ def _check(flags):
     info = _run.check_data(flags)
     flags.require("generations", flags.generations >= 0, "at least 0")
     flags.require_one_of("patriarch", _PATRIARCHS)
+    if flags.top_k is None:
+        flags.top_k = min(5, info.classes or 5)
     flags.require("top_k", flags.top_k >= 2, "at least 2")
     check_classes(flags, info.classes)
-    flags.require("temperature", flags.temperature > 0, "positive")
+    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
     with blaming("teacher_weight"):
         teacher_weights(flags)
     flags.require_one_of("export", _EXPORTS)
@@ -118,12 +128,16 @@ def _run_recipe(flags, info):
         )
         networks = [generation.network for generation in lineage]
         results = [generation.results for generation in lineage]
-        _report.write_results(output_dir, RECIPE.name, flags.seed, generations=results)
+        _report.write_results(
+            output_dir, RECIPE.name, flags.arguments, flags.seed, generations=results
+        )
         exports = []
         if flags.export != "none":
             last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
             exports = _run.export(last, flags.export, data, output_dir)
-    _report.write_results(output_dir, RECIPE.name, flags.seed, generations=results, exports=exports)
+    _report.write_results(
+        output_dir, RECIPE.name, flags.arguments, flags.seed, generations=results, exports=exports
+    )
     print(
         f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
         f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "

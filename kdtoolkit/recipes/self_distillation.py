@@ -1,5 +1,6 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
+import math
 import sys
 
 from kdtoolkit.recipes import _command, _report, _run
@@ -89,12 +90,13 @@ def _check(flags):
     in_range = 0 <= flags.distillation_weight <= 1
     flags.require("distillation_weight", in_range, "in [0, 1]")
     flags.require("feature_weight", flags.feature_weight >= 0, "at least 0")
-    flags.require("temperature", flags.temperature > 0, "positive")
+    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
     flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
     if flags.budget is not None:
         flags.require("budget", 0 < flags.budget <= 1, "in (0, 1]")
     flags.require_one_of("cost", _COSTS)
     flags.require_one_of("export", _EXPORTS)
+    flags.require("quantize", any(flags.quantize), "at least one kind")
     for kind in flags.quantize:
         if kind not in _QUANTIZATIONS:
             raise UsageError(
@@ -158,7 +160,8 @@ def _run_recipe(flags, info):
     networks, rows = {}, []
     for number, name in enumerate(variants):
         trained = loop.Training(output_dir / name, settings, log_dir=output_dir / "logs" / name)
-        network, results = trained.load() or (None, None)
+        build = plain if name == "baseline" else with_exits
+        network, results = trained.load(build) or (None, None)
         if network is None:
             bar.begin(name.replace("_", " "), number * flags.epochs)
             with _run.one_line_errors():
@@ -180,13 +183,15 @@ def _run_recipe(flags, info):
     whole = models.macs(models.cut(network, exits[-1]))
     speedups = {name: whole / models.macs(models.cut(network, name)) for name in exits}
     parts = {"exits": rows, "macs": whole, "speedups": speedups}
-    _report.write_results(output_dir, RECIPE.name, flags.seed, **parts)
+    _report.write_results(output_dir, RECIPE.name, flags.arguments, flags.seed, **parts)
     exports = []
     if flags.export != "none":
         from kdtoolkit.recipes import _early_exit
 
         exports = _early_exit.package(flags, network, data, output_dir)
-    _report.write_results(output_dir, RECIPE.name, flags.seed, **parts, exports=exports)
+    _report.write_results(
+        output_dir, RECIPE.name, flags.arguments, flags.seed, **parts, exports=exports
+    )
     print(
         f"\n{flags.model} on {flags.dataset}, {len(exits)} exits, {flags.epochs} epochs, "
         f"seed {flags.seed} (one run): test accuracy\n"

@@ -5,6 +5,21 @@ import tensorflow as tf
 STRATEGIES = ("auto", "one_device", "mirrored")
 
 
+def even_batch_size(count, batch_size, replicas):
+    """Returns the largest batch size up to `batch_size` that leaves no replica without an image.
+
+    Keras cannot evaluate or predict a last batch that has fewer images than there are replicas.
+
+    Args:
+        count: number of images.
+        batch_size: the wanted one.
+        replicas: of the strategy; of at most `count`.
+    """
+    while 0 < count % batch_size < replicas:
+        batch_size -= 1
+    return batch_size
+
+
 def strategy(name="auto"):
     """Returns the `tf.distribute` strategy of that name.
 

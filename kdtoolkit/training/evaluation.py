@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdtoolkit.training.distribution import even_batch_size
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -51,7 +53,8 @@ def predict(network, split, batch_size=512):
     Returns:
         `(logits, labels)`.
     """
-    batches = split.batches(batch_size)
+    replicas = network.distribute_strategy.num_replicas_in_sync
+    batches = split.batches(even_batch_size(len(split), batch_size, replicas))
     labels = np.concatenate([np.asarray(y) for _, y in batches])
     return network.predict(batches.map(lambda x, y: x), verbose=0), labels
 

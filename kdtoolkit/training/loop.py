@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
+from kdtoolkit.training.distribution import even_batch_size
 from kdtoolkit.training.schedules import Schedule
 from kdtoolkit.training.step import Trainer
 
@@ -72,18 +73,28 @@ class Training:
         self._network = self.directory / "network.keras"
         self._results = self.directory / "results.json"
 
-    def load(self):
+    def load(self, build):
         """Returns `(network, results)` if the training is finished, else None.
 
-        A damaged network is named in a warning and set aside: it will be trained again.
+        A damaged file is named in a warning and set aside: the network will be trained again.
+
+        Args:
+            build: returns a network as it was trained; it gets the stored weights, so that layers
+                that Keras cannot deserialise are no obstacle.
         """
         if not self._results.exists():
             return None
+        Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         try:
+            results = json.loads(self._results.read_text())
+            with zipfile.ZipFile(self._network) as archive:
+                if archive.testzip():
+                    raise zipfile.BadZipFile("a part does not match its checksum")
             with self.settings.strategy.scope():
-                network = keras.models.load_model(self._network, compile=False)
-            return network, json.loads(self._results.read_text())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                network = build()
+                network.load_weights(self._network)
+            return network, results
+        except (OSError, json.JSONDecodeError, zipfile.BadZipFile) as error:
             self._results.unlink()
             if self._network.exists():
                 files.set_aside(self._network)
@@ -114,16 +125,19 @@ class Training:
         settings, train = self.settings, data.train
         batch_size, epochs = settings.batch_size, settings.epochs
         steps = train.steps_per_epoch(batch_size)
-        check_last_batch(len(train), batch_size, settings.strategy.num_replicas_in_sync)
+        replicas = settings.strategy.num_replicas_in_sync
+        check_last_batch(len(train), batch_size, replicas)
         # Fresh layer names and seeds: nothing depends on what this process ran before.
         keras.backend.clear_session()
         seeds = np.random.SeedSequence([settings.seed, self.generation])
         keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
         with settings.strategy.scope():
             trainer = make_trainer()
+            _check_fits(trainer.network, data)
             trainer.compile(settings.schedule.optimizer(epochs, steps), metrics=["accuracy"])
         checkpoints = Checkpoints(self.directory)
-        first_epoch, notes = checkpoints.restore(trainer)
+        with settings.strategy.scope():
+            first_epoch, notes = checkpoints.restore(trainer)
         started = time.monotonic() - notes.get("seconds", 0.0)
         own = [SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})]
         if self.log_dir is not None:
@@ -141,7 +155,9 @@ class Training:
                 epochs=epochs,
                 steps_per_epoch=steps,
                 shuffle=False,  # the stream is in its epoch's order already
-                validation_data=data.validation.batches(batch_size),
+                validation_data=data.validation.batches(
+                    even_batch_size(len(data.validation), batch_size, replicas)
+                ),
                 callbacks=[*own, *settings.callbacks],
                 verbose=0,
             )
@@ -154,6 +170,20 @@ class Training:
         """Stores the results, which marks the training as finished, and drops its states."""
         files.write_json(self._results, results)
         Checkpoints(self.directory).clear()
+
+
+def _check_fits(network, data):
+    if not len(data.validation):
+        raise ValueError("Argument `data` must hold validation images. Received: none")
+    shapes = network.output_shape  # a list for several exits
+    shapes = [shapes] if isinstance(shapes, tuple) else shapes
+    classes = {shape[-1] for shape in shapes}
+    shape = tuple(data.info.image_shape)
+    if classes != {data.info.classes} or tuple(network.input_shape[1:]) != shape:
+        raise ValueError(
+            f"Argument `data` must fit the network, which maps {network.input_shape[1:]} to "
+            f"{sorted(classes)} classes. Received: images {shape} of {data.info.classes} classes"
+        )
 
 
 def check_last_batch(images, batch_size, replicas):

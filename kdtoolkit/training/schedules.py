@@ -39,9 +39,9 @@ class Schedule:
         """Returns the Keras optimizer of a run of `epochs`."""
         import keras
 
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            self.drop_steps(epochs, steps_per_epoch), self.learning_rates()
-        )
+        # Keras keeps a value up to and including its boundary, and counts steps from 0.
+        boundaries = [step - 1 for step in self.drop_steps(epochs, steps_per_epoch)]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, self.learning_rates())
         return keras.optimizers.SGD(rate, momentum=self.momentum, nesterov=True)
 
 

@@ -5,9 +5,12 @@ the gradient tape (a teacher's logits), and which weighted loss *terms*, one val
 network is trained with. What must be right once is right here.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
+from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.fused import Untracked, fused
 
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
@@ -52,7 +55,11 @@ class Trainer(keras.Model):
 
     def __init__(self, network, term_names, *, probe=None, weight_decay=0.0, seed=0, name=None):
         super().__init__(name=name)
-        if weight_decay < 0:
+        if not isinstance(
+            getattr(network, "output", None), dict
+        ):  # `exits` has checked the exits' own
+            check_logits(network)
+        if not 0 <= weight_decay < math.inf:
             raise ValueError(
                 f"Argument `weight_decay` must be at least 0. Received: weight_decay={weight_decay}"
             )
@@ -135,7 +142,7 @@ class Trainer(keras.Model):
         with tf.GradientTape() as tape:
             self._clear_losses()
             outputs = self._forward.value(x, training=True)
-            loss = self._loss(y, outputs, signals, sample_weight)
+            loss = self._loss(y, outputs, signals, sample_weight, training=True)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(
@@ -149,7 +156,7 @@ class Trainer(keras.Model):
         signals = self.signals(x, y)
         self._clear_losses()
         outputs = self._forward.value(x, training=False)
-        self._loss(y, outputs, signals, sample_weight)
+        self._loss(y, outputs, signals, sample_weight, training=False)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -176,7 +183,7 @@ class Trainer(keras.Model):
         step = tf.cast(self.optimizer.iterations, "int32")
         return tf.stack([self.seed, step * context.num_replicas_in_sync + _replica_id(context)])
 
-    def _loss(self, y, outputs, signals, sample_weight):
+    def _loss(self, y, outputs, signals, sample_weight, training):
         """Sums the terms once: returns this replica's share of the global batch's mean."""
         terms = self.terms(y, outputs, signals)
         regularization = [tf.reduce_sum(tf.cast(loss, "float32")) for loss in self.losses]
@@ -188,7 +195,8 @@ class Trainer(keras.Model):
             metric.update_state(terms[metric.name])
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         self._loss_tracker.update_state(per_sample + regularization)
-        self._record_non_finite(terms, regularization)
+        if training:
+            self._record_non_finite(terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         return (
             tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence
+from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.fused import Untracked, fused
 from kdtoolkit.training.step import Trainer
 from kdtoolkit.training.supervision import Supervision
@@ -67,6 +68,7 @@ class Student(Trainer):
                 "Arguments `network` and `teacher` must have the same number of classes. "
                 f"Received: {network.output_shape[-1]} and {teacher.output_shape[-1]}"
             )
+        check_logits(teacher, "teacher")
         supervision = Supervision(
             temperature, adjustment, p, dynamic_temperature, slope, gamma, normalization
         )

@@ -114,6 +114,12 @@ def test_labels_that_do_not_fit_are_named():
         losses.crossentropy(np.ones((6, 3)), tf.constant(LOGITS, tf.float32))
 
 
+def test_a_class_that_does_not_exist_makes_the_loss_nan():
+    value = losses.crossentropy([0, CLASSES, -1], tf.constant(LOGITS[:3], tf.float32)).numpy()
+    assert np.isfinite(value[0])
+    assert np.isnan(value[1:]).all()
+
+
 def test_divergence_is_not_what_keras_computes_by_default():
     """Keras' `LogitsDistillation` runs KL on raw logits: 0.556 where `T^2 KL` is 0.805."""
     teacher = np.array([[2.0, 0.5, -1.0]])

@@ -49,6 +49,8 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--generation=2"], ["generation", "generations"]),
         (["digits"], ["digits", "--name=value"]),
         (["--flagfile=absent.flags"], ["absent.flags"]),
+        (["--learning_rate=inf"], ["--learning_rate", "positive", "inf"]),
+        (["--output_dir=" + "x" * 300], ["--output_dir", "too long"]),
         (["--model=resnet20", "--image_size=4"], ["--model", "4x4", "8x8"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
@@ -127,6 +129,26 @@ def test_directory_of_another_run_is_refused_with_what_differs(in_empty_director
     assert "--output_dir=elsewhere" not in error
     assert "--seed" not in error
     assert [path.name for path in run.iterdir()] == ["config.flags"]
+
+
+def test_directory_that_is_no_run_is_not_taken_over(in_empty_directory, capsys):
+    (in_empty_directory / "mine").mkdir()
+    (in_empty_directory / "mine" / "thesis.txt").write_text("")
+    assert RECIPE.main(["--output_dir=mine"]) == 2
+    assert "new or empty directory" in capsys.readouterr().err
+
+
+def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
+    run = in_empty_directory / "run"
+    run.mkdir()
+    (run / "config.flags").write_text("--nobaseline\n")
+    assert self_distillation.RECIPE.main(["--output_dir=run", "--baseline"]) == 2
+    assert "--baseline=false there, --baseline=true here" in capsys.readouterr().err
+
+
+def test_data_flag_that_does_not_fit_is_named(in_empty_directory, capsys):
+    assert RECIPE.main(["--train_examples=5000"]) == 2
+    assert "born_again: --train_examples: Argument" in capsys.readouterr().err
 
 
 def test_images_of_several_sizes(in_empty_directory, capsys):

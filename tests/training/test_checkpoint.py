@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from kdtoolkit.training import Patriarch
+from kdtoolkit import data, models
+from kdtoolkit.training import Patriarch, loop
 from kdtoolkit.training.checkpoint import Checkpoints
+from kdtoolkit.training.schedules import SCHEDULES
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 4)).astype("float32"), RNG.integers(0, 6, 16)
@@ -44,6 +46,33 @@ def test_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert Checkpoints(tmp_path).restore(resumed) == (1, {"seconds": 2.5})
     train(resumed)
     assert_equal(weights(whole), weights(resumed))
+
+
+def test_goes_on_under_a_strategy(tmp_path, two_replicas):
+    """A killed run of two replicas: what it trained with is in the strategy's scope again."""
+    digits = data.load("digits", train_examples=100)
+    shape, classes = digits.info.image_shape, digits.info.classes
+
+    def run(directory, epochs, stop=None):
+        settings = loop.Settings(
+            SCHEDULES["digits"], epochs, 50, strategy=two_replicas, callbacks=[stop] if stop else []
+        )
+        training = loop.Training(directory, settings)
+        return training.run(lambda: Patriarch(models.build("resnet8", shape, classes)), digits)[
+            0
+        ].get_weights()
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    expected = run(tmp_path / "whole", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", 2, Stop())
+    # Sums over threads of two replicas are not ordered: rounding, not bits.
+    for a, b in zip(expected, run(tmp_path / "killed", 2), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_to_restore(tmp_path):

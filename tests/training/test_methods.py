@@ -41,7 +41,7 @@ class Networks:
     def student(self, seed=0, width=4):
         keras.utils.set_random_seed(seed)
         x = image = keras.Input((8, 8, 1))
-        for stage, (factor, stride) in enumerate(((1, 1), (2, 2), (2, 1)), start=1):
+        for stage, (factor, stride) in enumerate(((1, 1), (2, 2)), start=1):
             x = keras.layers.Conv2D(factor * width, 3, stride, padding="same")(x)
             x = keras.layers.BatchNormalization(momentum=0.8, synchronized=self.synchronized)(x)
             x = keras.layers.Activation("tanh", name=f"stage{stage}")(x)
@@ -178,20 +178,21 @@ def attention(t, s):
     return ((t - s) ** 2).mean(-1)
 
 
-def exits(alphas, lambdas, temperature=THREE, adjust=unchanged):
+def exits(alpha, weight, temperature=THREE, adjust=unchanged):
     def terms(y, outputs, constant, signals, trainer):
-        found = {"exit_3_label": reference.crossentropy(y, outputs["logits"]["exit_3"])}
-        t = constant["logits"]["exit_3"]
-        for k, alpha, weight in zip((1, 2), alphas, lambdas, strict=True):
-            name = f"exit_{k}"
-            z, f = outputs["logits"][name], outputs["features"][name]
-            found[f"{name}_label"] = (1 - alpha) * reference.crossentropy(y, z)
-            if alpha:
-                tau = temperature(t, constant["logits"][name])
-                found[f"{name}_teacher"] = alpha * reference.divergence(adjust(t, y), z, tau)
-            if weight:
-                difference = f - constant["features"]["exit_3"]
-                found[f"{name}_features"] = weight * (difference**2).sum(-1)
+        logits, pooled = outputs["logits"], outputs["features"]
+        found = {
+            "exit_1_label": (1 - alpha) * reference.crossentropy(y, logits["exit_1"]),
+            "exit_2_label": reference.crossentropy(y, logits["exit_2"]),
+        }
+        if alpha:
+            t = constant["logits"]["exit_2"]
+            tau = temperature(t, constant["logits"]["exit_1"])
+            taught = reference.divergence(adjust(t, y), logits["exit_1"], tau)
+            found["exit_1_teacher"] = alpha * taught
+        if weight:
+            difference = pooled["exit_1"] - constant["features"]["exit_2"]
+            found["exit_1_features"] = weight * (difference**2).sum(-1)
         return found
 
     return terms
@@ -346,14 +347,14 @@ METHODS = {
     "attention": matched(
         features(attention, 1000, weight=0.5), "stage1", "stage2", weight=0.5, kind="attention"
     ),
-    "self-distillation": own_teacher(exits((0.3, 0.6), (0.03, 0.5)), (0.3, 0.6), (0.03, 0.5)),
+    "self-distillation": own_teacher(exits(0.3, 0.5), 0.3, 0.5),
     "self-distillation, LA + DTD": own_teacher(
-        exits((0.3, 0.3), (0.03, 0.03), dynamic(student_max, 3, 2), shifted),
+        exits(0.3, 0.03, dynamic(student_max, 3, 2), shifted),
         adjustment="probability_shift",
         dynamic_temperature="student_max",
         slope=2.0,
     ),
-    "deep supervision": own_teacher(exits((0, 0), (0, 0)), 0, 0),
+    "deep supervision": own_teacher(exits(0, 0), 0, 0),
     "mutual learning": Method(
         lambda n: MutualLearning([n.student(0), n.student(1), n.student(2, width=3)]),
         mutual,
@@ -584,14 +585,16 @@ def trained_teacher():
     teacher = Networks().teacher()
     trainer = Patriarch(teacher, "plain")
     trainer.compile(keras.optimizers.Adam(0.02))
-    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=50, epochs=4, verbose=0)
+    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=40, epochs=8, verbose=0)
     return teacher.get_weights()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_learns_digits(name, trained_teacher):
     trainer = compiled(name, Networks(trained_teacher), keras.optimizers.Adam(0.02), eager=False)
-    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=50, epochs=3, verbose=0)
+    trainer.fit(DIGITS[:800], TARGETS[:800], batch_size=40, epochs=4, verbose=0)
+    print("XX", name)
     logits = trainer.network(DIGITS[800:], training=False)
-    logits = logits["exit_3"] if isinstance(logits, dict) else logits
+    logits = logits["exit_2"] if isinstance(logits, dict) else logits
+    print((np.argmax(logits, axis=-1) == TARGETS[800:]).mean())
     assert (np.argmax(logits, axis=-1) == TARGETS[800:]).mean() > 0.5

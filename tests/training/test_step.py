@@ -286,6 +286,8 @@ def test_mixed_bfloat16_trains_in_float32_losses():
             lambda: Student(linear(), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])),
             "`teacher`.*6 and 3",
         ),
+        (lambda: Patriarch(linear(activation="softmax")), "`network`.*logits.*softmax"),
+        (lambda: Student(linear(), linear(activation="softmax")), "`teacher`.*logits.*softmax"),
         (lambda: Patriarch(linear()).compile("sgd", loss="mse"), "`loss`.*mse"),
         (
             lambda: Patriarch(linear()).compile(

@@ -1,0 +1,70 @@
+"""`train_generations` as a library call, on anyone's network."""
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import data
+from kdtoolkit.generations import train_generations
+from kdtoolkit.training.schedules import SCHEDULES
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", train_examples=120)
+
+
+def build(classes=10):
+    """With a layer that Keras does not load from a file without being told that it may."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda x: x * 2.0)(image)
+    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(classes)(x))
+
+
+def run(digits, output_dir, make=build, **changes):
+    options = {"generations": 1, "epochs": 2, "batch_size": 50, "show_progress": False, **changes}
+    return train_generations(make, digits, output_dir, schedule=SCHEDULES["digits"], **options)
+
+
+def test_finished_generations_are_loaded_and_not_trained_again(digits, tmp_path):
+    first = run(digits, tmp_path)
+    times = [p.stat().st_mtime_ns for p in tmp_path.glob("generation_*/network.keras")]
+    second = run(digits, tmp_path)
+    assert len(times) == 2
+    assert times == [p.stat().st_mtime_ns for p in tmp_path.glob("generation_*/network.keras")]
+    for a, b in zip(first, second, strict=True):
+        assert a.results == b.results
+        for x, y in zip(a.network.get_weights(), b.network.get_weights(), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_directory_of_other_arguments_is_refused(digits, tmp_path):
+    run(digits, tmp_path, generations=0)
+    with pytest.raises(ValueError, match=r"`output_dir`.*seed=0 there, seed=5 here"):
+        run(digits, tmp_path, generations=0, seed=5)
+
+
+def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas):
+    """129 training images leave 15 to validate, 14 + 1 in batches of 14, on two replicas."""
+    digits = data.load("digits", validation_fraction=15 / 1438, train_examples=112)
+    assert len(digits.validation) % 14 == 1
+    lineage = run(digits, tmp_path, generations=0, batch_size=14, strategy=two_replicas)
+    x, y = digits.validation.pixels()
+    logits = lineage[0].network.predict(digits.preprocessing(x), batch_size=15, verbose=0)
+    expected = (logits.argmax(-1) == y).mean()
+    assert lineage[0].results["validation_accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"make": lambda: build(9)}, r"`data`.*9\] classes.*10 classes"),
+        ({"teacher_weight": [0.5, 0.6]}, "`teacher_weight`.*1 students.*2 values"),
+        ({"generations": -1}, "`generations`.*-1"),
+    ],
+)
+def test_errors_name_the_argument(digits, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(digits, tmp_path, **changes)
