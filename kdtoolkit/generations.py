@@ -84,6 +84,7 @@ def train_generations(
             f"Argument `generations` must be at least 0. Received: generations={generations}"
         )
     weights = teacher_weights(teacher_weight, generations)
+    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     files.clear_scratch(output_dir)
@@ -97,19 +98,18 @@ def train_generations(
             "temperature": temperature,
             "patriarch": patriarch,
             "schedule": str(schedule),
-            "epochs": epochs or schedule.epochs,
-            "batch_size": batch_size or schedule.batch_size,
+            "epochs": epochs,
+            "batch_size": batch_size,
             "seed": seed,
             "training images": len(data.train),
             "classes": data.info.classes,
         },
     )
-    epochs = epochs or schedule.epochs
     bar = progress.Progress((generations + 1) * epochs) if show_progress else None
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
-        batch_size=batch_size or schedule.batch_size,
+        batch_size=batch_size,
         seed=seed,
         strategy=strategy or tf.distribute.get_strategy(),
         callbacks=[bar] if bar else [],
