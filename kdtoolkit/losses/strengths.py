@@ -9,6 +9,9 @@ primary score. They need neither Keras nor TensorFlow: command lines check their
 import math
 from collections.abc import Sequence
 
+NORMALIZATIONS = ("l2", "l1")
+"""What `focal_weights` divides logits by; here, since a command line checks it."""
+
 
 def eta_from_primary_score(primary_score: float, top_k: int = 5) -> float:
     """Returns the `eta` of Yang et al. 2019, Eqn 3, whose optimum has this primary score.

@@ -6,8 +6,7 @@ Neurocomputing 454, "Preparing Lessons: Improve Knowledge Distillation with Bett
 from keras import ops
 
 from kdtoolkit.losses.crossentropies import label_probabilities, log_probabilities
-
-NORMALIZATIONS = ("l2", "l1")
+from kdtoolkit.losses.strengths import NORMALIZATIONS
 
 
 def probability_shift(teacher_logits, labels):

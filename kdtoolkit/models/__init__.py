@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = attach(
         "cut": "exits",
         "exit_names": "exits",
         "features": "exits",
+        "load_classifier": "saved",
         "macs": "cost",
         "names": "registry",
         "stages": "exits",

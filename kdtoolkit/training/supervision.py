@@ -1,8 +1,13 @@
-"""What a network is taught by logits: the teacher's term, whoever the teacher is."""
+"""What a network is taught by logits: the teacher's term, whoever the teacher is.
 
+Keras is imported when a term is computed, not before: command lines are checked with this module.
+"""
+
+import math
 from dataclasses import dataclass
 
-from kdtoolkit.losses import divergence, supervision
+from kdtoolkit import losses
+from kdtoolkit.losses.strengths import NORMALIZATIONS
 
 ADJUSTMENTS = ("probability_shift", "label_smooth")
 DYNAMIC_TEMPERATURES = ("focal", "student_max")
@@ -45,16 +50,16 @@ class Supervision:
         for name, accepted in {
             "adjustment": (None, *ADJUSTMENTS),
             "dynamic_temperature": (None, *DYNAMIC_TEMPERATURES),
-            "normalization": supervision.NORMALIZATIONS,
+            "normalization": NORMALIZATIONS,
         }.items():
             if getattr(self, name) not in accepted:
                 _refuse(name, f"one of {', '.join(map(str, accepted))}", getattr(self, name))
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             _refuse("temperature", "positive", self.temperature)
         if not 0 < self.p < 1:
             _refuse("p", "in (0, 1)", self.p)
         for name in ("slope", "gamma"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 _refuse(name, "at least 0", getattr(self, name))
         if self.adjustment == "label_smooth":
             because = "with adjustment='label_smooth', whose targets are probabilities already"
@@ -77,21 +82,21 @@ class Supervision:
         """
         temperature = self._temperature(teacher_logits, student_logits, global_mean)
         if self.adjustment == "probability_shift":
-            teacher_logits = supervision.probability_shift(teacher_logits, labels)
+            teacher_logits = losses.probability_shift(teacher_logits, labels)
         elif self.adjustment == "label_smooth":
-            teacher_logits = supervision.label_smooth_adjustment(teacher_logits, labels, self.p)
-        return divergence.distillation_divergence(teacher_logits, student_logits, temperature)
+            teacher_logits = losses.label_smooth_adjustment(teacher_logits, labels, self.p)
+        return losses.distillation_divergence(teacher_logits, student_logits, temperature)
 
     def _temperature(self, teacher_logits, student_logits, global_mean):
         if self.dynamic_temperature is None:
             return self.temperature
         if self.dynamic_temperature == "focal":
-            weights = supervision.focal_weights(
+            weights = losses.focal_weights(
                 teacher_logits, student_logits, self.gamma, self.normalization
             )
         else:
-            weights = supervision.student_max_weights(student_logits)
-        return supervision.dynamic_temperature(
+            weights = losses.student_max_weights(student_logits)
+        return losses.dynamic_temperature(
             weights, self.temperature, self.slope, mean=global_mean(weights)
         )
 

@@ -1,0 +1,113 @@
+"""Classifiers from files: ours, anybody's, and what is none."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import models
+from kdtoolkit.data import Preprocessing
+from kdtoolkit.models.saved import from_input_range, load_classifier
+from tests.losses.reference import softmax
+
+IMAGES = np.random.default_rng(0).random((4, 8, 8, 1)).astype("float32")
+
+
+def stranger(ending, classes=3):
+    """A Sequential model, as most people write one, that ends with probabilities."""
+    dense = keras.layers.Dense(classes, activation="softmax" if ending == "activation" else None)
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+    if ending == "softmax":
+        network.add(keras.layers.Softmax())
+    if ending == "activation layer":
+        network.add(keras.layers.Activation("softmax"))
+    return network
+
+
+@pytest.mark.parametrize("ending", ["logits", "activation", "softmax", "activation layer"])
+def test_last_softmax_is_left_out(ending, tmp_path):
+    network = stranger(ending)
+    network.save(tmp_path / "network.keras")
+    loaded = load_classifier(tmp_path / "network.keras", (8, 8, 1), 3)
+    dense = next(layer for layer in network.layers if isinstance(layer, keras.layers.Dense))
+    kernel, bias = dense.get_weights()
+    logits = IMAGES.reshape(4, 64) @ kernel + bias
+    np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), logits, rtol=1e-5, atol=1e-6)
+    if ending != "logits":
+        expected = network.predict(IMAGES, verbose=0)
+        np.testing.assert_allclose(softmax(logits), expected, rtol=1e-5)
+
+
+def test_multi_exit_network_gives_its_deepest_exit(tmp_path):
+    network = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
+    network.save(tmp_path / "network.keras")
+    loaded = load_classifier(tmp_path / "network.keras")
+    deepest = network.predict(IMAGES, verbose=0)[models.exit_names(network)[-1]]
+    np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), deepest, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("input_range", "top"), [("normalized", None), ("unit", 1), ("bytes", 255)]
+)
+def test_network_of_other_pixel_values(input_range, top):
+    network = models.build("resnet8", (8, 8, 1), 3)
+    adapted = from_input_range(network, Preprocessing((8, 8, 1), (0.4,), (0.2,)), input_range)
+    own = IMAGES if top is None else (IMAGES * top).astype("float32")
+    ours = IMAGES if top is None else (IMAGES - 0.4) / 0.2
+    expected = network.predict(own, verbose=0)
+    np.testing.assert_allclose(adapted.predict(ours, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    adapted.get_layer("stage2")
+
+
+def save(network, path):
+    network.save(path)
+
+
+def write_text(_, path):
+    path.write_text("weights")
+
+
+def write_zip(_, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{")
+
+
+def cut_short(network, path):
+    network.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def two_inputs():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
+def segmentation():
+    image = keras.Input((8, 8, 1))
+    return keras.Model(image, keras.layers.Conv2D(3, 1)(image))
+
+
+@pytest.mark.parametrize(
+    ("make", "write", "message"),
+    [
+        (stranger, write_text, "is not a .keras file"),
+        (stranger, write_zip, "is not a .keras file"),
+        (stranger, cut_short, "is not a .keras file"),
+        (stranger, lambda network, path: None, "No such file"),
+        (two_inputs, save, "functional model of one image input"),
+        (segmentation, save, "not a classifier.*shape"),
+        (stranger, save, "must tell 5 classes apart.*for 3"),
+    ],
+)
+def test_what_is_no_such_classifier_is_named(make, write, message, tmp_path):
+    path = tmp_path / "teacher.keras"
+    write(make("logits") if make is stranger else make(), path)
+    with pytest.raises(ValueError, match=f"teacher.keras.*{message}|{message}.*teacher.keras"):
+        load_classifier(path, (8, 8, 1), 5)
+
+
+def test_images_of_another_shape(tmp_path):
+    models.build("resnet8", (8, 8, 1), 3).save(tmp_path / "teacher.keras")
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 3\).*\(8, 8, 1\)"):
+        load_classifier(tmp_path / "teacher.keras", (8, 8, 3), 3)
