@@ -1,8 +1,9 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
+import functools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -42,6 +43,7 @@ def train_generations(
     top_k: int = 5,
     temperature: float = 1.0,
     patriarch: str = "tolerant",
+    student_options: Mapping[str, object] | None = None,
     schedule: Schedule = SCHEDULES["cifar_resnet"],
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -64,6 +66,8 @@ def train_generations(
         primary_score, top_k, patriarch: of the `Patriarch`.
         teacher_weight: lambda of Eqn 4, one for all students or one each.
         temperature: of the teacher's term.
+        student_options: further arguments of each `Student`, such as `{"adjustment":
+            "probability_shift"}`; values that JSON can hold.
         schedule: learning rate, momentum and weight decay.
         epochs, batch_size: of each generation; the schedule's own by default.
         seed: of initialisation, data order, augmentation.
@@ -84,7 +88,21 @@ def train_generations(
             f"Argument `generations` must be at least 0. Received: generations={generations}"
         )
     weights = teacher_weights(teacher_weight, generations)
+    student_options = dict(student_options or {})
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    options = {"weight_decay": schedule.weight_decay, "seed": seed}
+
+    def first(network):
+        return Patriarch(network, patriarch, primary_score, top_k, **options)
+
+    def student(network, teacher, weight):
+        return Student(network, teacher, weight, temperature, **student_options, **options)
+
+    # What is wrong with an argument is said before it is written down as this directory's.
+    example = build()
+    first(example)
+    for weight in set(weights):
+        student(example, example, weight)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     files.clear_scratch(output_dir)
@@ -97,6 +115,7 @@ def train_generations(
             "top_k": top_k,
             "temperature": temperature,
             "patriarch": patriarch,
+            "student_options": student_options,
             "schedule": str(schedule),
             "epochs": epochs,
             "batch_size": batch_size,
@@ -114,47 +133,50 @@ def train_generations(
         strategy=strategy or tf.distribute.get_strategy(),
         callbacks=[bar] if bar else [],
     )
+
+    @functools.cache
+    def tested(network):
+        logits, labels = evaluation.predict(network, data.test)
+        return evaluation.log_probabilities(logits), labels
+
     lineage = []
-    probabilities = 0.0
     for generation in range(generations + 1):
-
-        def make_trainer(generation=generation):
-            options = {"weight_decay": schedule.weight_decay, "seed": seed}
-            if generation == 0:
-                return Patriarch(build(), patriarch, primary_score, top_k, **options)
-            teacher, weight = lineage[-1].network, weights[generation - 1]
-            return Student(build(), teacher, weight, temperature, **options)
-
         name = f"generation_{generation}"
         training = loop.Training(
             output_dir / name, settings, generation, output_dir / "logs" / name
         )
-        network, results = training.load(build) or (None, None)
-        if network is None:
-            if bar:
-                bar.begin(f"generation {generation}/{generations}", generation * epochs)
-            try:
-                network, pace = training.run(make_trainer, data)
-            except NonFiniteLossError as error:
-                error.args = (f"Generation {generation}: {error}",)
-                raise
-        logits, labels = evaluation.predict(network, data.test)
-        probabilities = probabilities + np.exp(evaluation.log_probabilities(logits))
-        if results is None:
-            ensemble = np.log(probabilities / (generation + 1))
-            test = evaluation.figures(logits, labels)
+
+        def make_trainer(generation=generation):
+            if generation == 0:
+                return first(build())
+            return student(build(), lineage[-1].network, weights[generation - 1])
+
+        def evaluate(network, generation=generation):
+            everyone = [*(member.network for member in lineage), network]
+            probabilities = [np.exp(tested(member)[0]) for member in everyone]
+            log_f, labels = tested(network)
+            test = evaluation.figures(log_f, labels)
+            ensemble = evaluation.figures(np.log(np.mean(probabilities, axis=0)), labels)
             validation = evaluation.figures(*evaluation.predict(network, data.validation))
-            results = {
+            return {
                 "generation": generation,
                 "test_accuracy": test.accuracy,
                 "validation_accuracy": validation.accuracy,
                 "test_loss": test.loss,
                 "primary_score": test.primary_score,
-                "ensemble_test_accuracy": evaluation.figures(ensemble, labels).accuracy,
-                **asdict(pace),
+                "ensemble_test_accuracy": ensemble.accuracy,
             }
-            training.finish(results)
-        lineage.append(Generation(network, results))
+
+        def begin(generation=generation):
+            if bar:
+                bar.begin(f"generation {generation}/{generations}", generation * epochs)
+
+        try:
+            finished = training.complete(build, make_trainer, data, evaluate, begin)
+        except NonFiniteLossError as error:
+            error.args = (f"Generation {generation}: {error}",)
+            raise
+        lineage.append(Generation(*finished))
     return lineage
 
 

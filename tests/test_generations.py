@@ -63,8 +63,23 @@ def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas)
         ({"make": lambda: build(9)}, r"`data`.*9\] classes.*10 classes"),
         ({"teacher_weight": [0.5, 0.6]}, "`teacher_weight`.*1 students.*2 values"),
         ({"generations": -1}, "`generations`.*-1"),
+        ({"top_k": 11}, "`top_k`.*10.*11"),
+        ({"student_options": {"adjustment": "swap"}}, "`adjustment`.*probability_shift.*swap"),
     ],
 )
 def test_errors_name_the_argument(digits, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         run(digits, tmp_path, **changes)
+    assert not list(tmp_path.iterdir()) or "make" in changes
+
+
+def test_student_options_reach_every_student(digits, tmp_path):
+    lineage = run(digits, tmp_path, generations=2, student_options={"adjustment": "label_smooth"})
+    plain = run(digits, tmp_path / "plain", generations=2)
+    for generation, same in enumerate([True, False, False]):
+        pairs = zip(
+            lineage[generation].network.get_weights(),
+            plain[generation].network.get_weights(),
+            strict=True,
+        )
+        assert all(np.array_equal(a, b) for a, b in pairs) == same

@@ -161,20 +161,18 @@ def _run_recipe(flags, info):
     for number, name in enumerate(variants):
         trained = loop.Training(output_dir / name, settings, log_dir=output_dir / "logs" / name)
         build = plain if name == "baseline" else with_exits
-        network, results = trained.load(build) or (None, None)
-        if network is None:
+
+        def begin(name=name, number=number):
             bar.begin(name.replace("_", " "), number * flags.epochs)
-            with _run.one_line_errors():
-                network, pace = trained.run(trainers[name], data)
+
+        def evaluate(network, name=name):
             test, labels = evaluation.predict(network, data.test)
             validation, validation_labels = evaluation.predict(network, data.validation)
-            results = {
-                "method": name,
-                "exits": evaluation.exit_figures(test, labels, validation, validation_labels),
-                "seconds": pace.seconds,
-                "images_per_second": pace.images_per_second,
-            }
-            trained.finish(results)
+            rows = evaluation.exit_figures(test, labels, validation, validation_labels)
+            return {"method": name, "exits": rows}
+
+        with _run.one_line_errors():
+            network, results = trained.complete(build, trainers[name], data, evaluate, begin)
         networks[name] = network
         rows.append(results)
 

@@ -5,7 +5,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import keras
@@ -72,6 +72,27 @@ class Training:
         self.log_dir = log_dir
         self._network = self.directory / "network.keras"
         self._results = self.directory / "results.json"
+
+    def complete(self, build, make_trainer, data, evaluate, begin=None):
+        """Trains the network, or loads it where that was done before.
+
+        Args:
+            build, make_trainer, data: of `load` and `run`.
+            evaluate: network -> dict of its figures.
+            begin: called without arguments before a training that is not finished.
+
+        Returns:
+            `(network, results)`; the results are the figures with the `Pace`.
+        """
+        finished = self.load(build)
+        if finished:
+            return finished
+        if begin is not None:
+            begin()
+        network, pace = self.run(make_trainer, data)
+        results = {**evaluate(network), **asdict(pace)}
+        self.finish(results)
+        return network, results
 
     def load(self, build):
         """Returns `(network, results)` if the training is finished, else None.
