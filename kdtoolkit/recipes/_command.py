@@ -62,6 +62,7 @@ class Flags(absl_flags.FlagValues):
         """Raises a `UsageError` that names the flag unless `holds`."""
         if not holds:
             value = self[flag].value
+            value = ",".join(value) if isinstance(value, list) else value
             raise UsageError(f"--{flag} must be {accepted}. Received: --{flag}={value}")
 
     def require_one_of(self, flag: str, names: Sequence[str]):

@@ -27,7 +27,7 @@ EXPORT_COLUMNS = {
 }
 
 
-def define_data(flags, model):
+def define_data(flags):
     group = "Data and network"
     flags.add(
         "string",
@@ -50,7 +50,6 @@ def define_data(flags, model):
         None,
         "Height and width that images are scaled to (default: their own).",
     )
-    flags.add("string", group, "model", model, f"One of {', '.join(registry.names())}.")
     flags.add(
         "integer",
         group,
@@ -65,6 +64,11 @@ def define_data(flags, model):
         0.1,
         "Share of the training split held out for validation, in (0, 1).",
     )
+
+
+def define_network(flags):
+    text = f"One of {', '.join(registry.names())}."
+    flags.add("string", "Data and network", "model", "resnet8", text)
 
 
 def define_training(flags):
@@ -115,18 +119,6 @@ def check_data(flags):
         flags.require("data_dir", Path(flags.data_dir).is_dir(), "an existing directory")
     with blaming("dataset"):
         info = describe(flags.dataset, flags.data_dir, flags.image_size)
-    with blaming("model"):
-        family = registry.validate(flags.model)
-    if info.image_shape is not None:
-        height, width, _ = info.image_shape
-        fits = min(height, width) >= family.smallest
-        flags.require(
-            "model",
-            fits,
-            f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
-            f"{flags.model} needs {family.smallest}x{family.smallest} at least, "
-            "and --image_size enlarges them",
-        )
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
@@ -135,9 +127,30 @@ def check_data(flags):
     return info
 
 
-def check_training(flags):
-    """Checks the flags of `define_training` and fills in what the schedule decides."""
-    usual = _usual_schedule(flags)
+def check_network(flags, info, flag="model"):
+    """Checks that a flag names a network for the data's images; returns its `Family`."""
+    with blaming(flag):
+        family = registry.validate(flags[flag].value)
+    if info.image_shape is not None:
+        height, width, _ = info.image_shape
+        fits = min(height, width) >= family.smallest
+        flags.require(
+            flag,
+            fits,
+            f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
+            f"{flags[flag].value} needs {family.smallest}x{family.smallest} at least, "
+            "and --image_size enlarges them",
+        )
+    return family
+
+
+def usual_schedule(flags, name):
+    """Returns the `Schedule` of that name; the embedded digits have their own."""
+    return SCHEDULES["digits" if flags.dataset == "digits" else name]
+
+
+def check_training(flags, usual):
+    """Checks the flags of `define_training` and fills in what the usual `Schedule` decides."""
     for flag, value in {
         "epochs": usual.epochs,
         "batch_size": usual.batch_size,
@@ -154,26 +167,21 @@ def check_training(flags):
     flags.require_one_of("strategy", _STRATEGIES)
 
 
-def default_output_dir(flags, recipe):
-    """Fills in the output directory."""
+def default_output_dir(flags, recipe, *parts):
+    """Fills in the output directory, named after the recipe, the data set and `parts`."""
     if flags.output_dir is None:
-        dataset = Path(flags.dataset).name
-        flags.output_dir = f"saved_models/{recipe}-{dataset}-{flags.model}-{flags.seed}"
+        parts = (recipe, Path(flags.dataset).name, *parts)
+        flags.output_dir = f"saved_models/{'-'.join(map(str, parts))}"
 
 
-def schedule(flags):
-    """Returns the `Schedule` of a run whose flags were checked."""
+def schedule(flags, usual):
+    """Returns the `Schedule` of a run whose flags were checked against the usual one."""
     return dataclasses.replace(
-        _usual_schedule(flags),
+        usual,
         batch_size=flags.batch_size,
         learning_rate=flags.learning_rate,
         weight_decay=flags.weight_decay,
     )
-
-
-def _usual_schedule(flags):
-    embedded = flags.dataset == "digits"
-    return SCHEDULES["digits" if embedded else registry.validate(flags.model).schedule]
 
 
 def load(flags):
@@ -200,6 +208,20 @@ def prepare_process():
 
     if not tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
+
+
+def settings(flags, usual, data, bar):
+    """Returns the `Settings` of the trainings of a run, after checking that its batches fit it."""
+    from kdtoolkit.training import loop
+
+    return loop.Settings(
+        schedule=schedule(flags, usual),
+        epochs=flags.epochs,
+        batch_size=flags.batch_size,
+        seed=flags.seed,
+        strategy=strategy(flags, data),
+        callbacks=[bar],
+    )
 
 
 def strategy(flags, data):
@@ -260,7 +282,29 @@ def export(network, name, data, output_dir):
     return rows
 
 
-def print_exports(rows, output_dir):
+def finish(recipe, flags, output_dir, parts, export=None):
+    """Writes the results, exports, and writes them again with what was exported.
+
+    Args:
+        recipe: its name.
+        flags, output_dir: of the run.
+        parts: of `results.json`.
+        export: called without arguments, returns the rows of the files; None for no export.
+
+    Returns:
+        The rows.
+    """
+
+    def write(**more):
+        _report.write_results(output_dir, recipe, flags.arguments, flags.seed, **parts, **more)
+
+    write()
+    exports = export() if export is not None else []
+    write(exports=exports)
+    return exports
+
+
+def print_exports(rows, output_dir, columns=None):
     if rows:
-        print(f"\n{_report.table(rows, EXPORT_COLUMNS)}")
+        print(f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}")
     print(f"\nEverything is in {output_dir}; results.json holds these figures.")

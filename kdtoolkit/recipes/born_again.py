@@ -1,10 +1,9 @@
 """Trains a patriarch and generations of students, and exports the last one for the edge."""
 
-import math
 import sys
 
 from kdtoolkit.losses import strengths
-from kdtoolkit.recipes import _command, _report, _run
+from kdtoolkit.recipes import _command, _report, _run, _supervision
 from kdtoolkit.recipes._command import blaming
 
 _PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
@@ -22,7 +21,8 @@ _COLUMNS = {
 
 
 def _define(flags):
-    _run.define_data(flags, model="resnet8")
+    _run.define_data(flags)
+    _run.define_network(flags)
     group = "Generations"
     flags.add("integer", group, "generations", 2, "Number of students after the patriarch.")
     flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(_PATRIARCHS)}.")
@@ -51,6 +51,7 @@ def _define(flags):
         "student, separated by commas.",
     )
     flags.add("float", group, "temperature", 1.0, "Temperature of the teacher's term, positive.")
+    _supervision.define(flags)
     _run.define_training(flags)
     _run.define_output(flags)
     flags.add(
@@ -65,19 +66,21 @@ def _define(flags):
 
 def _check(flags):
     info = _run.check_data(flags)
+    family = _run.check_network(flags, info)
     flags.require("generations", flags.generations >= 0, "at least 0")
     flags.require_one_of("patriarch", _PATRIARCHS)
     if flags.top_k is None:
         flags.top_k = min(5, info.classes or 5)
     flags.require("top_k", flags.top_k >= 2, "at least 2")
     check_classes(flags, info.classes)
-    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
     with blaming("teacher_weight"):
         teacher_weights(flags)
+    _supervision.check(flags, flags.temperature, info.classes)
     flags.require_one_of("export", _EXPORTS)
-    _run.check_training(flags)
-    _run.default_output_dir(flags, RECIPE.name)
-    return info
+    usual = _run.usual_schedule(flags, family.schedule)
+    _run.check_training(flags, usual)
+    _run.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
+    return usual
 
 
 def check_classes(flags, classes):
@@ -98,7 +101,7 @@ def teacher_weights(flags):
     return strengths.teacher_weights(values[0] if len(values) == 1 else values, flags.generations)
 
 
-def _run_recipe(flags, info):
+def _run_recipe(flags, usual):
     data = _run.load(flags)
     check_classes(flags, data.info.classes)
     _run.prepare_process()
@@ -106,6 +109,7 @@ def _run_recipe(flags, info):
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations
 
+    _supervision.check(flags, flags.temperature, data.info.classes)
     strategy = _run.strategy(flags, data)
     output_dir = _command.claim_output_dir(flags)
     shape, classes = data.info.image_shape, data.info.classes
@@ -120,7 +124,8 @@ def _run_recipe(flags, info):
             top_k=flags.top_k,
             temperature=flags.temperature,
             patriarch=flags.patriarch,
-            schedule=_run.schedule(flags),
+            student_options=_supervision.options(flags),
+            schedule=_run.schedule(flags, usual),
             epochs=flags.epochs,
             batch_size=flags.batch_size,
             seed=flags.seed,
@@ -128,16 +133,18 @@ def _run_recipe(flags, info):
         )
         networks = [generation.network for generation in lineage]
         results = [generation.results for generation in lineage]
-        _report.write_results(
-            output_dir, RECIPE.name, flags.arguments, flags.seed, generations=results
-        )
-        exports = []
-        if flags.export != "none":
+
+        def export():
             last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
-            exports = _run.export(last, flags.export, data, output_dir)
-    _report.write_results(
-        output_dir, RECIPE.name, flags.arguments, flags.seed, generations=results, exports=exports
-    )
+            return _run.export(last, flags.export, data, output_dir)
+
+        exports = _run.finish(
+            RECIPE.name,
+            flags,
+            output_dir,
+            {"generations": results},
+            export if flags.export != "none" else None,
+        )
     print(
         f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
         f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "

@@ -1,9 +1,8 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
-import math
 import sys
 
-from kdtoolkit.recipes import _command, _report, _run
+from kdtoolkit.recipes import _command, _report, _run, _supervision
 from kdtoolkit.recipes._command import UsageError, blaming
 
 _HEADS = ("bottleneck", "attention")
@@ -20,7 +19,8 @@ _FILE_COLUMNS = {
 
 
 def _define(flags):
-    _run.define_data(flags, model="resnet8")
+    _run.define_data(flags)
+    _run.define_network(flags)
     group = "Self-distillation"
     flags.add(
         "list",
@@ -43,6 +43,7 @@ def _define(flags):
         "float", group, "feature_weight", 0.03, "Weight of the deepest exit's features (lambda)."
     )
     flags.add("float", group, "temperature", 3.0, "Temperature of the teacher's terms, positive.")
+    _supervision.define(flags)
     flags.add("boolean", group, "baseline", False, "Also train the network without exits.")
     flags.add(
         "boolean", group, "deep_supervision", False, "Also train the exits on the labels alone."
@@ -85,12 +86,13 @@ def _define(flags):
 
 def _check(flags):
     info = _run.check_data(flags)
+    family = _run.check_network(flags, info)
     flags.require_one_of("head", _HEADS)
     flags.require("head_width", flags.head_width > 0, "positive")
     in_range = 0 <= flags.distillation_weight <= 1
     flags.require("distillation_weight", in_range, "in [0, 1]")
     flags.require("feature_weight", flags.feature_weight >= 0, "at least 0")
-    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
+    _supervision.check(flags, flags.temperature, info.classes)
     flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
     if flags.budget is not None:
         flags.require("budget", 0 < flags.budget <= 1, "in (0, 1]")
@@ -102,12 +104,13 @@ def _check(flags):
             raise UsageError(
                 f"--quantize must be among {', '.join(_QUANTIZATIONS)}. Received: {kind}"
             )
-    _run.check_training(flags)
-    _run.default_output_dir(flags, RECIPE.name)
-    return info
+    usual = _run.usual_schedule(flags, family.schedule)
+    _run.check_training(flags, usual)
+    _run.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
+    return usual
 
 
-def _run_recipe(flags, info):
+def _run_recipe(flags, usual):
     data = _run.load(flags)
     _run.prepare_process()
 
@@ -130,11 +133,14 @@ def _run_recipe(flags, info):
         cheapest = _early_exit.stage_costs(example)[0]
         accepted = f"at least {cheapest:.3f}, the cost of always stopping at exit_1"
         flags.require("budget", flags.budget >= cheapest, accepted)
-    strategy = _run.strategy(flags, data)
+    _supervision.check(flags, flags.temperature, classes)
+    asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
+    variants = [name for name in _VARIANTS if asked.get(name, True)]
+    bar = progress.Progress(len(variants) * flags.epochs)
+    settings = _run.settings(flags, usual, data, bar)
     output_dir = _command.claim_output_dir(flags)
     files.clear_scratch(output_dir)
-    schedule = _run.schedule(flags)
-    options = {"weight_decay": schedule.weight_decay, "seed": flags.seed}
+    options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     trainers = {
         "baseline": lambda: training.Patriarch(plain(), "plain", **options),
         "deep_supervision": lambda: training.SelfDistillation(with_exits(), 0, 0, **options),
@@ -143,20 +149,10 @@ def _run_recipe(flags, info):
             flags.distillation_weight,
             flags.feature_weight,
             flags.temperature,
+            **_supervision.options(flags),
             **options,
         ),
     }
-    asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
-    variants = [name for name in _VARIANTS if asked.get(name, True)]
-    bar = progress.Progress(len(variants) * flags.epochs)
-    settings = loop.Settings(
-        schedule=schedule,
-        epochs=flags.epochs,
-        batch_size=flags.batch_size,
-        seed=flags.seed,
-        strategy=strategy,
-        callbacks=[bar],
-    )
     networks, rows = {}, []
     for number, name in enumerate(variants):
         trained = loop.Training(output_dir / name, settings, log_dir=output_dir / "logs" / name)
@@ -181,14 +177,14 @@ def _run_recipe(flags, info):
     whole = models.macs(models.cut(network, exits[-1]))
     speedups = {name: whole / models.macs(models.cut(network, name)) for name in exits}
     parts = {"exits": rows, "macs": whole, "speedups": speedups}
-    _report.write_results(output_dir, RECIPE.name, flags.arguments, flags.seed, **parts)
-    exports = []
-    if flags.export != "none":
+
+    def export():
         from kdtoolkit.recipes import _early_exit
 
-        exports = _early_exit.package(flags, network, data, output_dir)
-    _report.write_results(
-        output_dir, RECIPE.name, flags.arguments, flags.seed, **parts, exports=exports
+        return _early_exit.package(flags, network, data, output_dir)
+
+    exports = _run.finish(
+        RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
     )
     print(
         f"\n{flags.model} on {flags.dataset}, {len(exits)} exits, {flags.epochs} epochs, "
@@ -197,9 +193,7 @@ def _run_recipe(flags, info):
     print(_report.table(*_paper_table(rows, exits)))
     faster = ", ".join(f"{k}/{len(exits)} {speedups[e]:.2f}x" for k, e in enumerate(exits, 1))
     print(f"\nMultiply-accumulates saved by stopping at an exit: {faster}")
-    if exports:
-        print(f"\n{_report.table(exports, _FILE_COLUMNS)}")
-    print(f"\nEverything is in {output_dir}; results.json holds these figures.")
+    _run.print_exports(exports, output_dir, _FILE_COLUMNS)
 
 
 def _paper_table(rows, exits):

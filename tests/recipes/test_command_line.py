@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdtoolkit import cli
-from kdtoolkit.recipes import self_distillation
+from kdtoolkit import cli, models
+from kdtoolkit.recipes import distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 
@@ -34,6 +34,17 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--top_k=11"], ["--top_k", "10", "11"]),
         (["--top_k=1"], ["--top_k", "at least 2", "1"]),
         (["--temperature=0"], ["--temperature", "positive", "0"]),
+        (["--adjustment=swap"], ["--adjustment", "probability_shift", "swap"]),
+        (["--dynamic_temperature=cold"], ["--dynamic_temperature", "focal", "cold"]),
+        (["--adjustment=label_smooth", "--temperature=4"], ["--temperature", "1", "label_smooth"]),
+        (
+            ["--adjustment=label_smooth", "--dynamic_temperature=focal"],
+            ["--dynamic_temperature", "label_smooth", "focal"],
+        ),
+        (["--adjustment=label_smooth", "--label_smooth_p=0.1"], ["--label_smooth_p", "(1/10, 1)"]),
+        (["--temperature_slope=-1"], ["--temperature_slope", "at least 0", "-1"]),
+        (["--focal_gamma=-1"], ["--focal_gamma", "at least 0", "-1"]),
+        (["--focal_normalization=l3"], ["--focal_normalization", "l2", "l3"]),
         (["--epochs=0"], ["--epochs", "positive", "0"]),
         (["--epochs=many"], ["--epochs", "many"]),
         (["--batch_size=-1"], ["--batch_size", "positive", "-1"]),
@@ -95,6 +106,64 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
     for part in ("self_distillation: ", *parts):
         assert part in error
     assert list(in_empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--methods=kdd"], ["--methods", "kdd", "mean kd?"]),
+        (["--methods=kd,kd"], ["--methods", "different", "kd,kd"]),
+        (["--methods=plain+kd"], ["--methods", "plain"]),
+        (["--methods=fitnet+attention"], ["--methods", "one of fitnet or attention"]),
+        (["--methods=self_distillation+kd"], ["--methods", "deepest exit"]),
+        (["--method=kd", "--methods=plain"], ["--method ", "--methods", "both"]),
+        (["--methods=kd,label_smooth", "--temperature=2"], ["--temperature", "label_smooth"]),
+        (["--teacher_weight=2"], ["--teacher_weight", "[0, 1]"]),
+        (["--teacher=resnet21"], ["--teacher", "resnet20"]),
+        (["--teacher=absent.keras"], ["--teacher", "existing file"]),
+        (["--teacher_input=unit"], ["--teacher_input", "normalized"]),
+        (["--teacher_input=float"], ["--teacher_input", "bytes"]),
+        (["--teacher_epochs=0"], ["--teacher_epochs", "positive"]),
+        (["--teacher_seed=-1"], ["--teacher_seed", "-1"]),
+        (["--student=resnet21"], ["--student", "resnet20"]),
+        (["--peer=resnet8"], ["--peer", "mutual"]),
+        (["--method=mutual", "--peer=resnet21"], ["--peer", "resnet20"]),
+        (["--seeds=1,one"], ["--seeds", "integers", "one"]),
+        (["--seeds=1,1"], ["--seeds", "different", "1,1"]),
+        (["--views=0"], ["--views", "positive"]),
+        (["--method=plain", "--cache_teacher"], ["--cache_teacher", "no method"]),
+        (["--hint_layers=stage2"], ["--hint_layers", "STUDENT:TEACHER"]),
+        (["--hint_weight=-1"], ["--hint_weight", "at least 0"]),
+        (["--export=all"], ["--export", "best", "all"]),
+        # These need the networks, and so TensorFlow; still nothing is written.
+        (["--method=fitnet", "--hint_layers=stage2:stge2"], ["--hint_layers", "stge2", "stage2"]),
+        (["--method=fitnet", "--hint_layers=stage1:stage2"], ["--hint_layers", "height and width"]),
+        (["--method=attention", "--attention_layers=a:b"], ["--attention_layers", "'a'"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
+)
+def test_mistakes_in_distill(arguments, parts, in_empty_directory, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    assert distill.RECIPE.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    for part in ("distill: ", *parts):
+        assert part in error
+    assert list(in_empty_directory.iterdir()) == []
+
+
+def test_teacher_that_is_no_classifier_of_these_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    teacher = tmp_path / "teacher.keras"
+    flags = [f"--teacher={teacher}", f"--output_dir={tmp_path / 'run'}"]
+    teacher.write_text("weights")
+    assert distill.RECIPE.main(flags) == 2
+    assert "--teacher" in (error := capsys.readouterr().err)
+    assert "is not a .keras file" in error
+    models.build("resnet8", (8, 8, 1), 7).save(teacher)
+    assert distill.RECIPE.main(flags) == 2
+    assert "must tell 10 classes apart" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_last_batch_too_small_for_the_replicas(

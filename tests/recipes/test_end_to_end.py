@@ -135,3 +135,55 @@ def test_single_exit_meets_the_accuracy(self_distilled):
     for row in (saved_model, litert):
         assert row["test_accuracy"] == pytest.approx(figures[expected]["test_accuracy"])
         assert (directory / row["path"]).exists()
+
+
+TAUGHT = ("--teacher_epochs=4", "--student=resnet8", "--methods=plain,kd+attention", "--seeds=1,2")
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("distilled") / "run"
+    return (directory, *run("distill", directory, "--teacher=resnet8", *TAUGHT))
+
+
+def test_distill_table(distilled, digits):
+    directory, output, results = distilled
+    x = normalised(digits)
+    accuracies = {}
+    for row in [*results["methods"], {**results["teacher"], "method": "teacher"}]:
+        name = row["method"] if "seed" not in row else f"{row['method']}/seed_{row['seed']}"
+        network = keras.models.load_model(directory / name / "network.keras")
+        accuracy = (network.predict(x, verbose=0).argmax(-1) == digits.labels).mean()
+        assert row["test_accuracy"] == pytest.approx(accuracy)
+        accuracies.setdefault(row["method"], []).append(accuracy)
+    plain, taught = accuracies["plain"], accuracies["kd+attention"]
+    for method, row in zip(("plain", "kd+attention"), results["summary"], strict=True):
+        mean, deviation = np.mean(accuracies[method]), np.std(accuracies[method], ddof=1)
+        assert row["test_accuracy"] == pytest.approx(mean)
+        assert row["test_accuracy_deviation"] == pytest.approx(deviation, abs=1e-9)
+        assert f"{mean:.2%} ± {100 * deviation:.2f}" in output
+    gain = np.mean(np.subtract(taught, plain))
+    assert results["summary"][1]["gain"] == pytest.approx(gain, abs=1e-9)
+    assert f"{100 * gain:+.2f}" in output
+    best = max(results["methods"], key=lambda row: row["validation_accuracy"])
+    assert results["exported"] == best
+    assert {row["test_accuracy"] for row in results["exports"]} == {best["test_accuracy"]}
+
+
+def test_teacher_from_a_file_teaches_the_same(distilled, tmp_path):
+    """The first run's teacher, as a file: students end with the same weights, bit for bit."""
+    directory, _, _ = distilled
+    teacher = tmp_path / "teacher.keras"
+    teacher.write_bytes((directory / "teacher" / "network.keras").read_bytes())
+    flags = (f"--teacher={teacher}", *TAUGHT[1:2], "--method=kd+attention", "--seed=2")
+    run("distill", tmp_path / "run", *flags, "--export=none")
+    networks = [
+        keras.models.load_model(run / "kd+attention" / "seed_2" / "network.keras")
+        for run in (directory, tmp_path / "run")
+    ]
+    pairs = zip(*(network.get_weights() for network in networks), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+    keras.models.load_model(teacher).save(teacher)  # another file of the same network
+    with pytest.raises(AssertionError, match=r"--teacher=.* is another file"):
+        run("distill", tmp_path / "run", *flags, "--export=none")

@@ -1,0 +1,99 @@
+"""From the flags of the distill recipe to networks and trainers."""
+
+from kdtoolkit import models, training
+from kdtoolkit.models import saved
+from kdtoolkit.recipes import _methods, _supervision
+from kdtoolkit.recipes._command import blaming
+from kdtoolkit.training import evaluation
+
+
+class Teaching:
+    """What the flags of a run ask for, on its data.
+
+    Attributes:
+        data: what students are trained on; with a teacher's cached outputs after `cache`.
+    """
+
+    def __init__(self, flags, data):
+        self.flags, self.data = flags, data
+        self._shape, self._classes = data.info.image_shape, data.info.classes
+        self._options = {"weight_decay": flags.weight_decay}
+
+    def example_teacher(self):
+        """The teacher from its file, or an untrained one of its kind."""
+        flags = self.flags
+        if not _methods.teacher_is_file(flags):
+            return self.build_teacher()
+        with blaming("teacher"):
+            network = saved.load_classifier(flags.teacher, self._shape, self._classes)
+            return saved.from_input_range(network, self.data.preprocessing, flags.teacher_input)
+
+    def build_teacher(self):
+        return self._network(self.flags.teacher)
+
+    def teacher_trainer(self):
+        network = self.build_teacher()
+        return training.Patriarch(network, "plain", seed=self.flags.teacher_seed, **self._options)
+
+    def build(self, method):
+        """A student as the method trains it."""
+        network = self._network(self.flags.student)
+        return models.add_exits(network) if method.has_exits else network
+
+    def trainer(self, method, teacher, seed):
+        """The method's trainer of a new student."""
+        flags, network = self.flags, self.build(method)
+        options = {**self._options, "seed": seed}
+        if method.trainer == "plain":
+            return training.Patriarch(network, "plain", **options)
+        if method.trainer == "mutual":
+            return training.MutualLearning([network, self._network(flags.peer)], **options)
+        if method.trainer == "deep_supervision":
+            return training.SelfDistillation(network, 0, 0, **options)
+        names = {
+            "adjustment": method.adjustment,
+            "dynamic_temperature": method.dynamic_temperature,
+        }
+        options |= _supervision.options(flags, **names)
+        options["temperature"] = _methods.temperature(flags, method)
+        if method.trainer == "self_distillation":
+            return training.SelfDistillation(network, **options)
+        weight = flags.teacher_weight if method.by_logits else 0.0
+        if method.features is None:
+            return training.Student(network, teacher, weight, **options)
+        matching = self._matching(method.features, network, teacher)
+        with blaming(_methods.LAYERS[method.features]):
+            return training.Student(network, teacher, weight, features=matching, **options)
+
+    def classifier(self, network):
+        """The network with one output: the deepest of a multi-exit network."""
+        if isinstance(network.output, dict):
+            return models.cut(network, models.exit_names(network)[-1])
+        return network
+
+    def figures(self, network):
+        """The figures of a student, or of the teacher, on the test and validation images."""
+        network = self.classifier(network)
+        test = evaluation.predict(network, self.data.test)
+        return evaluation.exit_figures(*test, *evaluation.predict(network, self.data.validation))[
+            "network"
+        ]
+
+    def _network(self, name):
+        return models.build(name, self._shape, self._classes)
+
+    def _matching(self, kind, network, teacher):
+        pairs = _methods.layer_pairs(self.flags, kind)
+        with blaming(_methods.LAYERS[kind]):
+            return training.FeatureMatching(
+                pairs or _shared_stages(network, teacher),
+                kind,
+                self.flags[_methods.WEIGHTS[kind]].value,
+            )
+
+
+def _shared_stages(network, teacher):
+    """Stages of the student that the teacher has as well, by name."""
+    names = [{layer.name for layer in model.layers} for model in (network, teacher)]
+    stages = [f"stage{k}" for k in range(1, 9)]
+    return [(stage, stage) for stage in stages if all(stage in own for own in names)]
