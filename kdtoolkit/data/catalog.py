@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 
-from kdtoolkit.data import folder
+from kdtoolkit.data import archive, folder
 from kdtoolkit.data.augmentation import Augmentation
 
 TEST_FRACTION = 0.2
@@ -37,13 +37,17 @@ class DatasetInfo:
 
     Attributes:
         name: as it was asked for.
-        kind: "digits", "tfds" or "folder".
+        kind: "digits", "tfds", "folder" or "archive".
         image_shape: `(height, width, channels)` of the images as they are loaded.
         class_names: one a class, in the order of the labels.
         classes: number of classes.
-        train_size: images in the training split, before validation images are cut from it.
+        train_size: images in the training split, before validation images are cut from it. Of a
+            folder, these three sizes count files; `load` leaves out what cannot be read.
+        validation_size: images in the validation split; None where it is cut from the training
+            split.
         test_size: images in the test split.
-        path: folder that holds the data.
+        path: folder or file that holds the data.
+        validation_split: name of the stored split that validates, or None.
         test_split: name of the stored split that serves as the test set; None where there is
             none, and `TEST_FRACTION` of the images is held out, stratified by class.
         augmentation: what suits these images.
@@ -55,8 +59,10 @@ class DatasetInfo:
     class_names: tuple[str, ...] | None = None
     classes: int | None = None
     train_size: int | None = None
+    validation_size: int | None = None
     test_size: int | None = None
     path: str | None = None
+    validation_split: str | None = None
     test_split: str | None = None
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
@@ -72,9 +78,17 @@ def describe(name, data_dir=None, image_size=None):
             - a TensorFlow Datasets name, `NAME` or `NAME/CONFIG`, with features `image` and
               `label`. The test set is the split `test`, else `validation` (for `imagenet2012`
               always: its `test` has no labels), else a fifth of `train`.
-            - a folder, `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or `val/`), or
-              `PATH/CLASS/*.png`, of which a fifth is the test set. Write `./NAME` for a folder
-              that has a data set's name.
+            - a folder, `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or `valid/`, `val/`,
+              `validation/`), or `PATH/CLASS/*.png`, of which a fifth is the test set. A class'
+              images may lie in `CLASS/images/`. Write `./NAME` for a folder that has a data set's
+              name. CINIC-10 and Tiny-ImageNet are read as they are downloaded; of the latter,
+              `val/` with its `val_annotations.txt` is the test set, for `test/` has no labels.
+            - a file `PATH.npz` of uint8 images `(n, height, width)` or `(n, height, width,
+              channels)` and integer labels, `x_train`, `y_train`, `x_test` and `y_test`, or
+              `images` and `labels`, of which a fifth is the test set.
+
+            Where there are both a test split and a validation split, the latter validates and
+            nothing is cut from the training split.
         data_dir: where TensorFlow Datasets keeps its data; None for its default,
             `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
         image_size: images are scaled to cover this size, an int or `(height, width)`, and cut
@@ -84,12 +98,14 @@ def describe(name, data_dir=None, image_size=None):
         A `DatasetInfo`.
 
     Raises:
-        ValueError: an unknown name, a folder that is not as above, or images of several sizes
-            and no `image_size`.
+        ValueError: an unknown name, a folder or file that is not as above, or images of several
+            sizes and no `image_size`.
     """
     size = _check_image_size(image_size)
     if name == "digits":
         return _describe_digits(size)
+    if name.endswith(".npz"):
+        return _describe_archive(name, size)
     root = default_data_dir(data_dir)
     path = _prepared(name, root)
     known = path is not None or name.partition("/")[0] in _tfds_names()
@@ -104,8 +120,8 @@ def describe(name, data_dir=None, image_size=None):
     near = difflib.get_close_matches(name, {"digits", *_tfds_names()})
     hint = f" Near matches: {', '.join(near)}." if near else ""
     raise ValueError(
-        f"Unknown data set {name!r}: neither 'digits' nor an existing folder nor a name that "
-        f"TensorFlow Datasets knows or has prepared in {str(root)!r}.{hint}"
+        f"Unknown data set {name!r}: neither 'digits' nor an existing folder nor a .npz file nor a "
+        f"name that TensorFlow Datasets knows or has prepared in {str(root)!r}.{hint}"
     )
 
 
@@ -156,19 +172,43 @@ def _describe_digits(size):
 
 def _describe_folder(name, size):
     found = folder.scan(name)
-    paths = found.train.paths + (found.test.paths if found.test else [])
-    test_size = len(found.test.paths) if found.test else held_out(len(paths))
+    paths = [p for files in (found.train, found.validation, found.test) if files for p in files[0]]
+    train_size, test_size = _sizes(len(found.train.paths), found.test and len(found.test.paths))
     return DatasetInfo(
         name=name,
         kind="folder",
         image_shape=_image_shape(name, folder.image_shape(paths), size),
         class_names=found.class_names,
         classes=len(found.class_names),
-        train_size=len(paths) - test_size,
+        train_size=train_size,
+        validation_size=found.validation and len(found.validation.paths),
         test_size=test_size,
         path=name,
+        validation_split=found.validation_name,
         test_split=found.test_name,
     )
+
+
+def _describe_archive(name, size):
+    found = archive.scan(name)
+    train_size, test_size = _sizes(found.train_size, found.test_size)
+    return DatasetInfo(
+        name=name,
+        kind="archive",
+        image_shape=_image_shape(name, found.image_shape, size),
+        classes=found.classes,
+        train_size=train_size,
+        test_size=test_size,
+        path=name,
+        test_split="test" if found.test_size else None,
+    )
+
+
+def _sizes(stored_train_size, test_size):
+    """Training and test images, the latter held out where none are stored."""
+    if test_size is not None:
+        return stored_train_size, test_size
+    return stored_train_size - held_out(stored_train_size), held_out(stored_train_size)
 
 
 def _tfds_names():
@@ -227,16 +267,19 @@ def describe_prepared(name, path, image_size=None):
         raise ValueError(f"Data set {name!r} has no split 'train'. Its splits: {sorted(sizes)}")
     choices = (_TFDS_TEST_SPLITS.get(name.partition("/")[0], "test"), "validation")
     test_split = next((choice for choice in choices if choice in sizes), None)
-    test_size = sizes[test_split] if test_split else held_out(sizes["train"])
+    validation_split = "validation" if test_split == "test" and "validation" in sizes else None
+    train_size, test_size = _sizes(sizes["train"], sizes.get(test_split))
     return DatasetInfo(
         name=name,
         kind="tfds",
         image_shape=_image_shape(name, stored, size),
         class_names=tuple(names.read_text().splitlines()) if names.is_file() else None,
         classes=int(label["numClasses"]),
-        train_size=sizes["train"] - (0 if test_split else test_size),
+        train_size=train_size,
+        validation_size=sizes.get(validation_split),
         test_size=test_size,
         path=str(path),
+        validation_split=validation_split,
         test_split=test_split,
         augmentation=_tfds_augmentation(name),
     )

@@ -34,12 +34,22 @@ class Data:
     test: Split | StreamingSplit
 
 
-def load(name, data_dir=None, *, image_size=None, validation_fraction=0.1, train_examples=None):
+def load(
+    name,
+    data_dir=None,
+    *,
+    image_size=None,
+    validation_fraction=0.1,
+    train_examples=None,
+    strict_data=False,
+):
     """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
 
     The validation images are cut from the training split, stratified by class, by a key that no
     seed enters: a network trained in one run never saw the validation images of another, so
-    teachers, students and ensembles of different seeds can be compared on them.
+    teachers, students and ensembles of different seeds can be compared on them. A data set with a
+    validation split beside its test split (`info.validation_split`, as CINIC-10 has) validates on
+    that, whatever `validation_fraction` says.
 
     A TensorFlow Datasets set of more than `MEMORY_LIMIT` bytes is streamed: its cuts are random
     but not stratified, as its labels are not known before it is read, and its mean and deviation
@@ -47,12 +57,15 @@ def load(name, data_dir=None, *, image_size=None, validation_fraction=0.1, train
 
     Args:
         name, data_dir, image_size: as in `describe`.
-        validation_fraction: share of the training split that validates, in [0, 1).
+        validation_fraction: share of the training split that validates, in [0, 1), where there is
+            no stored validation split.
         train_examples: train on exactly so many of the images that remain, stratified by class
             and the same in every run; None for all.
+        strict_data: whether an image file that cannot be read is an error; otherwise such files
+            of a folder are left out, and one warning says how many they are and names a few.
 
     Returns:
-        A `Data`.
+        A `Data`; its `info` counts the images that were read.
 
     Raises:
         ValueError: as in `describe`; an argument outside its range; images that cannot be read.
@@ -64,7 +77,8 @@ def load(name, data_dir=None, *, image_size=None, validation_fraction=0.1, train
     info = catalog.describe(name, data_dir, image_size)
     if info.kind == "tfds" and info.path is None:
         info = sources.prepare(name, data_dir, image_size)
-    size = (info.train_size + info.test_size) * math.prod(info.image_shape)
+    count = info.train_size + (info.validation_size or 0) + info.test_size
+    size = count * math.prod(info.image_shape)
     if size > MEMORY_LIMIT and info.kind == "tfds":
         return _stream(info, validation_fraction, train_examples)
     if size > MEMORY_LIMIT:
@@ -73,42 +87,54 @@ def load(name, data_dir=None, *, image_size=None, validation_fraction=0.1, train
             f"{MEMORY_LIMIT / 2**30:g} GiB that a {info.kind} may: "
             "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
         )
-    return _hold(info, validation_fraction, train_examples)
+    return _hold(info, validation_fraction, train_examples, strict_data)
 
 
-def _hold(info, validation_fraction, train_examples):
-    stored, test = sources.read(info)
-    cut = _cut(stored[1], info, validation_fraction, train_examples)
-    train, validation, held_out = (tuple(array[part] for array in stored) for part in cut)
+def _hold(info, validation_fraction, train_examples, strict_data):
+    stored = sources.read(info, strict_data)
+    cut = _cut(stored.train[1], info, validation_fraction, train_examples)
+    train, validation, test = (tuple(array[part] for array in stored.train) for part in cut)
+    train_size = len(stored.train[1]) - len(test[1])
+    validation, test = stored.validation or validation, stored.test or test
+    info = dataclasses.replace(
+        info,
+        train_size=train_size,
+        validation_size=len(stored.validation[1]) if stored.validation else None,
+        test_size=len(test[1]),
+    )
     preprocessing = Preprocessing.measure([train[0]])
 
     def split(images, labels):
         return Split(images, labels, preprocessing, info.augmentation)
 
-    return Data(info, preprocessing, split(*train), split(*validation), split(*(test or held_out)))
+    return Data(info, preprocessing, split(*train), split(*validation), split(*test))
 
 
 def _stream(info, validation_fraction, train_examples):
     stored = sources.Records(info, "train")
     unknown_labels = np.zeros(len(stored), np.int32)
-    train, validation, held_out = _cut(unknown_labels, info, validation_fraction, train_examples)
-    train = stored.subset(train)
+    cut = _cut(unknown_labels, info, validation_fraction, train_examples)
+    train, validation, test = (stored.subset(part) for part in cut)
     preprocessing = Preprocessing.measure(train.first_images(_MEASURED_IMAGES))
-    test = sources.Records(info, info.test_split) if info.test_split else stored.subset(held_out)
+    if info.validation_split:
+        validation = sources.Records(info, info.validation_split)
+    if info.test_split:
+        test = sources.Records(info, info.test_split)
 
     def split(records):
         return StreamingSplit(records, preprocessing, info.augmentation)
 
-    return Data(info, preprocessing, split(train), split(stored.subset(validation)), split(test))
+    return Data(info, preprocessing, split(train), split(validation), split(test))
 
 
 def _cut(labels, info, validation_fraction, train_examples):
     """Indices of the training, validation and held-out test images of a stored split."""
     remaining = np.arange(len(labels))
-    held_out = _take(labels, remaining, 0 if info.test_split else info.test_size, Purpose.TEST)
+    count = 0 if info.test_split else catalog.held_out(len(labels))
+    held_out = _take(labels, remaining, count, Purpose.TEST)
     remaining = np.setdiff1d(remaining, held_out, assume_unique=True)
-    count = round(validation_fraction * len(remaining))
-    count = max(count, 1) if validation_fraction else 0
+    cut = validation_fraction and not info.validation_split
+    count = max(round(validation_fraction * len(remaining)), 1) if cut else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
     remaining = np.setdiff1d(remaining, validation, assume_unique=True)
     if train_examples is None:

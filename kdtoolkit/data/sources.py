@@ -1,30 +1,50 @@
 """Reads stored images into uint8 arrays, or into a `tf.data` pipeline."""
 
 import copy
+import os
 import pathlib
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit.data import catalog, folder
+from kdtoolkit.data import archive, catalog, folder
+from kdtoolkit.data.wording import some
 
 _BATCH = 256
 
 
-def read(info):
+class Stored(NamedTuple):
+    """`(images, labels)` of each stored split, None where there is none.
+
+    Images uint8 `(n, *image_shape)`, labels int32 `(n,)`.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray] | None = None
+    test: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def read(info, strict=False):
     """Reads a data set that fits in memory.
 
     Args:
         info: a `DatasetInfo` of data that are there (a `path`, or digits).
+        strict: whether an image file that cannot be read is an error; otherwise such files are
+            left out, and one warning says how many they are and names a few.
 
     Returns:
-        `(images, labels)` of the training split and of the test split; the latter None where
-        `info.test_split` is. Images uint8 `(n, *info.image_shape)`, labels int32 `(n,)`.
+        `Stored`.
 
     Raises:
         ValueError: an image cannot be decoded, or a label is not one of `info.classes`.
     """
-    splits = {"digits": _read_digits, "folder": _read_folder, "tfds": _read_tfds}[info.kind](info)
+    if info.kind == "folder":
+        splits = _read_folder(info, strict)
+    else:
+        read_splits = {"digits": _read_digits, "archive": _read_archive, "tfds": _read_tfds}
+        splits = read_splits[info.kind](info)
     for images, labels in filter(None, splits):
         if images.shape[1:] != info.image_shape:
             raise ValueError(
@@ -201,22 +221,49 @@ def _read_digits(info):
     digits = load_digits()
     # The stored values are 0 to 16.
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return (np.array(cover(images, info.image_shape[:2])), digits.target.astype(np.int32)), None
+    return Stored((np.array(cover(images, info.image_shape[:2])), digits.target.astype(np.int32)))
 
 
-def _read_folder(info):
+def _read_archive(info):
+    def finish(images, labels):
+        if images.shape[1:] == info.image_shape:
+            return images, labels
+        covered = np.empty((len(images), *info.image_shape), np.uint8)
+        for start in range(0, len(images), _BATCH):
+            batch = slice(start, start + _BATCH)
+            covered[batch] = cover(images[batch], info.image_shape[:2])
+        return covered, labels
+
+    train, test = archive.read(info.path)
+    return Stored(finish(*train), test=test and finish(*test))
+
+
+def _read_folder(info, strict):
     found = folder.scan(info.path)
-    height, width, channels = info.image_shape
+    broken = []
 
     def read_split(files):
-        def finish(image):
-            return np.array(cover(image, (height, width)))
+        images, labels, left_out = folder.read(
+            files,
+            found.class_names,
+            info.image_shape,
+            lambda image: cover(image, info.image_shape[:2]),
+            strict,
+        )
+        broken.extend(left_out)
+        return images, labels
 
-        return folder.read(files.paths, channels, finish), files.labels
-
-    return read_split(found.train), found.test and read_split(found.test)
+    files = (found.train, found.validation, found.test)
+    stored = Stored(*(some_files and read_split(some_files) for some_files in files))
+    if broken:
+        warnings.warn(
+            f"Left out {len(broken)} image files of {info.path!r} that cannot be read: "
+            f"{some(os.path.relpath(path, info.path) for path in broken)}",
+            stacklevel=5,  # whoever called `load`
+        )
+    return stored
 
 
 def _read_tfds(info):
-    train = Records(info, "train").load()
-    return train, Records(info, info.test_split).load() if info.test_split else None
+    splits = ("train", info.validation_split, info.test_split)
+    return Stored(*(split and Records(info, split).load() for split in splits))

@@ -41,11 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(path):
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise ValueError("Opening image files needs Pillow: pip install pillow") from error
     try:
         with Image.open(path) as image:
+            # Upright, as the training images: cameras store which side is up beside the pixels.
+            image = ImageOps.exif_transpose(image)
             transparent = "A" in image.getbands() or "transparency" in image.info
             return np.asarray(image.convert("RGBA" if transparent else "RGB"))
     # Pillow raises the first two for broken files, the last for enormous ones.

@@ -33,13 +33,16 @@ def test_a_line_for_each_image(model, colours, tmp_path, capsys):
     grey = np.arange(80, dtype=np.uint8).reshape(8, 10)
     transparent = np.dstack([COLOURS, np.full((8, 10), 100, np.uint8)])
     palette = Image.fromarray(COLOURS).quantize(16)
+    turned = Image.fromarray(np.rot90(COLOURS))
+    turned.getexif()[0x0112] = 6  # shown upright by a quarter turn clockwise
     pictures = {
+        "turned.png": (turned, COLOURS),
         "grey.png": (Image.fromarray(grey), grey),
         "transparent.png": (Image.fromarray(transparent), transparent),
         "palette.gif": (palette, np.asarray(palette.convert("RGB"))),
     }
     for name, (picture, _) in pictures.items():
-        picture.save(tmp_path / name)
+        picture.save(tmp_path / name, exif=picture.getexif())
     classifier = EarlyExitClassifier(model)
     paths = [colours, *(str(tmp_path / name) for name in pictures)]
     assert main([str(model), *paths]) == 0

@@ -1,0 +1,156 @@
+"""NumPy's `.npz` files: `x_train`, `y_train`, `x_test`, `y_test`, or `images` and `labels`."""
+
+import contextlib
+import os
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from kdtoolkit.data.wording import some
+
+_LAYOUTS = (
+    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
+    {"train": ("images", "labels")},
+)
+
+
+class Facts(NamedTuple):
+    """What an archive holds.
+
+    Attributes:
+        image_shape: `(height, width, channels)`.
+        classes: number of classes.
+        train_size: training images.
+        test_size: test images; None where there are none of their own.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    train_size: int
+    test_size: int | None
+
+
+def scan(path):
+    """Looks an archive up, without reading its images.
+
+    Raises:
+        ValueError: not such an archive, arrays of another type or shape, images without labels,
+            or labels that do not number the classes of both splits from 0.
+    """
+    with _open(path) as archive:
+        layout = _layout(path, archive)
+        shapes = {split: _image_shapes(path, archive, keys[0]) for split, keys in layout.items()}
+        labels = {split: _labels(path, archive, keys[1]) for split, keys in layout.items()}
+    for split, (images, key) in layout.items():
+        if shapes[split][0] != len(labels[split]):
+            raise ValueError(
+                f"Archive {path!r} must have a label for each image. Received: {shapes[split][0]} "
+                f"images in {images!r}, {len(labels[split])} labels in {key!r}"
+            )
+    image_shapes = {shape[1:] for shape in shapes.values()}
+    if len(image_shapes) > 1:
+        raise ValueError(
+            f"Archive {path!r} must have training and test images of the same shape. "
+            f"Received: {' and '.join(str(shape[1:]) for shape in shapes.values())}"
+        )
+    classes = np.unique(labels["train"])
+    if not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(
+            f"Archive {path!r} must number its classes from 0, with images of each. Received: "
+            f"{len(classes)} different labels in {layout['train'][1]!r}, from {classes[0]} to "
+            f"{classes[-1]}"
+        )
+    if "test" in labels and (other := np.setxor1d(classes, labels["test"])).size:
+        raise ValueError(
+            f"Archive {path!r} must have the same classes in 'y_train' and 'y_test'. "
+            f"In one of them only: {some(other)}"
+        )
+    test_size = len(labels["test"]) if "test" in labels else None
+    return Facts(*image_shapes, len(classes), len(labels["train"]), test_size)
+
+
+def read(path):
+    """Reads an archive that `scan` accepts.
+
+    Returns:
+        `(images, labels)` of the training split and of the test split, the latter None where there
+        is none. Images uint8 `(n, height, width, channels)`, labels int32 `(n,)`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    with _open(path) as archive:
+        layout = _layout(path, archive)
+
+        def read_split(images, labels):
+            pixels = _array(path, archive, images)
+            pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+            return pixels, _labels(path, archive, labels).astype(np.int32)
+
+        return read_split(*layout["train"]), "test" in layout and read_split(*layout["test"])
+
+
+@contextlib.contextmanager
+def _open(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # zipfile and zlib raise these where a part of the file is not what it should be.
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise ValueError(f"Cannot read archive {path!r}: {cause}") from error
+
+
+def _layout(path, archive):
+    keys = {os.path.splitext(name)[0] for name in archive.namelist()}
+    for layout in _LAYOUTS:
+        if keys.issuperset(key for pair in layout.values() for key in pair):
+            return layout
+    expected = " or ".join(", ".join(k for p in lay.values() for k in p) for lay in _LAYOUTS)
+    raise ValueError(
+        f"Archive {path!r} must have the arrays {expected}. It has: {some(keys) or 'none'}"
+    )
+
+
+def _image_shapes(path, archive, key):
+    """`(n, height, width, channels)` from the header of an array of images."""
+    with _array_file(path, archive, key) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+    images = (*shape, 1) if len(shape) == 3 else shape
+    if dtype != np.uint8 or len(images) != 4 or images[-1] not in (1, 3) or 0 in images:
+        raise ValueError(
+            f"Array {key!r} of archive {path!r} must be uint8 of shape (n, height, width), or "
+            f"(n, height, width, channels) with 1 or 3 channels. Received: {dtype} {shape}"
+        )
+    return images
+
+
+def _labels(path, archive, key):
+    labels = _array(path, archive, key)
+    column = labels.ndim == 2 and labels.shape[1] == 1  # as Keras' own of CIFAR
+    if not np.issubdtype(labels.dtype, np.integer) or not (labels.ndim == 1 or column):
+        raise ValueError(
+            f"Array {key!r} of archive {path!r} must be integers of shape (n,) or (n, 1). "
+            f"Received: {labels.dtype} {labels.shape}"
+        )
+    return labels.ravel()
+
+
+def _array(path, archive, key):
+    with _array_file(path, archive, key) as file:
+        return npy.read_array(file, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _array_file(path, archive, key):
+    try:
+        with archive.open(f"{key}.npy") as file:
+            yield file
+    except ValueError as error:
+        cause = str(error).partition("\n")[0]
+        raise ValueError(f"Cannot read array {key!r} of archive {path!r}: {cause}") from error
