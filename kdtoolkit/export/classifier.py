@@ -8,7 +8,7 @@ import tensorflow as tf
 from kdtoolkit.models.contract import check_logits
 
 
-def trace(network, preprocessing=None, batch=None):
+def trace(network, preprocessing=None, batch=None, float_pixels=False):
     """Traces a network from pixels to probabilities, in float32.
 
     Args:
@@ -16,10 +16,12 @@ def trace(network, preprocessing=None, batch=None):
         preprocessing: maps uint8 images `(batch, height, width, channels)` to the network's input;
             None if the network takes pixels from 0 to 255.
         batch: number of images, None for any.
+        float_pixels: for a file of integers alone. Integers there stand for floats on a grid: the
+            image is float32, on the grid of the whole numbers from 0 to 255.
 
     Returns:
-        A concrete function with input `image`, uint8, and output `probabilities`, float32
-        `(batch, classes)`.
+        A concrete function with input `image`, uint8 or, with `float_pixels`, float32, and output
+        `probabilities`, float32 `(batch, classes)`.
 
     Raises:
         ValueError: the network does not return logits, or its input is not one batch of images of
@@ -36,10 +38,13 @@ def trace(network, preprocessing=None, batch=None):
 
     @tf.function(autograph=False)
     def classify(image):
+        if float_pixels:
+            image = tf.quantization.fake_quant_with_min_max_args(image, 0.0, 255.0)
         logits = network(preprocess(image), training=False)
         return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32))}
 
-    spec = tf.TensorSpec((batch, *shape[1:]), tf.uint8, name="image")
+    dtype = tf.float32 if float_pixels else tf.uint8
+    spec = tf.TensorSpec((batch, *shape[1:]), dtype, name="image")
     with in_float32(network):
         return classify.get_concrete_function(spec)
 

@@ -1,8 +1,5 @@
 """A multi-exit network as one LiteRT file that runs stage by stage and stops early."""
 
-import tempfile
-import warnings
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,9 +12,7 @@ from kdtoolkit.export.artefact import measure
 from kdtoolkit.export.classifier import in_float32, pixels
 from kdtoolkit.export.quiet import quiet
 
-QUANTIZATIONS = (*litert.QUANTIZATIONS, "int8")
-# Of a probability of any exit. int8 rounds what dynamic_range rounds.
-_TOLERANCES = {**parity.TOLERANCES, "int8": parity.TOLERANCES["dynamic_range"]}
+QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")  # features are handed on as floats
 _CHECKED_IMAGES = 8
 
 
@@ -56,8 +51,7 @@ def to_early_exit(
         operating_points: mappings with `thresholds` (one for each exit but the last),
             `validation_accuracy` and `cost`, sorted by cost.
         operating_point: index of the default.
-        quantization: of the weights, as for `to_litert`, or `"int8"`: activations within a stage
-            are quantised too, with ranges seen on `calibration`.
+        quantization: as for `to_litert`, all but `"uint8"`; logits and features are floats.
         calibration: uint8 images `(n, height, width, channels)`; `"int8"` needs them. The file is
             checked on the first 8, and without any on noise.
         cost_unit: what `costs` counted.
@@ -87,11 +81,14 @@ def to_early_exit(
         operating_points=operating_points,
         operating_point=operating_point,
     )
+
+    def samples():
+        for image in images:
+            for name, inputs, _ in _run(functions, image):
+                yield name, inputs
+
     with quiet():
-        if quantization == "int8":
-            content = _convert_int8(functions, images)
-        else:
-            content = litert.convert(functions, quantization)
+        content = litert.convert(functions, quantization, samples)
 
     def write(scratch):
         scratch.write_bytes(content)
@@ -153,34 +150,7 @@ def _images(calibration, image_shape, quantization):
     if calibration is None and quantization != "int8":
         noise = np.random.default_rng(0)
         return noise.integers(0, 256, (_CHECKED_IMAGES, *image_shape), dtype=np.uint8)
-    images = np.asarray(calibration)
-    if images.dtype != np.uint8 or images.shape[1:] != image_shape or not len(images):
-        raise ValueError(
-            "Argument `calibration` must be uint8 images of shape (n, "
-            f"{', '.join(map(str, image_shape))}). Received: {images.dtype}, shape {images.shape}"
-        )
-    return images
-
-
-def _convert_int8(functions, images):
-    """As `litert.convert`, with the ranges of activations seen on images."""
-
-    def samples():
-        for image in images:
-            for name, inputs, _ in _run(functions, image):
-                yield name, inputs
-
-    signatures = {name: litert._frozen(function) for name, function in functions.items()}
-    with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(tf.Module(), directory, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            directory, signature_keys=list(functions)
-        )
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = samples
-        with warnings.catch_warnings():  # of the converter's own, deprecated, interpreter
-            warnings.simplefilter("ignore")
-            return converter.convert()
+    return litert.calibration_images(calibration, image_shape)
 
 
 def _run(functions, image):
@@ -199,7 +169,7 @@ def _check(path, functions, images, quantization):
     expected = [[run["logits"][0] for *_, run in _run(functions, image)] for image in images]
     computed = [classifier.logits(image) for image in images]
     difference = np.max(np.abs(_softmax(computed) - _softmax(expected)))
-    tolerance = _TOLERANCES[quantization]
+    tolerance = parity.TOLERANCES[quantization]
     if not difference <= tolerance:  # NaN is not
         raise parity.ParityError(
             f"The {quantization} file differs from the stages by {difference:.3g} in a "

@@ -1,8 +1,10 @@
 """LiteRT: one .tflite file for phones and small boards."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -11,53 +13,99 @@ from kdtoolkit.export.artefact import measure
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quiet import quiet
 
-QUANTIZATIONS = ("float32", "float16", "dynamic_range")
+_INTEGERS = ("int8", "uint8")
+QUANTIZATIONS = ("float32", "float16", "dynamic_range", *_INTEGERS)
+_SIGNATURE = "serving_default"
 
 
-def to_litert(network, path, preprocessing=None, quantization="float32"):
+def to_litert(network, path, preprocessing=None, quantization="float32", calibration=None):
     """Writes a network as a LiteRT file.
 
     Its signature `serving_default` takes one `image`, uint8 `(1, height, width, channels)`, and
-    returns `probabilities`, float32 `(1, classes)`. A mixed-precision network is written in
-    float32.
+    returns `probabilities`, `(1, classes)`: float32, or uint8 for `quantization="uint8"`. Those are
+    read as `scale * (value - zero_point)`, with `scale, zero_point` from the interpreter's
+    `get_output_details()[0]["quantization"]`. A mixed-precision network is written in float32.
 
     Args:
         network: Keras model that returns logits, or an `Ensemble`.
         path: the file; replaced if it exists.
         preprocessing: maps uint8 images to the network's input, a `kdtoolkit.data.Preprocessing`
             or any TensorFlow function; None if the network takes pixels from 0 to 255.
-        quantization: of the weights: `"float32"` leaves them, `"float16"` halves the file,
-            `"dynamic_range"` stores 8-bit integers and quantises activations while it runs.
+        quantization: `"float32"` for none, `"float16"` halves the file, `"dynamic_range"` stores
+            weights as 8-bit integers and quantises activations while it runs, `"int8"` computes in
+            integers between ends of float32, `"uint8"` has nothing but integers, for processors
+            without floats.
+        calibration: uint8 images `(n, height, width, channels)`, some hundred training images,
+            whose activations give the ranges for `"int8"` and `"uint8"`. A network of
+            `kdtoolkit.compression.quantization_aware` brings its own ranges: `"int8"` needs no
+            images then, and `"uint8"` takes from them the ranges of the preprocessing alone.
 
     Returns:
         An `Exported`.
 
     Raises:
-        ValueError: the network does not return logits or takes no images of a fixed shape, or
-            `quantization` is none of the above.
+        ValueError: the network does not return logits or takes no images of a fixed shape,
+            `quantization` is none of the above or not one of integers for a quantisation-aware
+            network, or `calibration` is needed or no such images.
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(
             f"Argument `quantization` must be one of {', '.join(QUANTIZATIONS)}. "
             f"Received: quantization={quantization!r}"
         )
-    function = trace(network, preprocessing, batch=1)
+    full = quantization == "uint8"
+    function = trace(network, preprocessing, batch=1, float_pixels=full)
+    samples = None
+    if calibration is not None or full or (quantization == "int8" and not _has_ranges(function)):
+        images = calibration_images(calibration, network.input_shape[1:])
+        images = images.astype("float32" if full else "uint8")
+
+        def samples():
+            for image in images:
+                yield _SIGNATURE, {"image": image[None]}
+
     with quiet():
-        content = convert({"serving_default": function}, quantization)
+        content = convert({_SIGNATURE: function}, quantization, samples)
     files.write_atomically(path, lambda scratch: scratch.write_bytes(content))
     return measure(path, "litert", quantization)
 
 
-def convert(functions, quantization):
+def calibration_images(calibration, image_shape):
+    """Returns the images as an array.
+
+    Raises:
+        ValueError: they are no uint8 images of the shape, or there are none.
+    """
+    images = np.asarray(calibration)
+    if images.dtype != np.uint8 or images.shape[1:] != image_shape or not len(images):
+        received = "none" if calibration is None else f"{images.dtype}, shape {images.shape}"
+        raise ValueError(
+            "Argument `calibration` must be uint8 images of shape (n, "
+            f"{', '.join(map(str, image_shape))}). Received: {received}"
+        )
+    return images
+
+
+def convert(functions, quantization, samples=None):
     """Converts concrete functions into one LiteRT model, a signature each.
 
     Args:
         functions: signature name -> concrete function with named inputs and a dict of outputs.
         quantization: one of `QUANTIZATIONS`.
+        samples: function that yields pairs of a signature name and its inputs, name -> array, whose
+            activations give the ranges for `"int8"` and `"uint8"`; None if the functions bring all.
 
     Returns:
         The model's bytes.
+
+    Raises:
+        ValueError: a function has fake quantisation and is not converted to integers.
     """
+    if quantization not in _INTEGERS and any(map(_has_ranges, functions.values())):
+        raise ValueError(  # The converter would drop the rounding, and compute something else.
+            f"Argument `quantization` must be {' or '.join(_INTEGERS)} for a quantisation-aware "
+            f"network. Received: quantization={quantization!r}"
+        )
     module = tf.Module()
     signatures = {name: _frozen(function) for name, function in functions.items()}
     with tempfile.TemporaryDirectory() as directory:
@@ -68,7 +116,19 @@ def convert(functions, quantization):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+        if quantization in _INTEGERS:
+            converter.representative_dataset = samples
+        if quantization == "uint8":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+        with warnings.catch_warnings():  # of the converter's own, deprecated, interpreter
+            warnings.simplefilter("ignore")
+            return converter.convert()
+
+
+def _has_ranges(function):
+    """Whether there is fake quantisation in a function, as in a quantisation-aware network."""
+    return any(op.type.startswith("FakeQuant") for op in function.graph.get_operations())
 
 
 def _frozen(function):
