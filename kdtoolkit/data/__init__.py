@@ -18,5 +18,7 @@ __getattr__, __dir__, __all__ = attach(
         "epoch_plan": "augmentation",
         "Split": "pipeline",
         "StreamingSplit": "pipeline",
+        "reading": "sources",
+        "DamagedDataError": "sources",
     },
 )

@@ -1,8 +1,10 @@
 """Reads stored images into uint8 arrays, or into a `tf.data` pipeline."""
 
+import contextlib
 import copy
 import os
 import pathlib
+import re
 import warnings
 from typing import NamedTuple
 
@@ -106,6 +108,33 @@ def cover(images, size):
         return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
 
+class DamagedDataError(ValueError):
+    """Stored data that cannot be read; the message is one line that names the data set."""
+
+
+@contextlib.contextmanager
+def reading(info):
+    """Context in which whatever TensorFlow raises for damaged files is a `DamagedDataError`.
+
+    For loops over a `StreamingSplit`, `fit` among them: its files are read while it is used.
+
+    Args:
+        info: the data set's `DatasetInfo`.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # A network's own errors are of the same types, but do not come out of an iterator.
+        if "IteratorGetNext" not in error.message:
+            raise
+        # In a graph the cause stands below a stack trace and above the names of operations.
+        cause = error.message.partition("\n\t [[")[0].strip().rpartition("\n")[2]
+        cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", cause)
+        raise DamagedDataError(
+            f"Cannot read data set {info.name!r} in {info.path!r}: {cause}"
+        ) from error
+
+
 class Records:
     """The examples of one split as TensorFlow Datasets stored them, or some of them.
 
@@ -206,13 +235,8 @@ class Records:
             lambda position, record: (position, *self.decode(record)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        try:
+        with reading(self._info):
             yield from examples.take(count).batch(_BATCH).as_numpy_iterator()
-        except tf.errors.OpError as error:
-            cause = error.message.partition("\n")[0]
-            raise ValueError(
-                f"Cannot read data set {self._info.name!r} in {self._info.path!r}: {cause}"
-            ) from error
 
 
 def _read_digits(info):

@@ -1,10 +1,19 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from kdtoolkit.data import Split, StreamingSplit, load, loading, sources
+from kdtoolkit.data import (
+    DamagedDataError,
+    Split,
+    StreamingSplit,
+    load,
+    loading,
+    reading,
+    sources,
+)
 from tests.data.conftest import TEST, TRAIN, grey
 
 
@@ -276,3 +285,33 @@ class TestStreaming:
         train, test = (self.indices(data, s.batches(4)) for s in (data.train, data.test))
         assert (len(train), len(test)) == (12, 3)
         np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(15))
+
+    @pytest.mark.parametrize(
+        ("change", "cause"),
+        [
+            (lambda content: content[:-9], "truncated record at "),
+            (lambda content: content[:-20] + bytes(20), "corrupted record at "),
+            (lambda content: b"", "Input dataset was expected to contain "),
+        ],
+    )
+    def test_damage_found_while_training(self, tfds_dir, tmp_path, monkeypatch, change, cause):
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        monkeypatch.setattr(loading, "_MEASURED_IMAGES", 8)
+        copy_grey(
+            tfds_dir,
+            tmp_path,
+            lambda name, content: change(content) if "train.tfrecord-00002" in name else content,
+        )
+        data = load("grey", tmp_path, validation_fraction=0)
+        message = rf"^Cannot read data set 'grey' in '.*1\.10\.0': {cause}[^\n]*$"
+        with pytest.raises(DamagedDataError, match=message), reading(data.info):
+            list(data.train.batches(8))
+        network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+        network.compile("sgd", "mse")
+        epochs = data.train.epochs(8, seed=0, epochs=1)
+        with pytest.raises(DamagedDataError, match=message), reading(data.info):
+            network.fit(epochs.map(lambda x, y: (x, tf.one_hot(y, 3))), shuffle=False, verbose=0)
+
+    def test_errors_of_networks_stay_what_they_are(self, data):
+        with pytest.raises(tf.errors.InvalidArgumentError), reading(data.info):
+            tf.reshape(tf.zeros([3]), [2])
