@@ -1,0 +1,66 @@
+"""Images a second out of the training pipeline alone: shuffled, cropped, mirrored, normalised.
+
+    python benchmarks/input_pipeline.py [--images=50000] [--size=32] [--batch_size=128] [--epochs=7]
+
+Random images of three channels in memory, as CIFAR's; the median of several epochs, after an
+untimed one. The processor's time stands beside the clock's: where the two are far from `cores`
+apart, the pipeline waited, for itself or for the machine's other users.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import cores, environment
+
+
+def split(images, size):
+    """A `Split` of random pixels."""
+    import numpy as np
+
+    from kdtoolkit.data import Preprocessing, Split
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (images, size, size, 3), np.uint8)
+    preprocessing = Preprocessing((size, size, 3), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return Split(pixels, np.zeros(images, np.int32), preprocessing)
+
+
+def epoch_seconds(split, batch_size, epochs):
+    """Seconds of each epoch, by the clock and summed over the cores."""
+    steps = split.steps_per_epoch(batch_size)
+    batches = iter(split.epochs(batch_size, seed=0, epochs=epochs + 1))
+    seconds = []
+    for _ in range(epochs + 1):
+        clock, processor = time.perf_counter(), time.process_time()
+        for _ in range(steps):
+            next(batches)
+        seconds.append((time.perf_counter() - clock, time.process_time() - processor))
+    return seconds[1:]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--size", type=int, default=32, help="height and width")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=7)
+    arguments = parser.parse_args(argv)
+    print("\n".join(environment(("kdtoolkit", "tensorflow", "numpy"))))
+    seconds = epoch_seconds(
+        split(arguments.images, arguments.size), arguments.batch_size, arguments.epochs
+    )
+    clock = [arguments.images / clock for clock, _ in seconds]
+    processor = statistics.median(arguments.images / processor for _, processor in seconds)
+    print(
+        f"{statistics.median(clock):,.0f} images/s ({min(clock):,.0f}..{max(clock):,.0f}), "
+        f"{processor * cores():,.0f} images/s of the processor's time on {cores()} cores"
+    )
+
+
+if __name__ == "__main__":
+    main()
