@@ -6,7 +6,9 @@ from keras import layers, ops
 from kdtoolkit.models.layers import batch_norm, classifier, conv
 
 
-def cifar_resnet(input_shape, classes, name, *, depth, shortcut="conv", downsample="stride"):
+def cifar_resnet(
+    input_shape, classes, name, *, depth, shortcut="conv", downsample="stride", padding="same"
+):
     """Builds a ResNet of `depth = 6n + 2` layers.
 
     The output of stage k is the layer `stage{k}`, that of its block b the layer
@@ -21,6 +23,8 @@ def cifar_resnet(input_shape, classes, name, *, depth, shortcut="conv", downsamp
             `"identity"` (zeros for the new channels, no parameters).
         downsample: between stages, `"stride"` (the first convolution's and the shortcut's) or
             `"pool"` (2x2 average pooling before the stage).
+        padding: of strided convolutions, `"same"` as in Keras or `"torch"` as in PyTorch, which
+            weights trained there need (`load_state_dict`).
 
     Returns:
         A functional `keras.Model`, images to logits.
@@ -53,12 +57,14 @@ def cifar_resnet(input_shape, classes, name, *, depth, shortcut="conv", downsamp
         for block in range(1, blocks + 1):
             prefix = f"stage{stage}_block{block}"
             output_name = f"stage{stage}" if block == blocks else prefix
-            x = _block(x, width, stride if block == 1 else 1, shortcut, prefix, output_name)
+            x = _block(
+                x, width, stride if block == 1 else 1, shortcut, padding, prefix, output_name
+            )
     return keras.Model(image, classifier(x, classes), name=name)
 
 
-def _block(x, width, stride, shortcut, prefix, output_name):
-    y = conv(x, width, 3, stride, name=f"{prefix}_conv1")
+def _block(x, width, stride, shortcut, padding, prefix, output_name):
+    y = conv(x, width, 3, stride, padding=padding, name=f"{prefix}_conv1")
     y = batch_norm(y, name=f"{prefix}_bn1")
     y = layers.ReLU(name=f"{prefix}_relu1")(y)
     y = conv(y, width, 3, name=f"{prefix}_conv2")

@@ -8,7 +8,7 @@ from kdtoolkit.models.layers import batch_norm, classifier, conv
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-def resnet(input_shape, classes, name, *, depth, width=64):
+def resnet(input_shape, classes, name, *, depth, width=64, padding="same"):
     """Builds a ResNet of basic blocks in four stages; the stem is one 3x3 convolution.
 
     The output of stage k is the layer `stage{k}`, that of its block b the layer
@@ -20,6 +20,8 @@ def resnet(input_shape, classes, name, *, depth, width=64):
         name: of the network.
         depth: 18 or 34.
         width: channels of the first stage; each next one has twice as many.
+        padding: of strided layers, `"same"` as in Keras or `"torch"` as in PyTorch, which weights
+            trained there need (`load_state_dict`).
 
     Returns:
         A functional `keras.Model`, images to logits.
@@ -33,12 +35,12 @@ def resnet(input_shape, classes, name, *, depth, width=64):
             prefix = f"stage{stage}_block{block}"
             output_name = f"stage{stage}" if block == blocks else prefix
             stride = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, width * 2 ** (stage - 1), stride, prefix, output_name)
+            x = _block(x, width * 2 ** (stage - 1), stride, padding, prefix, output_name)
     return keras.Model(image, classifier(x, classes), name=name)
 
 
-def _block(x, width, stride, prefix, output_name):
-    y = conv(x, width, 3, stride, name=f"{prefix}_conv1")
+def _block(x, width, stride, padding, prefix, output_name):
+    y = conv(x, width, 3, stride, padding=padding, name=f"{prefix}_conv1")
     y = batch_norm(y, name=f"{prefix}_bn1")
     y = layers.ReLU(name=f"{prefix}_relu1")(y)
     y = conv(y, width, 3, name=f"{prefix}_conv2")
