@@ -12,6 +12,7 @@ class Purpose(enum.IntEnum):
     TEST = 1
     VALIDATION = 2
     EXAMPLES = 3
+    PHOTOGRAPHS = 4
 
 
 def random_words(count, columns, purpose, seed=0, generation=0, epoch=0):
@@ -25,6 +26,19 @@ def random_words(count, columns, purpose, seed=0, generation=0, epoch=0):
     """
     key = np.random.SeedSequence(seed, spawn_key=(purpose, generation, epoch))
     return np.random.Philox(key).random_raw(count * columns).reshape(count, columns)
+
+
+def random_fractions(count, columns, purpose, seed=0, generation=0, epoch=0):
+    """Uniform numbers in [0, 1), multiples of 2**-24, likewise a function of key and row.
+
+    Returns:
+        float32 `(count, columns)`.
+    """
+    words = random_words(count, -(-columns // 2), purpose, seed, generation, epoch)
+    # Two of each word: its uppermost bits, and those that begin at the middle.
+    halves = np.stack([words >> np.uint64(40), (words << np.uint64(32)) >> np.uint64(40)], axis=-1)
+    fractions = halves.reshape(count, -1)[:, :columns]
+    return fractions.astype(np.float32) * np.float32(2**-24)
 
 
 def stratified(labels, count, purpose):
