@@ -34,7 +34,8 @@ def define_data(flags):
         group,
         "dataset",
         "digits",
-        "digits (embedded), the name of a TensorFlow data set, or a folder of class folders.",
+        "digits (embedded), the name of a TensorFlow data set, a folder of class folders, "
+        "Tiny-ImageNet's or CINIC-10's folder, or an .npz file.",
     )
     flags.add(
         "string",
@@ -62,7 +63,16 @@ def define_data(flags):
         group,
         "validation_fraction",
         0.1,
-        "Share of the training split held out for validation, in (0, 1).",
+        "Share of the training split held out for validation, in (0, 1); a data set's own "
+        "validation split, where it has one beside its test split, is used in its place.",
+    )
+    flags.add(
+        "boolean",
+        group,
+        "strict_data",
+        False,
+        "Stop at an image file that cannot be read; otherwise such files are counted, named and "
+        "left out.",
     )
 
 
@@ -195,6 +205,7 @@ def load(flags):
             image_size=flags.image_size,
             validation_fraction=flags.validation_fraction,
             train_examples=flags.train_examples,
+            strict_data=flags.strict_data,
         )
     except ValueError as error:
         own = ("train_examples", "validation_fraction", "image_size", "data_dir")

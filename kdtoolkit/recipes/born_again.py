@@ -51,6 +51,20 @@ def _define(flags):
         "student, separated by commas.",
     )
     flags.add("float", group, "temperature", 1.0, "Temperature of the teacher's term, positive.")
+    flags.add(
+        "boolean",
+        group,
+        "confidence_weighted",
+        False,
+        "Weight each label by the teacher's confidence in its image (CWTM).",
+    )
+    flags.add(
+        "boolean",
+        group,
+        "permute_secondary",
+        False,
+        "Permute all but the teacher's largest score at random (DKPP).",
+    )
     _supervision.define(flags)
     _run.define_training(flags)
     _run.define_output(flags)
@@ -124,7 +138,11 @@ def _run_recipe(flags, usual):
             top_k=flags.top_k,
             temperature=flags.temperature,
             patriarch=flags.patriarch,
-            student_options=_supervision.options(flags),
+            student_options={
+                "confidence_weighted": flags.confidence_weighted,
+                "permute_secondary": flags.permute_secondary,
+                **_supervision.options(flags),
+            },
             schedule=_run.schedule(flags, usual),
             epochs=flags.epochs,
             batch_size=flags.batch_size,
