@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
         "Data": "loading",
         "Preprocessing": "preprocessing",
         "Augmentation": "augmentation",
+        "Views": "augmentation",
         "EpochPlan": "augmentation",
         "epoch_plan": "augmentation",
         "Split": "pipeline",

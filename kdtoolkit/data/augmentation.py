@@ -21,6 +21,36 @@ class Augmentation:
     flip: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """A fixed set of crops and flips of each image, in place of fresh ones in every epoch.
+
+    Epoch `e` shows all images in view `e % count`, and view `v` is what epoch `v` of `(seed,
+    generation)` shows without views. So what a teacher says of each view can be computed once, for
+    any number of students; and a run of that seed and generation that has no more epochs than
+    views is, byte for byte, the run without views.
+
+    Attributes:
+        count: of views, 1 or more.
+        seed, generation: integers, 0 or more.
+
+    Raises:
+        ValueError: an attribute is outside its range.
+    """
+
+    count: int
+    seed: int = 0
+    generation: int = 0
+
+    def __post_init__(self):
+        for name, lowest in (("count", 1), ("seed", 0), ("generation", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(
+                    f"Argument `{name}` must be {lowest} or more. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
+
+
 class EpochPlan(NamedTuple):
     """One epoch of `n` images.
 
@@ -35,23 +65,29 @@ class EpochPlan(NamedTuple):
     flips: np.ndarray
 
 
-def epoch_plan(count, seed, generation, epoch, augmentation=Augmentation()):
+def epoch_plan(count, seed, generation, epoch, augmentation=Augmentation(), views=None):
     """Draws an epoch: a pure function of its arguments.
 
     An image's crop and flip depend on `(seed, generation, epoch, index)` alone, whatever `count`,
-    the batch size and the epochs before; so a resumed run sees the images of an unbroken one.
+    the batch size and the epochs before; so a resumed run sees the images of an unbroken one. With
+    `views` they depend on the epoch's view and the index.
 
     Args:
         count: number of images.
         seed, generation, epoch: integers, 0 or more.
         augmentation: an `Augmentation`.
+        views: a `Views`, or None for crops and flips of this epoch's own.
 
     Returns:
         An `EpochPlan`.
     """
     words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
+    order = np.argsort(words[:, 0], kind="stable").astype(np.int32)
+    if views is not None:
+        view = epoch % views.count
+        words = random_words(count, 4, Purpose.EPOCH, views.seed, views.generation, view)
     return EpochPlan(
-        order=np.argsort(words[:, 0], kind="stable").astype(np.int32),
+        order=order,
         offsets=(words[:, 1:3] % np.uint64(2 * augmentation.pad + 1)).astype(np.int32),
         flips=augmentation.flip & (words[:, 3] >> np.uint64(63)).astype(bool),
     )

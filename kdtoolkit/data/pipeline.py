@@ -1,5 +1,8 @@
 """Splits of a data set as `tf.data` pipelines: in memory, or streamed from its files."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
@@ -26,21 +29,51 @@ class _Split:
             raise ValueError(f"Argument `batch_size` must be 1 or more. Received: {batch_size}")
         return -(-len(self) // batch_size)
 
-    def batches(self, batch_size):
+    def batches(self, batch_size, views=None):
         """The images in stored order, normalised.
+
+        Args:
+            batch_size: images in a batch; the last may be smaller.
+            views: a `Views`: the images of each view, one view after another. None for the images
+                as they are, once.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
             cardinality.
         """
         steps = self.steps_per_epoch(batch_size)
+        ordered = self._ordered(batch_size)
 
-        def finish(images, labels):
+        def normalise(images, labels):
             return self.preprocessing(images), labels
 
-        return _finish(self._ordered(batch_size), finish, steps)
+        if views is None:
+            return _finish(ordered, normalise, steps)
 
-    def epochs(self, batch_size, *, seed, generation=0, first_epoch=0, epochs, augment=True):
+        def slices(view, order, offsets, flips):
+            return tf.data.Dataset.from_tensor_slices((offsets, flips)).batch(batch_size)
+
+        plans = self._plans(range(views.count), views.seed, views.generation, views)
+        examples = tf.data.Dataset.zip(ordered.repeat(views.count), plans.flat_map(slices))
+
+        def finish(example, crops):
+            images, labels = normalise(*example)
+            return self._crop(images, *crops), labels
+
+        return _finish(examples, finish, steps * views.count)
+
+    def epochs(
+        self,
+        batch_size,
+        *,
+        seed,
+        generation=0,
+        first_epoch=0,
+        epochs,
+        augment=True,
+        views=None,
+        attach=None,
+    ):
         """Shuffled epochs `first_epoch` to `epochs - 1`, one after another in one data set.
 
         For `fit(..., steps_per_epoch=split.steps_per_epoch(batch_size))`: batches of the next
@@ -53,10 +86,15 @@ class _Split:
             seed, generation: integers, 0 or more.
             first_epoch, epochs: the first epoch, and the one after the last.
             augment: whether images are cropped and mirrored, as `augmentation` says.
+            views: a `Views`: crops and flips come from a fixed set, in turns; the order is still
+                each epoch's own. None for fresh ones in every epoch.
+            attach: function of a view's number and the images' indices in stored order, integer
+                tensors `()` and `(b,)`, that returns a dict of tensors `(b, ...)`, which come with
+                the images; None for images alone. It runs in parallel and needs `views`.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
-            cardinality.
+            cardinality; with `attach` the images are in a dict, `{"image": images, **attached}`.
         """
         steps = self.steps_per_epoch(batch_size)
         if min(seed, generation) < 0 or not 0 <= first_epoch <= epochs:
@@ -65,28 +103,55 @@ class _Split:
                 f"`epochs`. Received: seed={seed}, generation={generation}, "
                 f"first_epoch={first_epoch}, epochs={epochs}"
             )
+        if attach is not None and views is None:
+            raise ValueError("Argument `attach` needs `views`. Received: views=None")
+
+        def finish(images, labels, offsets, flips, indices, view):
+            images = self.preprocessing(images)
+            if augment:
+                images = self._crop(images, offsets, flips)
+            if attach is not None:
+                images = {"image": images, **attach(view, indices)}
+            return images, labels
+
+        plans = self._plans(range(first_epoch, epochs), seed, generation, views).prefetch(1)
+        return _finish(self._shuffled(plans, batch_size), finish, steps * (epochs - first_epoch))
+
+    def fingerprint(self):
+        """SHA-256 of what a network sees: images, labels, preprocessing and augmentation.
+
+        Returns:
+            str of 64 hexadecimal digits. Streamed images are not read: the names and sizes of
+            their files stand for them, and which of their examples are in this split.
+        """
+        digest = hashlib.sha256(repr((self.preprocessing, self.augmentation)).encode())
+        for part in self._identity():
+            digest.update(repr((part.dtype.str, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part))
+        return digest.hexdigest()
+
+    def _plans(self, epochs, seed, generation, views):
+        """Dataset of the epochs' (view, order, offsets, flips)."""
+        count = views.count if views else 1
 
         def draw(epoch):
-            return epoch_plan(len(self), seed, generation, int(epoch), self.augmentation)
+            return epoch_plan(len(self), seed, generation, int(epoch), self.augmentation, views)
 
         def plan(epoch):
             order, offsets, flips = tf.numpy_function(
                 draw, [epoch], [tf.int32, tf.int32, tf.bool], stateful=False
             )
             return (
+                epoch % count,
                 tf.ensure_shape(order, [len(self)]),
                 tf.ensure_shape(offsets, [len(self), 2]),
                 tf.ensure_shape(flips, [len(self)]),
             )
 
-        def finish(images, labels, offsets, flips):
-            images = self.preprocessing(images)
-            if augment:
-                images = crop_and_flip(images, offsets, flips, self.augmentation.pad)
-            return images, labels
+        return tf.data.Dataset.range(epochs.start, epochs.stop).map(plan)
 
-        plans = tf.data.Dataset.range(first_epoch, epochs).map(plan).prefetch(1)
-        return _finish(self._shuffled(plans, batch_size), finish, steps * (epochs - first_epoch))
+    def _crop(self, images, offsets, flips):
+        return crop_and_flip(images, offsets, flips, self.augmentation.pad)
 
 
 class Split(_Split):
@@ -112,6 +177,9 @@ class Split(_Split):
         """
         return self.images[:count], self.labels[:count]
 
+    def _identity(self):
+        return self.images, self.labels
+
     def _ordered(self, batch_size):
         gather = self._gather()
 
@@ -125,15 +193,15 @@ class Split(_Split):
     def _shuffled(self, plans, batch_size):
         gather = self._gather()
 
-        def slices(order, offsets, flips):
+        def slices(view, order, offsets, flips):
             def batch(step):
                 indices = order[step * batch_size : (step + 1) * batch_size]
-                return indices, tf.gather(offsets, indices), tf.gather(flips, indices)
+                return tf.gather(offsets, indices), tf.gather(flips, indices), indices, view
 
             return tf.data.Dataset.range(self.steps_per_epoch(batch_size)).map(batch)
 
-        def batch(indices, offsets, flips):
-            return *gather(indices), offsets, flips
+        def batch(offsets, flips, indices, view):
+            return *gather(indices), offsets, flips, indices, view
 
         return _parallel(plans.flat_map(slices), batch)
 
@@ -173,12 +241,17 @@ class StreamingSplit(_Split):
         images, labels = zip(*examples.as_numpy_iterator(), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
+    def _identity(self):
+        files = [Path(file) for file in self._records.files]
+        names = np.array([file.name for file in files])
+        return names, np.array([file.stat().st_size for file in files]), self._records._positions
+
     def _ordered(self, batch_size):
         examples = self._records.read()
         return _parallel(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
 
     def _shuffled(self, plans, batch_size):
-        def epoch(order, offsets, flips):
+        def epoch(view, order, offsets, flips):
             due = tf.math.invert_permutation(order)
 
             def sort(positions, records):
@@ -186,14 +259,16 @@ class StreamingSplit(_Split):
                 return tf.gather(positions, by_due), tf.gather(records, by_due)
 
             def decode(position, record):
-                return *self._records.decode(record), offsets[position], flips[position]
+                crop = offsets[position], flips[position]
+                return *self._records.decode(record), *crop, position
 
             # Files are opened in the order in which their first images are due.
             first = tf.minimum(self._records.starts, len(self) - 1)
             files = tf.argsort(tf.gather(due, first), stable=True)
             examples = self._records.read(files, cycle_length=16)
             examples = examples.batch(SORT_WINDOW).map(sort).prefetch(1).unbatch()
-            return _parallel(examples, decode).batch(batch_size)
+            batches = _parallel(examples, decode).batch(batch_size)
+            return batches.map(lambda *batch: (*batch, view))
 
         return plans.flat_map(epoch)
 

@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from kdtoolkit.data import Augmentation, epoch_plan
+from kdtoolkit.data import Augmentation, Views, epoch_plan
 
 
 def same(a, b):
@@ -53,3 +54,29 @@ def test_without_flip_and_pad():
     plan = epoch_plan(1000, 0, 0, 0, Augmentation(pad=0, flip=False))
     assert not plan.flips.any()
     assert not plan.offsets.any()
+
+
+def test_views_repeat_and_the_order_does_not():
+    fresh = [epoch_plan(50, 3, 2, epoch) for epoch in range(7)]
+    shown = [
+        epoch_plan(50, 3, 2, epoch, views=Views(3, seed=5, generation=1)) for epoch in range(7)
+    ]
+    for epoch, plan in enumerate(shown):
+        np.testing.assert_array_equal(plan.order, fresh[epoch].order)
+        view = epoch_plan(50, 5, 1, epoch % 3)
+        np.testing.assert_array_equal(plan.offsets, view.offsets)
+        np.testing.assert_array_equal(plan.flips, view.flips)
+
+
+def test_as_many_views_as_epochs_are_the_run_without_views():
+    for epoch in range(3):
+        assert same(epoch_plan(50, 3, 2, epoch), epoch_plan(50, 3, 2, epoch, views=Views(3, 3, 2)))
+
+
+@pytest.mark.parametrize("change", [{"count": 0}, {"seed": -1}, {"generation": -1}])
+def test_views_are_checked(change):
+    ((name, value),) = change.items()
+    with pytest.raises(
+        ValueError, match=f"`{name}` must be [01] or more. Received: {name}={value}"
+    ):
+        Views(**{"count": 2, **change})

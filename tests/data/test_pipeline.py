@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kdtoolkit.data import Augmentation, Preprocessing, Split, epoch_plan
+from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan, load
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 5, 7, 3), np.uint8)
@@ -87,6 +90,120 @@ def test_two_replicas_share_each_batch(split, two_replicas):
     np.testing.assert_array_equal(labels, epoch_plan(23, 1, 0, 0).order)
 
 
+VIEWS = Views(3, seed=8)
+
+
+def by_index(split, views, epoch, **options):
+    """The images of one epoch, put back into stored order: labels are indices."""
+    dataset = split.epochs(10, seed=1, first_epoch=epoch, epochs=epoch + 1, views=views, **options)
+    images, labels = zip(*arrays(dataset), strict=True)
+    return np.concatenate(images)[np.argsort(np.concatenate(labels))]
+
+
+def test_views_repeat_while_the_order_goes_on(split):
+    epochs = [by_index(split, VIEWS, epoch) for epoch in range(5)]
+    for epoch in (0, 1):
+        assert epochs[epoch].tobytes() == epochs[epoch + 3].tobytes()
+        assert epochs[epoch].tobytes() != epochs[epoch + 1].tobytes()
+    labels = [y for _, y in arrays(split.epochs(23, seed=1, epochs=4, views=VIEWS))]
+    for epoch, found in enumerate(labels):
+        np.testing.assert_array_equal(found, epoch_plan(23, 1, 0, epoch).order)
+
+
+def test_views_in_stored_order_are_those_of_the_epochs(split):
+    dataset = split.batches(10, views=VIEWS)
+    assert dataset.cardinality() == 9
+    batches = arrays(dataset)
+    assert [len(labels) for _, labels in batches] == [10, 10, 3] * 3
+    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    np.testing.assert_array_equal(labels, np.tile(LABELS, 3))
+    for view, shown in enumerate(np.split(images, 3)):
+        assert shown.tobytes() == by_index(split, VIEWS, view).tobytes()
+
+
+def test_resumed_views_are_the_tail_of_the_whole(split):
+    whole = arrays(split.epochs(10, seed=1, epochs=5, views=VIEWS))
+    resumed = arrays(split.epochs(10, seed=1, first_epoch=2, epochs=5, views=VIEWS))
+    for (images, labels), (same_images, same_labels) in zip(whole[6:], resumed, strict=True):
+        assert images.tobytes() == same_images.tobytes()
+        assert labels.tobytes() == same_labels.tobytes()
+
+
+def attach(view, indices):
+    return {"where": tf.stack([tf.fill(tf.shape(indices), tf.cast(view, indices.dtype)), indices])}
+
+
+def test_values_come_with_their_images(split):
+    dataset = split.epochs(10, seed=1, first_epoch=1, epochs=5, views=VIEWS, attach=attach)
+    plain = split.epochs(10, seed=1, first_epoch=1, epochs=5, views=VIEWS)
+    batches = list(dataset.as_numpy_iterator())
+    assert len(batches) == dataset.cardinality() == 12
+    for step, ((x, labels), (images, _)) in enumerate(zip(batches, arrays(plain), strict=True)):
+        assert x.keys() == {"image", "where"}
+        assert x["image"].tobytes() == images.tobytes()
+        epoch = 1 + step // 3
+        np.testing.assert_array_equal(x["where"], [np.full(len(labels), epoch % 3), labels])
+
+
+def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.data.loading.MEMORY_LIMIT", 0)
+    streamed = load("grey", tfds_dir, validation_fraction=0.2).train
+    images, labels = streamed.pixels()
+    held = Split(images, labels, streamed.preprocessing, streamed.augmentation)
+    options = {"views": VIEWS, "attach": attach}
+    pairs = zip(
+        streamed.epochs(16, seed=3, epochs=4, **options).as_numpy_iterator(),
+        held.epochs(16, seed=3, epochs=4, **options).as_numpy_iterator(),
+        strict=True,
+    )
+    for (x, labels), (same_x, same_labels) in pairs:
+        assert x["image"].tobytes() == same_x["image"].tobytes()
+        np.testing.assert_array_equal(x["where"], same_x["where"])
+        np.testing.assert_array_equal(labels, same_labels)
+    pairs = zip(streamed.batches(16, VIEWS), held.batches(16, VIEWS), strict=True)
+    for (images, labels), (same_images, same_labels) in pairs:
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_fingerprint_is_that_of_what_is_seen(split):
+    def changed(array):
+        array = array.copy()
+        array.flat[-1] += 1
+        return array
+
+    preprocessing, augmentation = split.preprocessing, split.augmentation
+    other = dataclasses.replace(preprocessing, mean=MEAN + 1e-12)
+    splits = [
+        Split(IMAGES, LABELS, preprocessing, augmentation),
+        Split(changed(IMAGES), LABELS, preprocessing, augmentation),
+        Split(IMAGES, changed(LABELS), preprocessing, augmentation),
+        Split(IMAGES[:-1], LABELS[:-1], preprocessing, augmentation),
+        Split(IMAGES, LABELS, other, augmentation),
+        Split(IMAGES, LABELS, preprocessing, Augmentation(pad=2, flip=False)),
+    ]
+    prints = [split.fingerprint() for split in splits]
+    assert prints[0] == split.fingerprint()
+    assert len(set(prints)) == len(prints)
+
+
+def test_fingerprint_of_a_streamed_split(tfds_dir, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.data.loading.MEMORY_LIMIT", 0)
+
+    def prints(**options):
+        data = load("grey", tfds_dir, **options)
+        # The preprocessing of every one is the same, so that only the images tell them apart.
+        for split in (data.train, data.validation, data.test):
+            split.preprocessing = Preprocessing((6, 6, 1), [0], [1])
+        return [split.fingerprint() for split in (data.train, data.validation, data.test)]
+
+    found = prints(validation_fraction=0.2)
+    assert found == prints(validation_fraction=0.2)
+    other = prints(validation_fraction=0.3)
+    assert len({*found, *other}) == 5
+    assert found[2] == other[2]
+
+
 def test_empty_split(split):
     empty = Split(IMAGES[:0], LABELS[:0], split.preprocessing)
     assert (len(empty), empty.steps_per_epoch(4), arrays(empty.batches(4))) == (0, 0, [])
@@ -100,3 +217,5 @@ def test_errors(split, change):
         split.epochs(4, **{"seed": 0, "epochs": 2, **change})
     with pytest.raises(ValueError, match=r"`batch_size` must be 1 or more. Received: 0"):
         split.batches(0)
+    with pytest.raises(ValueError, match=r"`attach` needs `views`"):
+        split.epochs(4, seed=0, epochs=1, attach=attach)
