@@ -1,0 +1,95 @@
+"""One HTML file with a table and plots, which opens from disk without a network."""
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from kdtoolkit import files
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+       color: #1b1b1b; background: #fff; }
+h1 { font-size: 1.5rem; }
+table { border-collapse: collapse; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+th { border-bottom: 2px solid #666; }
+dt { color: #666; float: left; clear: left; width: 9rem; }
+dd { margin-left: 9rem; overflow-wrap: anywhere; }
+figure { display: inline-block; margin: 0; max-width: 100%; }
+svg { max-width: 100%; height: auto; }
+"""
+
+
+def write_report(
+    path,
+    title: str,
+    facts: Mapping[str, str],
+    rows: Sequence[Mapping],
+    columns: Mapping[str, tuple[str, str]],
+    charts: Mapping[str, str],
+    *,
+    label: str = "variant",
+    height: str = "test_accuracy",
+):
+    """Writes rows as a table, and a plot of one figure against each of some others.
+
+    Everything is in the one file: style, and plots as SVG.
+
+    Args:
+        path: the HTML file, written whole or not at all.
+        title: of the page.
+        facts: name -> text, shown above the table: command, machine, versions.
+        rows: dicts; a value that is missing or None shows as -, and is not plotted.
+        columns: key in the rows -> (heading, format such as `".2%"`).
+        charts: key of a plot's horizontal axis -> its label.
+        label: key of what names a row.
+        height: key of the plots' vertical axis, a fraction, shown in per cent.
+    """
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+        "<dl>",
+        *(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items()),
+        "</dl>",
+        _table(rows, columns),
+        *(f"<figure>{_chart(rows, x, name, label, height)}</figure>" for x, name in charts.items()),
+        "</body></html>",
+    ]
+    files.write_atomically(path, lambda scratch: scratch.write_text("\n".join(parts) + "\n"))
+
+
+def _table(rows, columns):
+    lines = ["<table><thead><tr>"]
+    lines += [f"<th>{html.escape(heading)}</th>" for heading, _ in columns.values()]
+    lines.append("</tr></thead><tbody>")
+    for row in rows:
+        cells = [
+            html.escape(format(row[key], spec)) if row.get(key) is not None else "-"
+            for key, (_, spec) in columns.items()
+        ]
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</tbody></table>"])
+
+
+def _chart(rows, key, name, label, height):
+    points = [row for row in rows if row.get(key) is not None and row.get(height) is not None]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for row in points:
+        x, y = row[key], 100 * row[height]
+        axes.plot(x, y, "o", color="#0b5cad")
+        axes.annotate(row[label], (x, y), (5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=name, ylabel=f"{height.replace('_', ' ')} (%)")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    stream = io.StringIO()
+    # The page's own fonts, and ids that are the same in every run.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    svg = stream.getvalue()
+    return svg[svg.index("<svg") :]
