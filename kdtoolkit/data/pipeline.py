@@ -1,5 +1,6 @@
 """Splits of a data set as `tf.data` pipelines: in memory, or streamed from its files."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class _Split:
         self._size = size
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        self.views = None
+        self._attach = None
 
     def __len__(self):
         return self._size
@@ -62,18 +65,23 @@ class _Split:
 
         return _finish(examples, finish, steps * views.count)
 
-    def epochs(
-        self,
-        batch_size,
-        *,
-        seed,
-        generation=0,
-        first_epoch=0,
-        epochs,
-        augment=True,
-        views=None,
-        attach=None,
-    ):
+    def in_views(self, views, attach=None):
+        """This split, its epochs augmented from a fixed set and not afresh.
+
+        Args:
+            views: a `Views`.
+            attach: function of a view's number and images' indices in stored order, integer tensors
+                `()` and `(b,)`, that returns a dict of tensors `(b, ...)`. These come with the
+                images of `epochs`; it is called in parallel. None for images alone.
+
+        Returns:
+            A split of the same images; their order in an epoch stays what it is.
+        """
+        split = copy.copy(self)
+        split.views, split._attach = views, attach
+        return split
+
+    def epochs(self, batch_size, *, seed, generation=0, first_epoch=0, epochs, augment=True):
         """Shuffled epochs `first_epoch` to `epochs - 1`, one after another in one data set.
 
         For `fit(..., steps_per_epoch=split.steps_per_epoch(batch_size))`: batches of the next
@@ -86,15 +94,11 @@ class _Split:
             seed, generation: integers, 0 or more.
             first_epoch, epochs: the first epoch, and the one after the last.
             augment: whether images are cropped and mirrored, as `augmentation` says.
-            views: a `Views`: crops and flips come from a fixed set, in turns; the order is still
-                each epoch's own. None for fresh ones in every epoch.
-            attach: function of a view's number and the images' indices in stored order, integer
-                tensors `()` and `(b,)`, that returns a dict of tensors `(b, ...)`, which come with
-                the images; None for images alone. It runs in parallel and needs `views`.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
-            cardinality; with `attach` the images are in a dict, `{"image": images, **attached}`.
+            cardinality. Where `in_views` attached values, the images are in a dict with them,
+            `{"image": images, **values}`.
         """
         steps = self.steps_per_epoch(batch_size)
         if min(seed, generation) < 0 or not 0 <= first_epoch <= epochs:
@@ -103,18 +107,21 @@ class _Split:
                 f"`epochs`. Received: seed={seed}, generation={generation}, "
                 f"first_epoch={first_epoch}, epochs={epochs}"
             )
-        if attach is not None and views is None:
-            raise ValueError("Argument `attach` needs `views`. Received: views=None")
+        if self._attach and not augment:
+            raise ValueError(
+                "Argument `augment` must be True where values belong to augmented images. "
+                f"Received: augment={augment}"
+            )
 
         def finish(images, labels, offsets, flips, indices, view):
             images = self.preprocessing(images)
             if augment:
                 images = self._crop(images, offsets, flips)
-            if attach is not None:
-                images = {"image": images, **attach(view, indices)}
+            if self._attach:
+                images = {"image": images, **self._attach(view, indices)}
             return images, labels
 
-        plans = self._plans(range(first_epoch, epochs), seed, generation, views).prefetch(1)
+        plans = self._plans(range(first_epoch, epochs), seed, generation, self.views).prefetch(1)
         return _finish(self._shuffled(plans, batch_size), finish, steps * (epochs - first_epoch))
 
     def fingerprint(self):
@@ -162,6 +169,7 @@ class Split(_Split):
         labels: int32 `(n,)`.
         preprocessing: a `Preprocessing`.
         augmentation: an `Augmentation`.
+        views: a `Views` if crops and flips are fixed by `in_views`, else None.
     """
 
     def __init__(self, images, labels, preprocessing, augmentation=Augmentation()):  # noqa: B008
@@ -224,6 +232,7 @@ class StreamingSplit(_Split):
     Attributes:
         preprocessing: a `Preprocessing`.
         augmentation: an `Augmentation`.
+        views: as in `Split`.
     """
 
     def __init__(self, records, preprocessing, augmentation=Augmentation()):  # noqa: B008

@@ -93,21 +93,23 @@ def test_two_replicas_share_each_batch(split, two_replicas):
 VIEWS = Views(3, seed=8)
 
 
-def by_index(split, views, epoch, **options):
+def by_index(split, epoch):
     """The images of one epoch, put back into stored order: labels are indices."""
-    dataset = split.epochs(10, seed=1, first_epoch=epoch, epochs=epoch + 1, views=views, **options)
+    dataset = split.epochs(10, seed=1, first_epoch=epoch, epochs=epoch + 1)
     images, labels = zip(*arrays(dataset), strict=True)
     return np.concatenate(images)[np.argsort(np.concatenate(labels))]
 
 
 def test_views_repeat_while_the_order_goes_on(split):
-    epochs = [by_index(split, VIEWS, epoch) for epoch in range(5)]
+    fixed = split.in_views(VIEWS)
+    epochs = [by_index(fixed, epoch) for epoch in range(5)]
     for epoch in (0, 1):
         assert epochs[epoch].tobytes() == epochs[epoch + 3].tobytes()
         assert epochs[epoch].tobytes() != epochs[epoch + 1].tobytes()
-    labels = [y for _, y in arrays(split.epochs(23, seed=1, epochs=4, views=VIEWS))]
+    labels = [y for _, y in arrays(fixed.epochs(23, seed=1, epochs=4))]
     for epoch, found in enumerate(labels):
         np.testing.assert_array_equal(found, epoch_plan(23, 1, 0, epoch).order)
+    assert by_index(split, 3).tobytes() != epochs[3].tobytes()  # the split itself is as it was
 
 
 def test_views_in_stored_order_are_those_of_the_epochs(split):
@@ -118,12 +120,13 @@ def test_views_in_stored_order_are_those_of_the_epochs(split):
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     np.testing.assert_array_equal(labels, np.tile(LABELS, 3))
     for view, shown in enumerate(np.split(images, 3)):
-        assert shown.tobytes() == by_index(split, VIEWS, view).tobytes()
+        assert shown.tobytes() == by_index(split.in_views(VIEWS), view).tobytes()
 
 
 def test_resumed_views_are_the_tail_of_the_whole(split):
-    whole = arrays(split.epochs(10, seed=1, epochs=5, views=VIEWS))
-    resumed = arrays(split.epochs(10, seed=1, first_epoch=2, epochs=5, views=VIEWS))
+    split = split.in_views(VIEWS)
+    whole = arrays(split.epochs(10, seed=1, epochs=5))
+    resumed = arrays(split.epochs(10, seed=1, first_epoch=2, epochs=5))
     for (images, labels), (same_images, same_labels) in zip(whole[6:], resumed, strict=True):
         assert images.tobytes() == same_images.tobytes()
         assert labels.tobytes() == same_labels.tobytes()
@@ -134,8 +137,8 @@ def attach(view, indices):
 
 
 def test_values_come_with_their_images(split):
-    dataset = split.epochs(10, seed=1, first_epoch=1, epochs=5, views=VIEWS, attach=attach)
-    plain = split.epochs(10, seed=1, first_epoch=1, epochs=5, views=VIEWS)
+    dataset = split.in_views(VIEWS, attach).epochs(10, seed=1, first_epoch=1, epochs=5)
+    plain = split.in_views(VIEWS).epochs(10, seed=1, first_epoch=1, epochs=5)
     batches = list(dataset.as_numpy_iterator())
     assert len(batches) == dataset.cardinality() == 12
     for step, ((x, labels), (images, _)) in enumerate(zip(batches, arrays(plain), strict=True)):
@@ -150,12 +153,10 @@ def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
     streamed = load("grey", tfds_dir, validation_fraction=0.2).train
     images, labels = streamed.pixels()
     held = Split(images, labels, streamed.preprocessing, streamed.augmentation)
-    options = {"views": VIEWS, "attach": attach}
-    pairs = zip(
-        streamed.epochs(16, seed=3, epochs=4, **options).as_numpy_iterator(),
-        held.epochs(16, seed=3, epochs=4, **options).as_numpy_iterator(),
-        strict=True,
-    )
+    epochs = [
+        split.in_views(VIEWS, attach).epochs(16, seed=3, epochs=4) for split in (streamed, held)
+    ]
+    pairs = zip(*(dataset.as_numpy_iterator() for dataset in epochs), strict=True)
     for (x, labels), (same_x, same_labels) in pairs:
         assert x["image"].tobytes() == same_x["image"].tobytes()
         np.testing.assert_array_equal(x["where"], same_x["where"])
@@ -217,5 +218,5 @@ def test_errors(split, change):
         split.epochs(4, **{"seed": 0, "epochs": 2, **change})
     with pytest.raises(ValueError, match=r"`batch_size` must be 1 or more. Received: 0"):
         split.batches(0)
-    with pytest.raises(ValueError, match=r"`attach` needs `views`"):
-        split.epochs(4, seed=0, epochs=1, attach=attach)
+    with pytest.raises(ValueError, match=r"`augment` must be True.*augment=False"):
+        split.in_views(VIEWS, attach).epochs(4, seed=0, epochs=1, augment=False)
