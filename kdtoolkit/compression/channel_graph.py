@@ -1,0 +1,339 @@
+"""Which channels of a network depend on each other.
+
+Every channel of every tensor gets a number. What passes channels on passes their numbers on, a
+concatenation concatenates them, and an addition ties those that it adds: if one of them goes, all
+of them go. What a layer with weights reads and returns says along which axis of which weight its
+channels lie.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+# Names of Keras' own classes. A subclass may compute anything, so it is not meant.
+_SAME_CHANNELS = {
+    "ActivityRegularization",
+    "AveragePooling2D",
+    "Cropping2D",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "Identity",
+    "MaxPooling2D",
+    "SpatialDropout2D",
+    "UpSampling2D",
+    "ZeroPadding2D",
+}
+_ARITHMETIC = {"Add", "Maximum", "Minimum", "Multiply", "Subtract"}  # as layers and operations
+# Functions of one number. Softmax, for one, is not: each channel depends on all.
+_ELEMENTWISE = {
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softsign",
+    "tanh",
+}
+# As operations they are classes: `HardSigmoid`, as layers `ReLU`.
+_ELEMENTWISE_CLASSES = {name.replace("_", "") for name in _ELEMENTWISE}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an operation does to channels.
+
+    Attributes:
+        outputs: numbers of the channels that it returns.
+        slices: triples of one of its variables, an axis, and the numbers of the channels on it.
+        config: maps a function that counts how many of some channels stay to the entries of the
+            operation's config that follow from it; None if there are none.
+        filters: the variable whose last axis makes new channels, or None.
+        scale: the scale of a batch normalisation, or None.
+    """
+
+    outputs: np.ndarray
+    slices: tuple = ()
+    config: Callable | None = None
+    filters: Any = None
+    scale: Any = None
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """The channels of a network.
+
+    Attributes:
+        network: functional model that shares the layers of the one that was given.
+        effects: name of an operation that is understood -> its `Effect`.
+        roots: int array: number of a channel -> the number that stands for all tied to it.
+        fixed: bool array: number of a channel -> whether it must stay.
+        unknown: descriptions of the operations that are not understood.
+    """
+
+    network: keras.Model
+    effects: dict
+    roots: np.ndarray
+    fixed: np.ndarray
+    unknown: tuple
+
+
+def filters(layer):
+    """The variable of a convolution or dense layer whose last axis makes new channels."""
+    return layer.pointwise_kernel if _kind(layer) == "SeparableConv2D" else layer.kernel
+
+
+def analyse(network):
+    """Returns the `ChannelGraph` of a functional or sequential Keras model.
+
+    Raises:
+        ValueError: the network is neither, or not built.
+    """
+    if not isinstance(network, keras.Model) or not getattr(network, "inputs", None):
+        raise ValueError(
+            "Argument `network` must be a functional or sequential Keras model that has been "
+            f"built. Received: {type(network).__name__} {getattr(network, 'name', '')!r}"
+        )
+    # A sequential model has its graph inside; and copies of a compiled model would be compiled.
+    network = keras.Model(network.input, network.output, name=network.name)
+    channels, effects, unknown, of = _Channels(), {}, {}, {}
+    for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            operation = node.operation
+            inputs = [of[id(tensor)] for tensor in node.input_tensors]
+            effect = _effect(operation, node, inputs, channels)
+            if effect is None:
+                if not node.is_input:
+                    unknown[f"{type(operation).__name__} {operation.name!r}"] = None
+                channels.fix(*inputs)
+                for tensor in node.output_tensors:
+                    of[id(tensor)] = channels.new(tensor.shape[-1] if tensor.shape else 0)
+                    channels.fix(of[id(tensor)])
+                continue
+            first = effects.setdefault(operation.name, effect)
+            if first is not effect:  # Called again, with the same weights and config.
+                for (*_, one), (*_, other) in zip(first.slices, effect.slices, strict=True):
+                    channels.tie(one, other)
+                if first.config:
+                    channels.tie(first.outputs, effect.outputs)
+            of[id(node.output_tensors[0])] = effect.outputs
+    channels.fix(*(of[id(tensor)] for tensor in network.outputs))
+    roots, fixed = channels.resolve()
+    return ChannelGraph(network, effects, roots, fixed, tuple(unknown))
+
+
+class _Channels:
+    """Numbers of channels, and which of them are tied."""
+
+    def __init__(self):
+        self._parents, self._fixed = [], []
+
+    def new(self, count):
+        """Numbers for as many new channels; none for an axis of unknown size."""
+        start = len(self._parents)
+        self._parents.extend(range(start, start + (count or 0)))
+        return np.arange(start, len(self._parents))
+
+    def tie(self, first, *others):
+        """Ties the channels of arrays, place by place."""
+        for other in others:
+            for a, b in zip(first, other, strict=True):
+                self._parents[self._root(a)] = self._root(b)
+
+    def fix(self, *arrays):
+        """These channels, and what is tied to them, stay."""
+        self._fixed.extend(itertools.chain.from_iterable(arrays))
+
+    def resolve(self):
+        """`roots` and `fixed` of a `ChannelGraph`."""
+        roots = np.array([self._root(number) for number in range(len(self._parents))], int)
+        fixed = np.isin(roots, [self._root(number) for number in self._fixed])
+        return roots, fixed
+
+    def _root(self, number):
+        while self._parents[number] != number:
+            self._parents[number] = number = self._parents[self._parents[number]]
+        return number
+
+
+def _effect(operation, node, inputs, channels):
+    """The effect of a call, or None if it is not understood."""
+    kind = _kind(operation)
+    if node.is_input or getattr(operation, "data_format", "channels_last") != "channels_last":
+        return None
+    if kind in _SAME_CHANNELS or kind.lower() in _ELEMENTWISE_CLASSES or kind == "Activation":
+        return Effect(inputs[0]) if _is_elementwise(operation) else None
+    if kind in _ARITHMETIC:
+        return _arithmetic(node, inputs, channels)
+    rule = _RULES.get(kind)
+    return rule(operation, node, inputs, channels) if rule else None
+
+
+def _kind(operation):
+    kind = type(operation)
+    return kind.__name__ if kind.__module__.partition(".")[0] == "keras" else ""
+
+
+def _is_elementwise(operation):
+    activation = getattr(operation, "activation", keras.activations.linear)
+    return getattr(activation, "__name__", "") in _ELEMENTWISE
+
+
+def _producer(operation, outputs, slices, config, channels):
+    if operation.use_bias:
+        slices += ((operation.bias, 0, outputs),)
+    if not _is_elementwise(operation):
+        channels.fix(outputs)
+    return Effect(outputs, slices, config, filters(operation))
+
+
+def _dense(operation, node, inputs, channels):
+    outputs = channels.new(operation.units)
+    slices = ((operation.kernel, 0, inputs[0]), (operation.kernel, 1, outputs))
+    return _producer(operation, outputs, slices, lambda count: {"units": count(outputs)}, channels)
+
+
+def _conv(operation, node, inputs, channels):
+    taken, groups = inputs[0], operation.groups
+    if groups == len(taken) > 1:
+        return _depthwise(operation, node, inputs, channels)
+    outputs = channels.new(operation.filters)
+    # All groups share the kernel's input axis, and return as many channels each: the same place
+    # goes in each group.
+    channels.tie(*taken.reshape(groups, -1))
+    channels.tie(*outputs.reshape(groups, -1))
+    slices = (
+        (operation.kernel, -2, taken[: len(taken) // groups]),
+        (operation.kernel, -1, outputs),
+    )
+    return _producer(
+        operation, outputs, slices, lambda count: {"filters": count(outputs)}, channels
+    )
+
+
+def _separable(operation, node, inputs, channels):
+    outputs = channels.new(operation.filters)
+    slices = (
+        (operation.depthwise_kernel, -2, inputs[0]),
+        (operation.pointwise_kernel, -2, np.repeat(inputs[0], operation.depth_multiplier)),
+        (operation.pointwise_kernel, -1, outputs),
+    )
+    return _producer(
+        operation, outputs, slices, lambda count: {"filters": count(outputs)}, channels
+    )
+
+
+def _depthwise(operation, node, inputs, channels):
+    """One filter, or several, for each channel: it goes with the channel."""
+    taken = inputs[0]
+    outputs = np.repeat(taken, node.output_tensors[0].shape[-1] // len(taken))
+    if not _is_elementwise(operation):
+        channels.fix(outputs)
+    config, slices = None, ((operation.kernel, -2, taken),)
+    if _kind(operation) == "Conv2D":  # with as many groups as channels
+        slices = ((operation.kernel, -1, outputs),)
+
+        def config(count):
+            return {"filters": count(outputs), "groups": count(taken)}
+
+    if operation.use_bias:
+        slices += ((operation.bias, 0, outputs),)
+    return Effect(outputs, slices, config)
+
+
+def _batch_norm(operation, node, inputs, channels):
+    if operation.axis not in (-1, len(node.input_tensors[0].shape) - 1):
+        return None
+    return Effect(
+        inputs[0],
+        tuple((variable, 0, inputs[0]) for variable in operation.weights),
+        scale=operation.gamma if operation.scale else None,
+    )
+
+
+def _prelu(operation, node, inputs, channels):
+    shared = operation.alpha.shape[-1] != len(inputs[0])
+    return Effect(inputs[0], () if shared else ((operation.alpha, -1, inputs[0]),))
+
+
+def _arithmetic(node, inputs, channels):
+    width = max(map(len, inputs))
+    arguments = (*node.arguments.args, *node.arguments.kwargs.values())
+    if any(map(_holds_array, arguments)) or not {1, width}.issuperset(map(len, inputs)):
+        return None  # A constant for each channel would have to shrink, too.
+    wide = [numbers for numbers in inputs if len(numbers) == width]
+    channels.tie(*wide)
+    channels.fix(*(numbers for numbers in inputs if len(numbers) < width))  # for all the others
+    return Effect(wide[0])
+
+
+def _holds_array(argument):
+    leaves = keras.tree.flatten(argument)
+    tensors = sum(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+    return tensors < len(leaves) if tensors else np.ndim(argument) > 0
+
+
+def _concatenate(operation, node, inputs, channels):
+    if operation.axis in (-1, len(node.output_tensors[0].shape) - 1):
+        return Effect(np.concatenate(inputs))
+    channels.tie(*inputs)
+    return Effect(inputs[0])
+
+
+def _pad(operation, node, inputs, channels):
+    before, after = operation.pad_width[-1]
+    if not before and not after:
+        return Effect(inputs[0])
+    if operation.mode != "constant" or len(operation.pad_width) == 1:
+        return None
+    first, last = channels.new(before), channels.new(after)
+    return Effect(
+        np.concatenate([first, inputs[0], last]),
+        config=lambda count: {
+            "pad_width": (*operation.pad_width[:-1], (count(first), count(last)))
+        },
+    )
+
+
+def _reshape(operation, node, inputs, channels):
+    """Keeps channels apart if the last axis holds whole pixels: place j is of channel j mod C."""
+    places, width = node.output_tensors[0].shape[-1], len(inputs[0])
+    if not width or places is None or places % width:
+        return None
+    outputs = np.tile(inputs[0], places // width)
+    key = "target_shape" if isinstance(operation, keras.layers.Layer) else "newshape"
+    target = getattr(operation, key, (-1,))  # a `Flatten` has none
+    if target[-1] == -1:
+        return Effect(outputs)
+    return Effect(outputs, config=lambda count: {key: (*target[:-1], count(outputs))})
+
+
+_RULES = {
+    "BatchNormalization": _batch_norm,
+    "Concatenate": _concatenate,
+    "Conv2D": _conv,
+    "Dense": _dense,
+    "DepthwiseConv2D": _depthwise,
+    "Flatten": _reshape,
+    "PReLU": _prelu,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "SeparableConv2D": _separable,
+}

@@ -1,0 +1,327 @@
+"""Channel pruning: networks that are smaller and faster because whole filters are gone."""
+
+import collections
+import difflib
+import fnmatch
+import itertools
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kdtoolkit.compression.channel_graph import analyse, filters
+
+SCORES = ("l1", "bn_scale")
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of layers that are tied to each other.
+
+    Attributes:
+        channels: name of a layer -> int array `(size, n)`, the numbers of its output channels (n is
+            1, or the groups of a grouped convolution). Row i of a layer can only be removed
+            together with row i of the others.
+        scales: the same for the batch normalisations with a scale that these channels pass.
+    """
+
+    channels: Mapping[str, np.ndarray]
+    scales: Mapping[str, np.ndarray]
+
+    @property
+    def layers(self):
+        """Names of the layers, in the order in which they run."""
+        return tuple(self.channels)
+
+    @property
+    def size(self):
+        """How many channels each layer has in the group."""
+        return len(next(iter(self.channels.values())))
+
+
+def channel_groups(network):
+    """Finds the channels of a network that can be removed, and which of them go together.
+
+    Convolutions (grouped, depthwise and separable too), dense layers, batch normalisation,
+    elementwise activations and arithmetic, concatenation, pooling, padding, upsampling, flattening
+    and noise are understood, as layers and, where Keras has them, as operations, channels last. A
+    layer may be called several times. Any other operation, a nested model among them, keeps the
+    channels that it reads and returns. So do the inputs and outputs of the network.
+
+    Args:
+        network: functional or sequential Keras model.
+
+    Returns:
+        A tuple of `ChannelGroup`. Each removable channel is in one of them. Two channels of a layer
+        are in the same group if they are tied to channels of the same layers.
+
+    Raises:
+        ValueError: the network is not functional, or there is no such channel.
+    """
+    return _groups(analyse(network))
+
+
+def select_channels(network, fraction, score="l1", multiple=1, layers="*"):
+    """Chooses, in every group, the channels with the largest scores.
+
+    Args:
+        network: functional or sequential Keras model.
+        fraction: of each group's channels to remove, in [0, 1); never more than that, and one
+            channel always stays.
+        score: `"l1"`, the sum of the absolute weights of a filter (Li et al., ICLR 2017), or
+            `"bn_scale"`, the absolute scale of the batch normalisation behind it (Liu et al., ICCV
+            2017), which leaves groups without any as they are. Summed over what is tied.
+        multiple: the number of channels that stay in a group is rounded up to a multiple of this.
+        layers: shell pattern, or several, of layer names. A group is pruned if each of its layers
+            matches one.
+
+    Returns:
+        Name of each layer that loses channels -> bool array `(channels,)`, true for those to keep.
+
+    Raises:
+        ValueError: an argument is outside its range, matches nothing (near matches are named), or
+            the network has nothing to prune.
+    """
+    if not _is_number(fraction, numbers.Real) or not 0 <= fraction < 1:
+        raise ValueError(f"Argument `fraction` must be in [0, 1). Received: fraction={fraction!r}")
+    if score not in SCORES:
+        near = difflib.get_close_matches(str(score), SCORES)
+        hint = f" Near matches: {', '.join(near)}." if near else ""
+        raise ValueError(
+            f"Argument `score` must be one of {', '.join(SCORES)}. Received: score={score!r}.{hint}"
+        )
+    if not _is_number(multiple, numbers.Integral) or multiple < 1:
+        raise ValueError(
+            f"Argument `multiple` must be a positive integer. Received: multiple={multiple!r}"
+        )
+    analysis = analyse(network)
+    groups = _matching(_groups(analysis), layers)
+    if score == "bn_scale":
+        groups = [group for group in groups if group.scales]
+        if not groups:
+            raise ValueError(
+                "Argument `score` must be 'l1' for channels that pass no batch normalisation with "
+                f"a scale. Received: score={score!r} for {network.name!r}"
+            )
+    keep = {}
+    for group in groups:
+        best = np.argsort(-_scores(analysis.network, group, score), kind="stable")
+        removed = best[_remaining(group.size, fraction, multiple) :]
+        for name, channels in group.channels.items():
+            width = len(analysis.effects[name].outputs)
+            keep.setdefault(name, np.ones(width, bool))[channels[removed]] = False
+    return {name: kept for name, kept in keep.items() if not kept.all()}
+
+
+def mask_channels(network, keep):
+    """Returns a copy of a network in which channels are zero, and do not matter where they are not.
+
+    The filters of the removed channels and what follows them channel by channel (biases, scales and
+    offsets of batch normalisation) are zero, and so are the weights that read them: after an
+    activation that is not zero at zero, a channel is not zero, but nothing depends on it.
+
+    Args:
+        network: functional or sequential Keras model.
+        keep: name of a layer -> bool array `(channels,)`, as from `select_channels`. Layers that
+            are not named keep all.
+
+    Returns:
+        A functional `keras.Model` of the network's shapes.
+
+    Raises:
+        ValueError: a name or a shape is wrong, or a channel cannot be removed, or not without
+            others that are kept.
+    """
+    analysis = analyse(network)
+    alive = _alive(analysis, keep)
+
+    def zeroed(value, axis, channels):
+        shape = [1] * value.ndim
+        shape[axis] = len(channels)
+        return value * alive[channels].reshape(shape).astype(value.dtype)
+
+    return _rebuild(analysis, zeroed)
+
+
+def shrink(network, keep):
+    """Returns a copy of a network without the removed channels.
+
+    It returns what the network of `mask_channels` returns, with fewer weights and operations.
+    Layers keep their names.
+
+    Args:
+        network: functional or sequential Keras model.
+        keep: as for `mask_channels`.
+
+    Returns:
+        A functional `keras.Model` of the same kinds of layers, with fewer channels. It is not
+        compiled.
+
+    Raises:
+        ValueError: as for `mask_channels`.
+    """
+    analysis = analyse(network)
+    alive = _alive(analysis, keep)
+
+    def taken(value, axis, channels):
+        return value.compress(alive[channels], axis)
+
+    return _rebuild(analysis, taken, lambda channels: int(alive[channels].sum()))
+
+
+def prune_channels(network, fraction, score="l1", multiple=1, layers="*"):
+    """Returns a smaller network: `shrink` with the channels that `select_channels` chooses.
+
+    The arguments are those of `select_channels`. The result is trained further, best as the student
+    of the network that it was: `training.Student(pruned, network)`.
+
+    Raises:
+        ValueError: as for `select_channels`.
+    """
+    return shrink(network, select_channels(network, fraction, score, multiple, layers))
+
+
+def _is_number(value, kind):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _remaining(size, fraction, multiple):
+    # Rounded first: 0.29 * 100 is just below 29.
+    least = max(1, size - math.floor(round(size * fraction, 6)))
+    return min(size, math.ceil(least / multiple) * multiple)
+
+
+def _scores(network, group, score):
+    """Scores of a group's channels: float64 `(size,)`."""
+    total = np.zeros(group.size)
+    members = group.channels if score == "l1" else group.scales
+    for name, channels in members.items():
+        layer = network.get_layer(name)
+        weights = np.abs(_array(filters(layer) if score == "l1" else layer.gamma))
+        norms = weights.sum(axis=tuple(range(weights.ndim - 1)))
+        total += norms[channels].sum(axis=1)
+    return total
+
+
+def _array(variable):
+    return keras.ops.convert_to_numpy(variable)
+
+
+def _matching(groups, layers):
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    names = list(dict.fromkeys(itertools.chain.from_iterable(group.layers for group in groups)))
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names)
+            hint = f" Near matches: {', '.join(near)}." if near else ""
+            raise ValueError(
+                "Argument `layers` must match names of layers with channels that can be removed. "
+                f"Received: {pattern!r}, which matches none.{hint}"
+            )
+    chosen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+    matching = [group for group in groups if chosen.issuperset(group.layers)]
+    if not matching:
+        tied = next((group.layers for group in groups if chosen & set(group.layers)), ())
+        raise ValueError(
+            "Argument `layers` must match all layers whose channels are tied. "
+            f"Received: {layers!r}, which does not match all of {', '.join(tied)}"
+        )
+    return matching
+
+
+def _groups(analysis):
+    members = collections.defaultdict(lambda: collections.defaultdict(list))
+    for name, effect in analysis.effects.items():
+        if effect.filters is not None or effect.scale is not None:
+            for position, root in enumerate(analysis.roots[effect.outputs]):
+                members[root][name].append(position)
+    groups = collections.defaultdict(list)
+    for root, positions in members.items():
+        produced = any(analysis.effects[name].filters is not None for name in positions)
+        if produced and not analysis.fixed[root]:
+            groups[tuple((name, len(found)) for name, found in positions.items())].append(positions)
+    if not groups:
+        by = f", all tied to {', '.join(analysis.unknown[:3])}" if analysis.unknown else ""
+        raise ValueError(
+            "Argument `network` must have channels that can be removed, which inputs, outputs and "
+            f"unknown layers keep. Received: {analysis.network.name!r}{by}"
+        )
+    return tuple(_group(analysis, rows) for rows in groups.values())
+
+
+def _group(analysis, rows):
+    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    producers = {name for name in found if analysis.effects[name].filters is not None}
+    return ChannelGroup(
+        channels={name: rows for name, rows in found.items() if name in producers},
+        scales={name: rows for name, rows in found.items() if name not in producers},
+    )
+
+
+def _alive(analysis, keep):
+    """Whether a channel stays: bool array, by its number."""
+    layers = {name: e.outputs for name, e in analysis.effects.items() if e.filters is not None}
+    removed = np.zeros(len(analysis.roots), bool)
+    for name, kept in keep.items():
+        if name not in layers:
+            near = difflib.get_close_matches(str(name), layers)
+            hint = f" Near matches: {', '.join(near)}." if near else ""
+            raise ValueError(
+                "Argument `keep` must name convolutions and dense layers of "
+                f"{analysis.network.name!r}. Received: {name!r}.{hint}"
+            )
+        kept, outputs = np.asarray(kept), layers[name]
+        if kept.dtype != bool or kept.shape != outputs.shape or not kept.any():
+            raise ValueError(
+                f"Argument `keep` must be booleans of shape {outputs.shape} for {name!r}, some of "
+                f"them true. Received: {kept.dtype}, shape {kept.shape}, {np.sum(kept)} true"
+            )
+        roots = analysis.roots[outputs[~kept]]
+        if analysis.fixed[roots].any():
+            raise ValueError(
+                "Argument `keep` must keep channels that inputs, outputs or unknown layers need, "
+                f"see `channel_groups`. Received: channels of {name!r} to remove"
+            )
+        removed[roots] = True
+    for name, outputs in layers.items():
+        kept = keep.get(name, np.ones(len(outputs), bool))
+        if not np.array_equal(kept, ~removed[analysis.roots[outputs]]):
+            raise ValueError(
+                "Argument `keep` must remove tied channels together, see `channel_groups`. "
+                f"Received: channels to remove that {name!r} keeps"
+            )
+    return ~removed[analysis.roots]
+
+
+def _rebuild(analysis, change, count=None):
+    """A copy of the network, its weights changed along the axes on which channels lie.
+
+    Args:
+        analysis: of the network.
+        change: maps an array, an axis and the channels on it to the new array.
+        count: how many of these channels stay, or None if the shapes do.
+    """
+    network, effects = analysis.network, analysis.effects
+
+    def copy(operation):
+        config = operation.get_config()
+        effect = effects.get(operation.name)
+        if count and effect and effect.config:
+            config.update(effect.config(count))
+        return type(operation).from_config(config)
+
+    model = keras.models.clone_model(network, clone_function=copy)
+    for layer in network.layers:
+        slices = effects[layer.name].slices if layer.name in effects else ()
+        values = []
+        for variable in layer.weights:
+            value = _array(variable)
+            for sliced, axis, channels in slices:
+                if sliced is variable:
+                    value = change(value, axis, channels)
+            values.append(value)
+        model.get_layer(layer.name).set_weights(values)
+    return model
