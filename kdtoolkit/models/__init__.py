@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = attach(
         "exit_names": "exits",
         "features": "exits",
         "load_classifier": "saved",
+        "load_state_dict": "state_dict",
         "macs": "cost",
         "names": "registry",
         "stages": "exits",

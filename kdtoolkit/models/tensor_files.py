@@ -1,0 +1,264 @@
+"""Named tensors from the files that PyTorch code bases keep them in.
+
+NumPy is all that is needed. Files come from anywhere: sizes and offsets are checked before they are
+used, and what a pickle may call is a list of two.
+"""
+
+import collections
+import io
+import json
+import math
+import pickle
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+# Keys under which training code keeps the state dict beside an epoch, an optimizer, a score.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+
+_BFLOAT16 = "bfloat16"  # NumPy has no such type; the others are NumPy's names
+_SAFETENSORS_KINDS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": _BFLOAT16,
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_STORAGE_KINDS = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "|i1",
+    "ByteStorage": "|u1",
+    "BoolStorage": "|b1",
+}
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def read(path):
+    """Reads the tensors of a file, by name.
+
+    Args:
+        path: ends in `.safetensors`, `.npz`, or, written by `torch.save`, `.pth`, `.pt`,
+            `.pth.tar` or `.bin`. The latter may hold the tensors under one of `WRAPPERS`.
+
+    Returns:
+        A dict of arrays. bfloat16 becomes float32, other types stay.
+
+    Raises:
+        ValueError: another ending; a file that is absent, damaged or of another kind, or, by
+            `torch.save`, holds anything but tensors, numbers, text and containers of them.
+    """
+    path = Path(path)
+    reader = next((r for ending, r in _READERS.items() if path.name.lower().endswith(ending)), None)
+    if reader is None:
+        raise ValueError(f"Argument `path` must end in {', '.join(_READERS)}. Received: {path}")
+    try:
+        return reader(path)
+    except Exception as error:  # Whatever a damaged archive or pickle raises.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{str(path)!r} cannot be read: {reason}") from error
+
+
+def _read_safetensors(path):
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise ValueError("the file ends within its header")
+    data = memoryview(content)[8 + length :]
+    header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_repeats)
+    header.pop("__metadata__", None)
+    tensors, end = {}, 0
+    # The format allows neither gaps nor overlaps, so that each byte is one tensor's.
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        kind = _SAFETENSORS_KINDS.get(entry["dtype"])
+        if kind is None:
+            raise ValueError(f"tensor {name!r} has the unsupported dtype {entry['dtype']!r}")
+        shape = _sizes(entry["shape"])
+        start, stop = _sizes(entry["data_offsets"])
+        if start != end or stop - start != math.prod(shape) * _itemsize(kind):
+            raise ValueError(f"tensor {name!r} has offsets that do not match its shape")
+        if stop > len(data):
+            raise ValueError(f"the file ends within tensor {name!r}")
+        tensors[name], end = _decode(data[start:stop], kind).reshape(shape), stop
+    if end != len(data):
+        raise ValueError(f"{len(data) - end} bytes belong to no tensor")
+    return tensors
+
+
+def _without_repeats(pairs):
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("the header repeats a name")
+    return dict(pairs)
+
+
+def _read_npz(path):
+    with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+class _Storage(NamedTuple):
+    kind: str
+    key: str
+    count: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: list
+    strides: list
+
+
+def _read_torch(path):
+    if not zipfile.is_zipfile(path):
+        return _read_torch_legacy(path)
+    with zipfile.ZipFile(path) as archive:
+        (index,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        root = index.removesuffix("data.pkl")
+        if root + "byteorder" in archive.namelist():
+            _check_byte_order(archive.read(root + "byteorder") == b"little")
+        state = _state_dict(_Unpickler(io.BytesIO(_stored(archive, index))).load())
+        content = {
+            key: _stored(archive, f"{root}data/{key}")
+            for key in {tensor.storage.key for tensor in state.values()}
+        }
+    return {name: _array(tensor, content[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _stored(archive, name):
+    # torch.save never compresses: a small file cannot grow.
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"record {name!r} is compressed")
+    return archive.read(name)
+
+
+def _read_torch_legacy(path):
+    """Before PyTorch 1.6: five pickles and the storages one after the other."""
+    with open(path, "rb") as stream:
+        if _Unpickler(stream).load() != _LEGACY_MAGIC:
+            raise ValueError("it was not written by torch.save")
+        _Unpickler(stream).load()  # the version of the protocol: there was only one
+        _check_byte_order(_Unpickler(stream).load()["little_endian"])
+        unpickler = _Unpickler(stream)
+        state = _state_dict(unpickler.load())
+        content = {}
+        for key in _Unpickler(stream).load():
+            storage = unpickler.storages[key]
+            if int.from_bytes(stream.read(8), "little") != storage.count:
+                raise ValueError(f"storage {key!r} has another size than its tensors")
+            content[key] = stream.read(storage.count * _itemsize(storage.kind))
+    return {name: _array(tensor, content[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _check_byte_order(little):
+    if not little:
+        raise ValueError("it was written by a big-endian machine")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows ordered dicts and tensors. Every other global is refused, so nothing can be executed.
+
+    Tensors are described, not read: that is for later, once it is known which are wanted.
+    """
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.storages = {}
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # A new function each time: a pickle may set attributes of what it is given.
+            return lambda *args: _describe(*args)
+        if module == "torch" and name in _STORAGE_KINDS:
+            return _STORAGE_KINDS[name]
+        raise ValueError(
+            f"it would run {module}.{name}; only tensors, numbers, text and containers of them are "
+            "read: save `model.state_dict()` alone"
+        )
+
+    def persistent_load(self, pid):
+        tag, kind, key, _, count = pid[:5]
+        if tag != "storage" or kind not in _STORAGE_KINDS.values() or type(key) is not str:
+            raise ValueError("a storage is damaged")
+        storage = _Storage(kind, key, *_sizes([count]))
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"storage {key!r} has two sizes")
+        return storage
+
+
+def _describe(storage, offset, shape, strides, *_):
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        raise ValueError("a tensor is damaged")
+    (offset,), shape, strides = _sizes([offset]), _sizes(shape), _sizes(strides)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    # More elements than the storage has would be repeats, without end.
+    if math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
+        raise ValueError("a tensor reaches beyond its storage")
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _array(tensor, content):
+    kind, _, count = tensor.storage
+    if len(content) != count * _itemsize(kind):
+        raise ValueError(f"storage {tensor.storage.key!r} has another size than its tensors")
+    values = _decode(content, kind)
+    if not math.prod(tensor.shape):
+        return np.empty(tensor.shape, values.dtype)
+    strides = [stride * values.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(
+        values[tensor.offset :], tensor.shape, strides, writeable=False
+    ).copy()
+
+
+def _state_dict(value):
+    """The dict of tensors that a checkpoint is or has."""
+    for key in WRAPPERS:
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+            break
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"it holds no state dict, nor one under {', '.join(WRAPPERS)}")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise ValueError(f"its entry {name!r} is no tensor")
+    return value
+
+
+def _sizes(values):
+    if any(type(value) is not int or value < 0 for value in values):
+        raise ValueError(f"a size is no natural number: {values!r}")
+    return list(values)
+
+
+def _itemsize(kind):
+    return 2 if kind == _BFLOAT16 else np.dtype(kind).itemsize
+
+
+def _decode(content, kind):
+    if kind == _BFLOAT16:  # the upper half of a float32
+        return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(content, kind)
+
+
+_READERS = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".pth.tar": _read_torch,
+    ".bin": _read_torch,
+}
