@@ -150,7 +150,7 @@ class QuantizedDense(_FakeQuantizedKernel, layers.Dense):
         kernel = fake_quantize_kernel(
             ops.reshape(self.kernel, (1, 1, *self.kernel.shape)), self.bits
         )
-        return ops.reshape(ops.conv(pixels, kernel), (-1, self.units))
+        return ops.reshape(ops.conv(pixels, kernel), (-1, *inputs.shape[1:-1], self.units))
 
 
 def fake_quantize_kernel(kernel, bits=8):
@@ -241,7 +241,13 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
         raise ValueError(f"Argument `bits` must be from 2 to 16. Received: bits={bits}")
     if not 0 <= momentum < 1:
         raise ValueError(f"Argument `momentum` must be in [0, 1). Received: momentum={momentum}")
-    graph = keras.Model(network.input, network.output, name=network.name)
+    if len(getattr(network, "inputs", None) or ()) != 1:
+        raise ValueError(
+            "Argument `network` must be a functional or built sequential model of one input. "
+            f"Received: {type(network).__name__} {network.name!r}"
+        )
+    outputs = network.outputs[0] if isinstance(network, keras.Sequential) else network.output
+    graph = keras.Model(network.inputs[0], outputs, name=network.name)
     if np.shape(images)[1:] != graph.input_shape[1:] or not len(images):
         raise ValueError(
             f"Argument `images` must be a batch for {network.name!r}, of shape (n, "
@@ -255,13 +261,14 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
 
     def replace(operation):
         name = operation.name
-        if name not in layer_of and name not in folded:
-            norm = norms.get(name)
-            stored = not _is_relu(takers[(norm or operation).name])
-            layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
-            if stored and _kind(operation) in _ON_A_GRID_OF_THEIR_OWN:
-                range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
-        return layer_of.get(name, operation)
+        if name in folded:
+            return operation
+        norm = norms.get(name)
+        stored = not _is_relu(takers[(norm or operation).name])
+        if stored and _kind(operation) in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
+            range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
+        layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
+        return layer_of[name]
 
     def call(layer, *args, mask=None, **kwargs):  # images have no mask
         if layer.name in folded:
@@ -292,7 +299,7 @@ def _takers(graph):
     alone = {}
     for node in nodes:
         if node.operation.name in alone:
-            _refuse(node.operation, "called twice")
+            _refuse(node.operation, ", called twice")
         takers = found[id(node.output_tensors[0])]
         alone[node.operation.name] = takers[0] if len(takers) == 1 else None
     return alone
@@ -327,12 +334,20 @@ def _is_relu(operation):
     return _kind(operation) == "Activation" and operation.activation in _RELUS
 
 
+def _is_curve(operation):
+    """Whether LiteRT has a fixed grid, 1/256 or 1/128 fine, for what an operation returns.
+
+    Another one behind it is more than the converter understands in front of a concatenation.
+    """
+    return _kind(operation) == "Activation" and operation.activation in _CURVES
+
+
 def _replacement(operation, norm, **settings):
     """What takes the place of an operation, without its weights: quantised if it has a kernel."""
     kind = _kind(operation)
     if kind == "BatchNormalization":
         if not _is_on_last_axis(operation) or len(operation.input.shape) != 4:
-            _refuse(operation, "not on the channels of images")
+            _refuse(operation, ", not on the channels of images")
         return QuantizedDepthwiseConv2D(1, name=operation.name, **settings)
     if kind not in _SUPPORTED:
         _refuse(operation)
@@ -340,12 +355,12 @@ def _replacement(operation, norm, **settings):
         return operation
     config = {**operation.get_config(), "dtype": "float32"}
     if config.get("data_format", "channels_last") != "channels_last":
-        _refuse(operation, "channels first")
+        _refuse(operation, ", channels first")
     if kind == "ReLU" and not _is_relu(operation):
-        _refuse(operation, "not a plain ReLU, nor one up to 6")
+        _refuse(operation, ", not a plain ReLU, nor one up to 6")
     activation = getattr(operation, "activation", keras.activations.linear)
     if activation not in (_FUSED if kind in _WEIGHTED else _FUSED + _CURVES):
-        _refuse(operation, f"with activation {activation.__name__}")
+        _refuse(operation, f", with activation {activation.__name__}")
     if kind not in _WEIGHTED:
         return type(operation).from_config(config)
     if norm:
@@ -353,10 +368,10 @@ def _replacement(operation, norm, **settings):
     return _WEIGHTED[kind](**{**config, **settings})
 
 
-def _refuse(operation, detail=None):
+def _refuse(operation, detail=""):
     raise ValueError(
-        f"Argument `network` must be made of {', '.join(_SUPPORTED)}. Received: "
-        f"{type(operation).__name__} {operation.name!r}{f', {detail}' if detail else ''}"
+        f"Argument `network` must be made of {', '.join(_SUPPORTED)}, channels last, each called "
+        f"once. Received: {type(operation).__name__} {operation.name!r}{detail}"
     )
 
 
