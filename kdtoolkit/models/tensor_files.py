@@ -67,7 +67,9 @@ def read(path):
     try:
         return reader(path)
     except Exception as error:  # Whatever a damaged archive or pickle raises.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         raise ValueError(f"{str(path)!r} cannot be read: {reason}") from error
 
 
@@ -78,6 +80,8 @@ def _read_safetensors(path):
         raise ValueError("the file ends within its header")
     data = memoryview(content)[8 + length :]
     header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_repeats)
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
     header.pop("__metadata__", None)
     tensors, end = {}, 0
     # The format allows neither gaps nor overlaps, so that each byte is one tensor's.
@@ -125,7 +129,9 @@ def _read_torch(path):
     if not zipfile.is_zipfile(path):
         return _read_torch_legacy(path)
     with zipfile.ZipFile(path) as archive:
-        (index,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        index = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        if index is None:
+            raise ValueError("it was not written by torch.save")
         root = index.removesuffix("data.pkl")
         if root + "byteorder" in archive.namelist():
             _check_byte_order(archive.read(root + "byteorder") == b"little")

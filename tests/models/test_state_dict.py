@@ -261,6 +261,23 @@ def twin(blocks, widths, shortcut="conv", stem="small", expansion=1, classes=5):
             {"blocks": (3, 3, 3), "widths": (16, 32, 64), "shortcut": "identity"},
         ),
         ("resnet18", (32, 32, 3), {}, {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}),
+        (
+            "resnet18",
+            (64, 64, 3),
+            {"stem": "imagenet"},
+            {"blocks": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "stem": "imagenet"},
+        ),
+        (
+            "resnet50",
+            (64, 64, 3),
+            {"stem": "imagenet"},
+            {
+                "blocks": (3, 4, 6, 3),
+                "widths": (64, 128, 256, 512),
+                "stem": "imagenet",
+                "expansion": 4,
+            },
+        ),
     ],
 )
 def test_logits_of_the_twin(name, shape, options, structure, tmp_path):
