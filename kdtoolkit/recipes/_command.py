@@ -110,7 +110,7 @@ class Recipe:
             checked = self.check(flags)
             flags.remember(argv)
             check_output_dir(flags)
-            _import_libraries()
+            import_libraries()
             self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
             return self._fail(error, status=2)
@@ -209,7 +209,7 @@ def _parse_flags_text(text):
     return values
 
 
-def _import_libraries():
+def import_libraries():
     """Imports TensorFlow with what suits a command: fast on a CPU, and silent.
 
     On import TensorFlow's native code writes lines to standard error that no setting suppresses;
