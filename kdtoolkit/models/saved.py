@@ -29,16 +29,17 @@ def check_file(path):
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
 
 
-def load_classifier(path, input_shape=None, classes=None):
+def load_classifier(path, input_shape=None, classes=None, exit=None):
     """Loads an image classifier as a network that returns logits.
 
-    A multi-exit network gives its deepest exit. A last softmax, as an activation or as a layer, is
+    A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation or as a layer, is
     left out: what it was applied to are the logits.
 
     Args:
         path: a `.keras` file.
         input_shape: `(height, width, channels)` that it must take, or None.
         classes: number of classes that it must tell apart, or None.
+        exit: name of the exit to keep of a multi-exit network, or None.
 
     Returns:
         A functional `keras.Model`, images to logits.
@@ -62,7 +63,9 @@ def load_classifier(path, input_shape=None, classes=None):
             f"{type(network).__name__} {network.name!r}, which takes {shape}"
         )
     if isinstance(network.output, dict):
-        network = cut(network, list(network.output)[-1])
+        network = cut(network, list(network.output)[-1] if exit is None else exit)
+    elif exit is not None:
+        raise ValueError(f"Argument `exit` is for multi-exit networks. Received: exit={exit!r}")
     network = _without_softmax(network)
     try:
         check_logits(network)

@@ -6,6 +6,7 @@ is logits adjustment with dynamic temperature; `self_distillation+focal` lets ex
 """
 
 import difflib
+import os
 from dataclasses import dataclass
 
 from kdtoolkit.recipes._command import UsageError
@@ -89,8 +90,8 @@ def parse(name: str) -> Method:
 
 
 def teacher_is_file(flags):
-    """Whether the teacher is a file, not the name of a network."""
-    return flags.teacher.endswith(".keras")
+    """Whether the teacher is a file or a directory, not the name of a network."""
+    return flags.teacher.endswith(".keras") or os.sep in flags.teacher
 
 
 def temperature(flags, method):

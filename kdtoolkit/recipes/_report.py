@@ -38,12 +38,32 @@ def _cores():
     return os.cpu_count()
 
 
+def command(recipe: str, arguments: Sequence[str]) -> str:
+    """Returns the command line of a run."""
+    return shlex.join(["python", "-m", f"kdtoolkit.recipes.{recipe}", *arguments])
+
+
+def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
+    """Returns what a reader must know of a run, as text: command, seed, machine, versions."""
+    found = environment()
+    return {
+        "command": command(recipe, arguments),
+        "seed": f"{seed} (one run)",
+        "machine": f"{found['device']}, {found['cores']} cores",
+        "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
+    }
+
+
 def write_results(
     output_dir: Path, recipe: str, arguments: Sequence[str], seed: int, **parts
 ) -> None:
     """Writes `results.json`; paths in it are relative to the directory."""
-    command = shlex.join(["python", "-m", f"kdtoolkit.recipes.{recipe}", *arguments])
-    header = {"recipe": recipe, "command": command, "seed": seed, "environment": environment()}
+    header = {
+        "recipe": recipe,
+        "command": command(recipe, arguments),
+        "seed": seed,
+        "environment": environment(),
+    }
     files.write_json(output_dir / "results.json", {**header, **parts})
 
 

@@ -259,8 +259,8 @@ def one_line_errors():
         ) from error
 
 
-def export(network, name, data, output_dir):
-    """Exports to SavedModel and LiteRT, runs both on the test images; returns their rows."""
+def export(network, name, data, output_dir, formats=("saved_model", "litert")):
+    """Exports to the formats, runs each on the test images; returns their rows."""
     from kdtoolkit import export as exporting
 
     images, labels = data.test.pixels(EXPORT_IMAGES)
@@ -268,10 +268,11 @@ def export(network, name, data, output_dir):
     directory.mkdir(exist_ok=True)
     gc.collect()  # training's graphs, before the converter makes its own
     rows = []
-    for write, path in (
-        (exporting.to_saved_model, directory / "saved_model"),
-        (exporting.to_litert, directory / f"{name}.tflite"),
-    ):
+    writers = {
+        "saved_model": (exporting.to_saved_model, directory / "saved_model"),
+        "litert": (exporting.to_litert, directory / f"{name}.tflite"),
+    }
+    for write, path in map(writers.get, formats):
         exported = write(network, path, data.preprocessing)
         try:
             parity = exporting.check(exported, network, data.preprocessing, images, labels)

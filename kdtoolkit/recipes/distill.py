@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _methods, _report, _run, _supervision
+from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _supervision
 from kdtoolkit.recipes._command import UsageError
 
 _EXPORTS = ("best", "none")
@@ -33,7 +33,8 @@ def _define(flags):
         group,
         "teacher",
         "resnet20",
-        "A .keras file of a classifier, or the name of a network to train first.",
+        "A .keras file of a classifier, a recipe's output directory, or the name of a network to "
+        "train first.",
     )
     flags.add(
         "string",
@@ -190,7 +191,7 @@ def _check_teacher(flags, info, methods):
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
     if _methods.teacher_is_file(flags):
-        flags.require("teacher", Path(flags.teacher).is_file(), "an existing file, or a network")
+        flags.teacher = str(_outputs.network_path(flags.teacher, "teacher"))
     else:
         _run.check_network(flags, info, "teacher")
         untrained = flags.teacher_input == "normalized"

@@ -48,6 +48,8 @@ class Schedule:
 SCHEDULES = {
     # Yang et al. 2019, section 4.
     "cifar_resnet": Schedule(epochs=164, batch_size=128, learning_rate=0.1, drops=(82, 123)),
+    "densenet": Schedule(epochs=300, batch_size=64, learning_rate=0.1, drops=(150, 225)),
+    "imagenet": Schedule(epochs=100, batch_size=1024, learning_rate=0.6, drops=(30, 60, 90)),
     # Public code of Zhang et al. 2019.
     "self_distillation": Schedule(
         epochs=200, batch_size=128, learning_rate=0.1, drops=(75, 130, 180), weight_decay=5e-4
@@ -56,6 +58,8 @@ SCHEDULES = {
     "distillation": Schedule(
         epochs=240, batch_size=64, learning_rate=0.05, drops=(150, 180, 210), weight_decay=5e-4
     ),
+    # Chosen here: a tenth of a training, from the rate with which trainings end.
+    "fine_tuning": Schedule(epochs=20, batch_size=128, learning_rate=0.01, drops=(10, 15)),
     # Chosen here on validation images, for the embedded 1,797 digits.
     "digits": Schedule(epochs=40, batch_size=64, learning_rate=0.1, drops=(20, 30)),
 }

@@ -43,8 +43,14 @@ def test_multi_exit_network_gives_its_deepest_exit(tmp_path):
     network = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
     network.save(tmp_path / "network.keras")
     loaded = load_classifier(tmp_path / "network.keras")
-    deepest = network.predict(IMAGES, verbose=0)[models.exit_names(network)[-1]]
+    logits = network.predict(IMAGES, verbose=0)
+    deepest = logits[models.exit_names(network)[-1]]
     np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), deepest, rtol=1e-6)
+    shallow = load_classifier(tmp_path / "network.keras", exit="exit_1")
+    np.testing.assert_allclose(shallow.predict(IMAGES, verbose=0), logits["exit_1"], rtol=1e-6)
+    assert shallow.count_params() < loaded.count_params()
+    with pytest.raises(ValueError, match="`exit`.*exit_1.*exit_7"):
+        load_classifier(tmp_path / "network.keras", exit="exit_7")
 
 
 @pytest.mark.parametrize(

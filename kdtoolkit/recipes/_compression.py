@@ -1,0 +1,127 @@
+"""From the flags of the compress recipe to networks, trainers, and rows of figures."""
+
+import math
+
+from kdtoolkit import compression, export, models, training
+from kdtoolkit.models import saved
+from kdtoolkit.recipes import _run
+from kdtoolkit.recipes._command import RunError, blaming
+from kdtoolkit.training import evaluation
+
+_UPDATES = 50  # of the masks, while the sparsity rises
+
+
+class Compression:
+    """What the flags of a run ask for, on its data.
+
+    Attributes:
+        original: the network as it was loaded; the teacher.
+    """
+
+    def __init__(self, flags, path, data):
+        self.flags, self._path, self._data = flags, path, data
+        with blaming("exit" if flags.exit else "model"):
+            self.original = self._load()
+        pixels, _ = data.train.pixels(flags.calibration_images)
+        self._calibration, self._examples = pixels, data.preprocessing(pixels)
+
+    def _load(self):
+        info = self._data.info
+        network = saved.load_classifier(self._path, info.image_shape, info.classes, self.flags.exit)
+        return saved.from_input_range(network, self._data.preprocessing, self.flags.model_input)
+
+    def pruned(self):
+        """A copy of the network as it is fine-tuned: with fewer channels, or to be masked."""
+        if self.flags.structure == "channels":
+            return compression.prune_channels(self._load(), self.flags.sparsity)
+        return self._load()
+
+    def pruning(self, example):
+        """The callbacks that prune `example`'s like while it is fine-tuned."""
+        flags = self.flags
+        if flags.structure not in ("weights", "2:4"):
+            return []
+        steps = flags.epochs * self._data.train.steps_per_epoch(flags.batch_size)
+        last = max(steps // 2, 2)  # the second half recovers
+        schedule = compression.PolynomialDecay(
+            0.0, flags.sparsity, 1, last, frequency=max(last // _UPDATES, 1)
+        )
+        structure = "2:4" if flags.structure == "2:4" else None
+        callback = compression.MagnitudePruning(
+            schedule, threshold=flags.threshold, structure=structure
+        )
+        callback.set_model(self.trainer(example))  # says whether its layers can be pruned
+        return [callback]
+
+    def quantization_aware(self, network):
+        return compression.quantization_aware(network, self._examples)
+
+    def keep_zeros(self, network):
+        """The callbacks that keep a pruned network's zeros while its like is trained."""
+        if self.flags.structure not in ("weights", "2:4"):
+            return []
+        zeros = {name: z for name, z in compression.sparsity(network).layers.items() if z}
+        schedule = compression.ConstantSparsity(self.flags.sparsity, 1)
+        return [compression.MagnitudePruning(schedule, layers=list(zeros), sparsity=zeros)]
+
+    def trainer(self, network):
+        """Fine-tunes a network: with the uncompressed one as its teacher, or on labels alone."""
+        flags = self.flags
+        options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
+        if not flags.distill:
+            return training.Patriarch(network, "plain", **options)
+        return training.Student(
+            network, self.original, flags.teacher_weight, flags.temperature, **options
+        )
+
+    def measure(self, variant, network, kind, output_dir, directory=None, seconds=0.0):
+        """Exports a network and runs the file on the test images.
+
+        Args:
+            variant: what it is called in the report.
+            network: Keras model.
+            kind: one of the recipe's kinds of files.
+            output_dir: of the run.
+            directory: where the network's own training is, below `output_dir`, or None.
+            seconds: that this training took.
+
+        Returns:
+            A row of `results.json`.
+        """
+        quantization = "int8" if kind == "qat" else kind
+        images, labels = self._data.test.pixels(_run.EXPORT_IMAGES)
+        name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")
+        integers = kind in ("int8", "uint8")
+        exported = export.to_litert(
+            network,
+            output_dir / "export" / f"{name}.tflite",
+            self._data.preprocessing,
+            quantization,
+            self._calibration if integers else None,
+        )
+        # What rounding costs is what the report is about: only what should be exact must be.
+        tolerance = None if quantization in ("float32", "float16") else math.inf
+        try:
+            parity = export.check(
+                exported, network, self._data.preprocessing, images, labels, tolerance
+            )
+        except export.ParityError as error:
+            raise RunError(str(error)) from error
+        validation = evaluation.figures(*evaluation.predict(network, self._data.validation))
+        return {
+            "variant": variant,
+            "test_accuracy": parity.test_accuracy,
+            "validation_accuracy": validation.accuracy,
+            "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
+            "sparsity": compression.sparsity(network).total,
+            "macs": models.macs(network),
+            "path": str(exported.path.relative_to(output_dir)),
+            "format": exported.format,
+            "quantization": exported.quantization,
+            "bytes": exported.bytes,
+            "gzipped_bytes": exported.gzipped_bytes,
+            "max_difference": parity.max_difference,
+            "milliseconds_per_image": parity.milliseconds_per_image,
+            "directory": directory,
+            "seconds": seconds,
+        }

@@ -1,0 +1,224 @@
+"""Prunes and quantises a trained classifier, and reports what that gains and costs."""
+
+import dataclasses
+import math
+import sys
+
+from kdtoolkit.recipes import _command, _outputs, _report, _run
+from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.training.schedules import SCHEDULES
+
+STRUCTURES = ("weights", "channels", "2:4", "none")
+QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
+SCOPES = ("layer", "global")
+_INPUTS = ("normalized", "unit", "bytes")
+# What each structure prunes by default; 2:4 is a half by its nature.
+_SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
+_COLUMNS = {
+    "variant": ("variant", ""),
+    "test_accuracy": ("test accuracy", ".2%"),
+    "parameters": ("parameters", ",d"),
+    "sparsity": ("zeros", ".1%"),
+    "macs": ("MACs", ",d"),
+    "bytes": ("bytes", ",d"),
+    "gzipped_bytes": ("gzipped", ",d"),
+    "milliseconds_per_image": ("ms/image", ".3f"),
+    "max_difference": ("largest difference", ".1e"),
+}
+_CHARTS = {"gzipped_bytes": "bytes, gzipped", "milliseconds_per_image": "milliseconds per image"}
+
+
+def _define(flags):
+    _run.define_data(flags)
+    group = "Network"
+    flags.add(
+        "string",
+        group,
+        "model",
+        None,
+        "A .keras file of a classifier, of this package or any other, or a recipe's output "
+        "directory.",
+    )
+    flags.add(
+        "string",
+        group,
+        "model_input",
+        "normalized",
+        "Pixel values that it was trained on: normalized (by this data set's mean and deviation), "
+        "unit (0 to 1) or bytes (0 to 255).",
+    )
+    flags.add(
+        "string",
+        group,
+        "exit",
+        None,
+        "Exit to keep of a multi-exit network (default: the deepest).",
+    )
+    group = "Compression"
+    flags.add(
+        "string",
+        group,
+        "structure",
+        "weights",
+        f"What is pruned: {', '.join(STRUCTURES)}. Only channels make the network smaller and "
+        "faster by themselves; zeros among weights are smaller when the file is compressed.",
+    )
+    flags.add(
+        "float",
+        group,
+        "sparsity",
+        None,
+        "Share that is pruned, in [0, 1) (default: 0.8 of the weights, 0.5 of the channels).",
+    )
+    flags.add(
+        "string",
+        group,
+        "threshold",
+        "layer",
+        "Whether weights are compared within each layer or over all of them: layer or global.",
+    )
+    flags.add(
+        "list",
+        group,
+        "quantize",
+        "int8",
+        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (int8 after training "
+        "that knows of it).",
+    )
+    flags.add(
+        "integer", group, "calibration_images", 256, "Training images that give int8 its ranges."
+    )
+    group = "Distillation"
+    flags.add(
+        "boolean",
+        group,
+        "distill",
+        True,
+        "Fine-tune with the uncompressed network as the teacher; otherwise on labels alone.",
+    )
+    flags.add("float", group, "teacher_weight", 0.9, "Weight of the teacher, in [0, 1].")
+    flags.add("float", group, "temperature", 4.0, "Of the teacher's logits, positive.")
+    _run.define_training(flags)
+    _run.define_output(flags)
+
+
+def _check(flags):
+    _run.check_data(flags)
+    flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
+    network = _outputs.network_path(flags.model, "model")
+    flags.require_one_of("model_input", _INPUTS)
+    flags.require_one_of("structure", STRUCTURES)
+    flags.require_one_of("threshold", SCOPES)
+    if flags.threshold == "global" and flags.structure != "weights":
+        raise UsageError("--threshold=global applies to --structure=weights")
+    if flags.sparsity is None:
+        flags.sparsity = _SPARSITIES[flags.structure]
+    flags.require("sparsity", 0 <= flags.sparsity < 1, "in [0, 1)")
+    fixed = _SPARSITIES[flags.structure] if flags.structure in ("2:4", "none") else flags.sparsity
+    accepted = f"{fixed:g} for --structure={flags.structure}"
+    flags.require("sparsity", flags.sparsity == fixed, accepted)
+    if flags.sparsity == 0:
+        flags.structure = "none"
+    for kind in flags.quantize:
+        if kind not in QUANTIZATIONS:
+            raise UsageError(
+                f"--quantize must be among {', '.join(QUANTIZATIONS)}. Received: {kind}"
+            )
+    flags.require("quantize", len(set(flags.quantize)) == len(flags.quantize), "different kinds")
+    nothing = flags.structure == "none" and flags.quantize in ([], ["float32"])
+    flags.require("quantize", not nothing, "more than float32 where nothing is pruned")
+    flags.require("calibration_images", flags.calibration_images > 0, "positive")
+    flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
+    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
+    usual = SCHEDULES["fine_tuning"]
+    _run.check_training(flags, usual)
+    kept = f"{flags.structure}-{flags.sparsity:g}" if flags.structure != "none" else "none"
+    _run.default_output_dir(flags, RECIPE.name, network.parent.name, kept, flags.seed)
+    return usual, network
+
+
+def _run_recipe(flags, checked):
+    usual, path = checked
+    data = _run.load(flags)
+    _run.prepare_process()
+
+    from kdtoolkit import analysis, files
+    from kdtoolkit.recipes._compression import Compression
+    from kdtoolkit.training import loop, progress
+
+    work = Compression(flags, path, data)
+    with blaming("structure"):
+        example = work.pruned()
+        callbacks = work.pruning(example)
+    kinds = [kind for kind in flags.quantize if kind != "float32"]
+    if "qat" in kinds:
+        with blaming("quantize"):
+            work.quantization_aware(example)
+    trains = [flags.structure != "none", "qat" in kinds]
+    bar = progress.Progress(sum(trains) * flags.epochs)
+    settings = _run.settings(flags, usual, data, bar)
+    output_dir = _command.claim_output_dir(flags)
+    files.clear_scratch(output_dir)
+
+    def fine_tune(directory, build, callbacks, schedule, done):
+        training = loop.Training(
+            output_dir / directory,
+            dataclasses.replace(settings, schedule=schedule, callbacks=[*callbacks, bar]),
+            log_dir=output_dir / "logs" / directory,
+        )
+        with _run.one_line_errors():
+            return training.complete(
+                build,
+                lambda: work.trainer(build()),
+                data,
+                lambda network: {"variant": directory},
+                lambda: bar.begin(directory, done),
+            )
+
+    (output_dir / "export").mkdir(exist_ok=True)
+    network, seconds = work.original, 0.0
+    rows = [work.measure("original", network, "float32", output_dir)]
+    if trains[0]:
+        network, results = fine_tune("pruned", work.pruned, callbacks, settings.schedule, 0)
+        seconds = results["seconds"]
+        name = f"{flags.sparsity:.0%} {flags.structure}"
+        rows.append(work.measure(name, network, "float32", output_dir, "pruned", seconds))
+    name = rows[-1]["variant"]
+    for kind in kinds:
+        directory, trained = "pruned" if trains[0] else None, network
+        if kind == "qat":
+            directory = "quantized"
+            slow = settings.schedule.learning_rate / 10  # that of the last epochs before
+            trained, results = fine_tune(
+                directory,
+                lambda: work.quantization_aware(network),
+                work.keep_zeros(network),
+                dataclasses.replace(settings.schedule, learning_rate=slow),
+                trains[0] * flags.epochs,
+            )
+            seconds = results["seconds"]
+        row = work.measure(f"{name}, {kind}", trained, kind, output_dir, directory, seconds)
+        rows.append(row)
+
+    def export():
+        return [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
+
+    _run.finish(RECIPE.name, flags, output_dir, {"variants": rows}, export)
+    title = f"{flags.model} on {flags.dataset}"
+    facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
+    analysis.write_report(output_dir / "report.html", title, facts, rows, _COLUMNS, _CHARTS)
+    print(f"\n{title}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n")
+    print(_report.table(rows, _COLUMNS))
+    print(f"\nEverything is in {output_dir}; report.html shows it, results.json holds the figures.")
+
+
+RECIPE = _command.Recipe(
+    name="compress",
+    summary=__doc__.strip(),
+    define=_define,
+    check=_check,
+    run=_run_recipe,
+)
+
+if __name__ == "__main__":
+    sys.exit(RECIPE.main())
