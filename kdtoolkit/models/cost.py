@@ -1,6 +1,5 @@
 """What a network costs to run."""
 
-import itertools
 import math
 
 import keras
@@ -14,23 +13,58 @@ def macs(network):
         network: functional or sequential Keras model with inputs of a fixed shape.
 
     Returns:
-        int. A layer counts each time it is used.
+        int. A layer counts each time it is used. Transposed convolutions count every product, those
+        that `"same"` padding then cuts off too.
     """
-    functional = keras.Model(network.inputs, network.outputs)
-    uses = itertools.chain.from_iterable(functional._nodes_by_depth.values())
-    return sum(_macs(use.operation, use.output_tensors[0]) for use in uses)
+    return sum(use_macs(use) for use in uses(network.outputs))
 
 
-def _macs(layer, output):
-    places = math.prod(output.shape[1:-1])
+def uses(outputs):
+    """Returns what runs for some outputs, in the order of running.
+
+    An operation comes right after what it needs, and what the first output needs comes first: the
+    order of a network that may stop at an exit.
+
+    Args:
+        outputs: tensors of a functional model.
+
+    Returns:
+        A list of Keras' nodes, with `operation`, `input_tensors` and `output_tensors`; one for each
+        time that a layer is used.
+    """
+    ordered, found = [], set()
+    waiting = [_node(output) for output in reversed(outputs)]
+    while waiting:
+        node = waiting[-1]
+        missing = [_node(x) for x in node.input_tensors if _node(x) not in found]
+        waiting.extend(reversed(missing))
+        if not missing:
+            waiting.pop()
+            if node not in found:
+                found.add(node)
+                ordered.append(node)
+    return ordered
+
+
+def use_macs(use):
+    """Multiply-accumulates of one of `uses`, of a nested network too."""
+    layer, places = use.operation, math.prod(use.output_tensors[0].shape[1:-1])
     if isinstance(layer, keras.Model):
         return macs(layer)
     if isinstance(layer, layers.SeparableConv2D):
         return places * (_size(layer.depthwise_kernel) + _size(layer.pointwise_kernel))
+    # Each place of the input meets each weight of the kernel once.
+    if isinstance(layer, layers.Conv2DTranspose):
+        return math.prod(use.input_tensors[0].shape[1:-1]) * _size(layer.kernel)
     # Each place of the output sees each weight of the kernel once, in groups or not.
     if isinstance(layer, (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)):
         return places * _size(layer.kernel)
     return 0
+
+
+def _node(tensor):
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
 
 
 def _size(variable):

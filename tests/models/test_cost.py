@@ -20,6 +20,8 @@ from kdtoolkit import models
             layers.SeparableConv2D(4, 3, 2, padding="same", depth_multiplier=2),
             4 * 5 * (12 * 9 + 12 * 4),
         ),
+        (layers.Conv2DTranspose(4, 3, 2, padding="same"), 8 * 10 * 4 * 9 * 6),
+        (layers.Conv2DTranspose(4, (2, 3), (2, 1), padding="valid"), 8 * 10 * 4 * 2 * 3 * 6),
         (layers.Dense(7), 8 * 10 * 6 * 7),
         (layers.BatchNormalization(), 0),
         (layers.AveragePooling2D(2), 0),
