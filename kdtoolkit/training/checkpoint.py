@@ -18,16 +18,18 @@ class Checkpoints:
     """The last two states of a trainer, one file each, in a directory.
 
     A state is every variable of the trainer (weights, moving statistics, random seeds), every one
-    of its optimizer (momenta, step), the number of finished epochs and a dict of the caller's.
-    Data are a function of (seed, generation, epoch) and need no state. Files are written
-    atomically, headed by a SHA-256 of their content that is verified on reading.
+    of its optimizer (momenta, step) and of its callbacks (masks), the number of finished epochs and
+    a dict of the caller's. Data are a function of (seed, generation, epoch) and need no state.
+    Files are written atomically, headed by a SHA-256 of their content that is verified on reading.
 
     Args:
         directory: created when the first state is saved.
+        callbacks: those whose `variables`, which their `set_model` has made, are part of a state.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, callbacks=()):
         self.directory = Path(directory)
+        self.callbacks = callbacks
 
     def save(self, trainer, epoch, notes=None):
         """Stores the state after `epoch` finished epochs and drops the oldest one.
@@ -38,7 +40,7 @@ class Checkpoints:
             notes: JSON-serialisable dict that `restore` gives back.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        arrays = {_key(i): np.asarray(v) for i, v in enumerate(_state(trainer))}
+        arrays = {_key(i): np.asarray(v) for i, v in enumerate(self._state(trainer))}
         header = json.dumps({"epoch": epoch, "notes": notes or {}}).encode()
         arrays["header"] = np.frombuffer(header, np.uint8)
 
@@ -59,7 +61,7 @@ class Checkpoints:
             try:
                 arrays = _unpack(path.read_bytes())
                 header = json.loads(arrays.pop("header").tobytes())
-                _assign(trainer, arrays)
+                _assign(self._state(trainer), arrays)
             except (OSError, ValueError, KeyError) as error:
                 aside = files.set_aside(path)
                 warnings.warn(
@@ -75,6 +77,12 @@ class Checkpoints:
         """Removes the stored states, but not the damaged ones that were set aside."""
         for path in self._paths():
             path.unlink()
+
+    def _state(self, trainer):
+        if not trainer.optimizer.built:
+            trainer.optimizer.build(trainer.trainable_variables)
+        own = [v for callback in self.callbacks for v in callback.variables]
+        return [*trainer.variables, *trainer.optimizer.variables, *own]
 
     def _paths(self):
         return sorted(self.directory.glob("checkpoint-*.state"), reverse=True)
@@ -94,12 +102,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.checkpoints.save(self.model, epoch + 1, self.notes())
-
-
-def _state(trainer):
-    if not trainer.optimizer.built:
-        trainer.optimizer.build(trainer.trainable_variables)
-    return [*trainer.variables, *trainer.optimizer.variables]
 
 
 def _key(index):
@@ -122,8 +124,7 @@ def _unpack(content):
         return {name: archive[name] for name in archive.files}
 
 
-def _assign(trainer, arrays):
-    state = _state(trainer)
+def _assign(state, arrays):
     if len(arrays) != len(state):
         raise ValueError(f"{len(arrays)} variables stored, {len(state)} wanted")
     values = [arrays[_key(i)] for i in range(len(state))]

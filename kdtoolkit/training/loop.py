@@ -41,7 +41,8 @@ class Settings:
         epochs, batch_size: of this run; the batch is the global one.
         seed: of initialisation, data order, augmentation.
         strategy: of `kdtoolkit.training.distribution.strategy`.
-        callbacks: Keras callbacks.
+        callbacks: Keras callbacks. One with `variables`, a list that holds Keras variables from
+            `set_model` on, has them stored and restored with the trainer's.
     """
 
     schedule: Schedule
@@ -156,7 +157,10 @@ class Training:
             trainer = make_trainer()
             _check_fits(trainer.network, data)
             trainer.compile(settings.schedule.optimizer(epochs, steps), metrics=["accuracy"])
-        checkpoints = Checkpoints(self.directory)
+        stateful = [callback for callback in settings.callbacks if hasattr(callback, "variables")]
+        for callback in stateful:
+            callback.set_model(trainer)
+        checkpoints = Checkpoints(self.directory, stateful)
         with settings.strategy.scope():
             first_epoch, notes = checkpoints.restore(trainer)
         started = time.monotonic() - notes.get("seconds", 0.0)
@@ -179,7 +183,7 @@ class Training:
                 validation_data=data.validation.batches(
                     even_batch_size(len(data.validation), batch_size, replicas)
                 ),
-                callbacks=[*own, *settings.callbacks],
+                callbacks=[*settings.callbacks, *own],  # which store what the others leave
                 verbose=0,
             )
         seconds = time.monotonic() - started

@@ -1,0 +1,25 @@
+"""Compression: magnitude pruning and quantisation-aware training for Keras 3."""
+
+from kdtoolkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "MagnitudePruning": "pruning",
+        "ChannelGroup": "channels",
+        "ConstantSparsity": "schedules",
+        "PolynomialDecay": "schedules",
+        "Sparsity": "layers",
+        "channel_groups": "channels",
+        "mask_channels": "channels",
+        "prune_channels": "channels",
+        "select_channels": "channels",
+        "shrink": "channels",
+        "sparsity": "layers",
+        "quantization_aware": "quantization",
+        "FakeQuantize": "quantization",
+        "QuantizedConv2D": "quantization",
+        "QuantizedDense": "quantization",
+        "QuantizedDepthwiseConv2D": "quantization",
+    },
+)

@@ -1,0 +1,208 @@
+"""Which layers of a network are pruned, and how many of their weights are zero."""
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_CONVOLUTIONS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+    *_SEPARABLE,
+)
+_SMALL_HEAD = 10_000  # weights
+
+
+class Sparsity(NamedTuple):
+    """How many of a network's weights are zero; biases and normalisation are not counted.
+
+    Attributes:
+        total: fraction of the weights of all the layers together.
+        layers: name of a layer -> fraction of its weights.
+    """
+
+    total: float
+    layers: dict[str, float]
+
+
+def sparsity(network) -> Sparsity:
+    """Counts the zeros in the kernels of a network's convolutions and dense layers.
+
+    Args:
+        network: built Keras model. A layer of a nested model is called `model/layer`.
+
+    Raises:
+        ValueError: it has no such layers.
+    """
+    return zeros(kernels(network))
+
+
+def zeros(kernels) -> Sparsity:
+    """Counts the zeros of kernels: name -> variable."""
+    counts = {
+        name: (int(np.count_nonzero(keras.ops.convert_to_numpy(kernel))), math.prod(kernel.shape))
+        for name, kernel in kernels.items()
+    }
+    left, size = (sum(column) for column in zip(*counts.values(), strict=True))
+    return Sparsity(1 - left / size, {name: 1 - n / of for name, (n, of) in counts.items()})
+
+
+def kernel(layer):
+    """The variable of a layer that is pruned; of a separable convolution, the pointwise one."""
+    return layer.pointwise_kernel if isinstance(layer, _SEPARABLE) else layer.kernel
+
+
+def kernels(network):
+    """Name -> kernel of every convolution and dense layer of a network.
+
+    Raises:
+        ValueError: it has none, or is not built.
+    """
+    return {name: kernel(layer) for name, layer in _candidates(network).items()}
+
+
+def choose(network, chosen=None):
+    """Returns the layers to prune: name -> layer.
+
+    Args:
+        network: built Keras model.
+        chosen: as `layers` of `MagnitudePruning`.
+
+    Raises:
+        ValueError: something in `chosen` matches no layer, or the network has none to choose from.
+    """
+    candidates = _candidates(network)
+    if chosen is None:
+        found = _default(network, candidates)
+        if not found:
+            raise ValueError(
+                "Argument `layers` must say which layers to prune, where all are left out by "
+                f"default. Received: layers=None, for {_listed(candidates)}"
+            )
+        return found
+    several = isinstance(chosen, Sequence) and not isinstance(chosen, str)
+    names = {
+        name
+        for choice in (chosen if several else [chosen])
+        for name in _matching(candidates, choice, "layers")
+    }
+    if not names:
+        raise ValueError(f"Argument `layers` must choose a layer. Received: layers={chosen!r}")
+    return {name: layer for name, layer in candidates.items() if name in names}
+
+
+def by_pattern(names, values, argument):
+    """Name -> the value of the first pattern that matches it, for the names that one matches.
+
+    Args:
+        names: of layers.
+        values: name pattern -> value.
+        argument: the name that `values` has where it was passed.
+
+    Raises:
+        ValueError: a pattern matches no name.
+    """
+    names = dict.fromkeys(names)
+    found = {}
+    for pattern, value in values.items():
+        for name in _matching(names, pattern, argument):
+            found.setdefault(name, value)
+    return found
+
+
+def is_depthwise(layer):
+    return isinstance(layer, _DEPTHWISE)
+
+
+def _candidates(network):
+    found = {}
+    for name, layer in _leaves(network):
+        if isinstance(layer, (layers.Dense, *_DEPTHWISE, *_CONVOLUTIONS)):
+            if not layer.built:
+                raise ValueError(
+                    f"Argument `network` must be built before it is pruned. Received: "
+                    f"{network.name!r}, whose layer {name!r} has no weights yet"
+                )
+            found[name] = layer
+    if not found:
+        raise ValueError(
+            "Argument `network` must have convolutions or dense layers, and must be built. "
+            f"Received: {network.name!r}, which has {len(network.layers)} other layers"
+        )
+    return found
+
+
+def _leaves(model, prefix=""):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix + layer.name, layer
+
+
+def _default(network, candidates):
+    convolutions = [
+        name
+        for name, layer in candidates.items()
+        if isinstance(layer, (*_CONVOLUTIONS, *_DEPTHWISE))
+    ]
+    heads = {id(layer) for layer in _heads(network)}
+
+    def is_small_head(layer):
+        return id(layer) in heads and math.prod(kernel(layer).shape) < _SMALL_HEAD
+
+    return {
+        name: layer
+        for name, layer in candidates.items()
+        if name not in convolutions[:1] and not is_depthwise(layer) and not is_small_head(layer)
+    }
+
+
+def _heads(network):
+    """The layers whose outputs are the network's, up to an activation."""
+    for output in getattr(network, "outputs", None) or ():
+        operation = output._keras_history.operation
+        while isinstance(operation, (layers.Softmax, layers.Activation)):
+            operation = operation.input._keras_history.operation
+        yield operation
+
+
+def _matching(candidates, choice, argument):
+    """Names of the layers that a pattern, a type or a predicate chooses; at least one."""
+    if isinstance(choice, str):
+        found = fnmatch.filter(candidates, choice)
+    elif isinstance(choice, type):
+        found = [name for name, layer in candidates.items() if isinstance(layer, choice)]
+    elif isinstance(choice, Callable):
+        found = [name for name, layer in candidates.items() if choice(layer)]
+    else:
+        raise ValueError(
+            f"Argument `{argument}` must be name patterns, types of layers or predicates. "
+            f"Received: {choice!r}"
+        )
+    if not found:
+        shown = getattr(choice, "__name__", choice)
+        near = difflib.get_close_matches(shown, candidates)
+        hint = f"Near matches: {', '.join(near)}." if near else f"There are {_listed(candidates)}."
+        raise ValueError(
+            f"Argument `{argument}` must match layers that can be pruned. Received: {shown!r}, "
+            f"which matches none. {hint}"
+        )
+    return found
+
+
+def _listed(names, most=8):
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
