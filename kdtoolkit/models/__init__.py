@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "add_exits": "exits",
         "build": "registry",
         "cut": "exits",
+        "describe": "description",
         "exit_names": "exits",
         "features": "exits",
         "load_classifier": "saved",
