@@ -111,8 +111,11 @@ def analyse(network):
             "Argument `network` must be a functional or sequential Keras model that has been "
             f"built. Received: {type(network).__name__} {getattr(network, 'name', '')!r}"
         )
-    # A sequential model has its graph inside; and copies of a compiled model would be compiled.
-    network = keras.Model(network.input, network.output, name=network.name)
+    inputs, outputs = network.inputs[0], network.outputs[0]
+    if not isinstance(network, keras.Sequential):  # which has its graph inside
+        inputs, outputs = network.input, network.output
+    # Not the model itself: copies of a compiled one would be compiled.
+    network = keras.Model(inputs, outputs, name=network.name)
     channels, effects, unknown, of = _Channels(), {}, {}, {}
     for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
         for node in nodes:

@@ -313,7 +313,11 @@ def _rebuild(analysis, change, count=None):
             config.update(effect.config(count))
         return type(operation).from_config(config)
 
-    model = keras.models.clone_model(network, clone_function=copy)
+    # By default, inputs that were not given a name would get another one.
+    inputs = keras.tree.map_structure(
+        lambda tensor: copy(tensor._keras_history.operation).output, network.input
+    )
+    model = keras.models.clone_model(network, inputs, clone_function=copy)
     for layer in network.layers:
         slices = effects[layer.name].slices if layer.name in effects else ()
         values = []
