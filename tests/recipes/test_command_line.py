@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from kdtoolkit import cli, models
-from kdtoolkit.recipes import distill, self_distillation
+from kdtoolkit.recipes import compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 
@@ -151,6 +152,65 @@ def test_mistakes_in_distill(arguments, parts, in_empty_directory, capsys, monke
     for part in ("distill: ", *parts):
         assert part in error
     assert list(in_empty_directory.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "network.keras"
+    models.build("resnet8", (8, 8, 1), 10).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["--model", ".keras file"]),
+        (["--model=absent.keras"], ["--model", "absent"]),
+        (["--model=."], ["--model", "output directory"]),
+        (["--sparsity=1"], ["--sparsity", "[0, 1)"]),
+        (["--sparsity=-0.1"], ["--sparsity", "[0, 1)"]),
+        (["--structure=blocks"], ["--structure", "channels", "blocks"]),
+        (["--structure=2:4", "--sparsity=0.6"], ["--sparsity", "0.5", "2:4"]),
+        (["--structure=channels", "--threshold=global"], ["--threshold", "weights"]),
+        (["--threshold=model"], ["--threshold", "global"]),
+        (["--quantize=int4"], ["--quantize", "int8", "int4"]),
+        (["--quantize=int8,int8"], ["--quantize", "different"]),
+        (["--structure=none", "--quantize=float32"], ["--quantize", "nothing is pruned"]),
+        (["--calibration_images=0"], ["--calibration_images", "positive"]),
+        (["--teacher_weight=-1"], ["--teacher_weight", "[0, 1]"]),
+        (["--temperature=0"], ["--temperature", "positive"]),
+        (["--model_input=float"], ["--model_input", "bytes"]),
+        # These need the network, and so TensorFlow; still nothing is written.
+        (["--exit=exit_1"], ["--exit", "multi-exit"]),
+        (["--image_size=9"], ["--model", "(9, 9, 1)"]),
+    ],
+    ids=lambda value: " ".join(value) if not value or value[0].startswith("--") else None,
+)
+def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    if arguments and not arguments[0].startswith("--model="):
+        arguments = [f"--model={network}", *arguments]
+    assert compress.RECIPE.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    for part in ("compress: ", *parts):
+        assert part in error
+    assert list(in_empty_directory.iterdir()) == []
+
+
+def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    layers = keras.layers
+    small = [layers.Conv2D(6, 3, name="first"), layers.Conv2D(8, 3, name="second")]
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    path = tmp_path / "network.keras"
+    keras.Sequential([keras.Input((8, 8, 1)), *small, *ends]).save(path)
+    flags = [f"--model={path}", f"--output_dir={tmp_path / 'run'}", "--structure=2:4"]
+    assert compress.RECIPE.main(flags) == 2
+    error = capsys.readouterr().err
+    for part in ("compress: --structure", "second"):
+        assert part in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_teacher_that_is_no_classifier_of_these_classes(tmp_path, capsys, monkeypatch):

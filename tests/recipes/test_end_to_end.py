@@ -187,3 +187,55 @@ def test_teacher_from_a_file_teaches_the_same(distilled, tmp_path):
     keras.models.load_model(teacher).save(teacher)  # another file of the same network
     with pytest.raises(AssertionError, match=r"--teacher=.* is another file"):
         run("distill", tmp_path / "run", *flags, "--export=none")
+
+
+@pytest.fixture(scope="module")
+def compressed(distilled, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("compressed") / "run"
+    flags = (f"--model={distilled[0]}", "--sparsity=0.7", "--quantize=int8,qat")
+    return (directory, *run("compress", directory, *flags))
+
+
+def test_compress_table(compressed, digits):
+    directory, output, results = compressed
+    names = ["original", "70% weights", "70% weights, int8", "70% weights, qat"]
+    assert [row["variant"] for row in results["variants"]] == names
+    page = (directory / "report.html").read_text()
+    for row in results["variants"]:
+        runner = Interpreter(str(directory / row["path"])).get_signature_runner("serving_default")
+        right = [
+            runner(image=image[None])["probabilities"][0].argmax() == label
+            for image, label in zip(digits.images, digits.labels, strict=True)
+        ]
+        assert row["test_accuracy"] == pytest.approx(np.mean(right))
+        assert row["bytes"] == (directory / row["path"]).stat().st_size
+        for cell in (row["variant"], f"{np.mean(right):.2%}", f"{row['gzipped_bytes']:,d}"):
+            assert cell in output
+            assert f"<td>{cell}</td>" in page
+
+
+def test_compressed_network_has_its_zeros(compressed):
+    """All but the first convolution and the small head; the zeros outlast quantisation."""
+    directory, _, results = compressed
+    network = keras.models.load_model(directory / "pruned" / "network.keras")
+    kernels = {
+        layer.name: layer.kernel.numpy() for layer in network.layers if hasattr(layer, "kernel")
+    }
+    for name, kernel in kernels.items():
+        expected = 0 if name in ("stem_conv", "logits") else 0.7
+        assert np.mean(kernel == 0) == pytest.approx(expected, abs=0.5 / kernel.size + 1e-9)
+    zeros = sum((kernel == 0).sum() for kernel in kernels.values())
+    share = zeros / sum(kernel.size for kernel in kernels.values())
+    _, *pruned = results["variants"]
+    assert [row["sparsity"] for row in pruned] == pytest.approx([share] * 3, abs=1e-3)
+
+
+def test_compress_takes_channels_out(distilled, tmp_path):
+    teacher = distilled[0] / "teacher" / "network.keras"
+    flags = (f"--model={teacher}", "--structure=channels", "--nodistill", "--epochs=1")
+    _, results = run("compress", tmp_path / "run", *flags, "--quantize=float32")
+    before, after = results["variants"]
+    network = keras.models.load_model(tmp_path / "run" / "pruned" / "network.keras")
+    assert network.get_layer("stage2_block1_conv1").kernel.shape == (3, 3, 8, 16)
+    assert after["parameters"] < before["parameters"] / 3
+    assert after["macs"] < before["macs"] / 3
