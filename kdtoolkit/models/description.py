@@ -67,7 +67,7 @@ def describe(network):
                 f" which takes {image.shape}"
             )
     exits = {}
-    if isinstance(network.output, dict):
+    if not isinstance(network, keras.Sequential) and isinstance(network.output, dict):
         exits = {name: network.output[name] for name in exit_names(network)}
     outputs = list(exits.values()) or network.outputs
     run, held = uses(outputs), _held(outputs)
