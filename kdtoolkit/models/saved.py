@@ -29,24 +29,17 @@ def check_file(path):
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
 
 
-def load_classifier(path, input_shape=None, classes=None, exit=None):
-    """Loads an image classifier as a network that returns logits.
-
-    A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation or as a layer, is
-    left out: what it was applied to are the logits.
+def load_network(path):
+    """Loads a functional or sequential model of one image input, as a functional one.
 
     Args:
         path: a `.keras` file.
-        input_shape: `(height, width, channels)` that it must take, or None.
-        classes: number of classes that it must tell apart, or None.
-        exit: name of the exit to keep of a multi-exit network, or None.
 
     Returns:
-        A functional `keras.Model`, images to logits.
+        A functional `keras.Model`; what it returns is not looked at.
 
     Raises:
-        ValueError: the file cannot be loaded, or what is in it is no such classifier; the message
-            names the file.
+        ValueError: the file cannot be loaded, or holds another model; the message names the file.
     """
     check_file(path)
     try:
@@ -62,6 +55,29 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
             f"{str(path)!r} must hold a functional model of one image input. Received: "
             f"{type(network).__name__} {network.name!r}, which takes {shape}"
         )
+    return network
+
+
+def load_classifier(path, input_shape=None, classes=None, exit=None):
+    """Loads an image classifier as a network that returns logits.
+
+    A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation or
+    as a layer, is left out: what it was applied to are the logits.
+
+    Args:
+        path: a `.keras` file.
+        input_shape: `(height, width, channels)` that it must take, or None.
+        classes: number of classes that it must tell apart, or None.
+        exit: name of the exit to keep of a multi-exit network, or None.
+
+    Returns:
+        A functional `keras.Model`, images to logits.
+
+    Raises:
+        ValueError: the file cannot be loaded, or what is in it is no such classifier; the message
+            names the file.
+    """
+    network = load_network(path)
     if isinstance(network.output, dict):
         network = cut(network, list(network.output)[-1] if exit is None else exit)
     elif exit is not None:
