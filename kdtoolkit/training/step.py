@@ -92,6 +92,10 @@ class Trainer(keras.Model):
 
     # What a method says.
 
+    def inputs(self, x):
+        """Returns what the network sees of `x`, where something comes with the images."""
+        return x
+
     def signals(self, x, y):
         """Returns what `terms` needs from outside the tape, e.g. `{"teacher_logits": ...}`."""
         return {}
@@ -107,7 +111,7 @@ class Trainer(keras.Model):
     # What is right once.
 
     def call(self, inputs, training=None):
-        return self.network(inputs, training=training)
+        return self.network(self.inputs(inputs), training=training)
 
     def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
         """Sets the optimizer and metrics; the loss is the trainer's own.
@@ -141,7 +145,7 @@ class Trainer(keras.Model):
         signals = self.signals(x, y)
         with tf.GradientTape() as tape:
             self._clear_losses()
-            outputs = self._forward.value(x, training=True)
+            outputs = self._forward.value(self.inputs(x), training=True)
             loss = self._loss(y, outputs, signals, sample_weight, training=True)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
@@ -155,7 +159,7 @@ class Trainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         signals = self.signals(x, y)
         self._clear_losses()
-        outputs = self._forward.value(x, training=False)
+        outputs = self._forward.value(self.inputs(x), training=False)
         self._loss(y, outputs, signals, sample_weight, training=False)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 

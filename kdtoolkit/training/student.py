@@ -15,7 +15,8 @@ class Student(Trainer):
 
     `(1 - teacher_weight) CE(y, f) + teacher_weight T^2 KL(teacher || f)`, reported as the terms
     `label` and `teacher`; with `features` a third term of that name is added. The teacher runs
-    outside the tape, in inference mode, once for each batch that the student sees.
+    outside the tape, in inference mode, once for each batch that the student sees; not for batches
+    that bring its outputs, those of a split of `TeacherCache.attach`.
 
     The born-again variants are settings: BAN `teacher_weight=1`; BAN+L anything between; DKPP
     `teacher_weight=1, permute_secondary=True`; CWTM `teacher_weight=0, confidence_weighted=True`.
@@ -89,10 +90,16 @@ class Student(Trainer):
     def teacher(self):
         return self._teacher.value
 
+    def inputs(self, x):
+        return x["image"] if isinstance(x, dict) else x
+
     def signals(self, x, y):
         if not (self.teacher_weight or self.confidence_weighted or self.matching):
             return {}
-        outputs = self._named(self._teaching.value(x, training=False))
+        if isinstance(x, dict):
+            outputs = self._brought(x)
+        else:
+            outputs = self._named(self._teaching.value(x, training=False))
         return {
             f"teacher_{name}": keras.tree.map_structure(_constant, values)
             for name, values in outputs.items()
@@ -121,6 +128,21 @@ class Student(Trainer):
                 signals["teacher_features"], outputs["features"]
             )
         return terms
+
+    def _brought(self, x):
+        """The teacher's outputs that came with the images."""
+        outputs = {"logits": x["teacher_logits"]}
+        if self.matching:
+            brought = x.get("teacher_features", {})
+            layers = [layer for _, layer in self.matching.pairs]
+            missing = [layer for layer in layers if layer not in brought]
+            if missing:
+                raise ValueError(
+                    f"Argument `features` must name layers of the teacher that the cache holds: "
+                    f"{', '.join(brought) or 'none'}. Received: {', '.join(missing)}"
+                )
+            outputs["features"] = [brought[layer] for layer in layers]
+        return outputs
 
     def _named(self, outputs):
         return outputs if self.matching else {"logits": outputs}
