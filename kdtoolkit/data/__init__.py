@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = attach(
         "Preprocessing": "preprocessing",
         "Augmentation": "augmentation",
         "Views": "augmentation",
+        "PhotographAugmentation": "photographs",
         "EpochPlan": "augmentation",
         "epoch_plan": "augmentation",
         "Split": "pipeline",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdtoolkit.data import photographs
 from kdtoolkit.data.randomness import Purpose, random_words
 
 
@@ -65,6 +66,18 @@ class EpochPlan(NamedTuple):
     flips: np.ndarray
 
 
+class PhotographPlan(NamedTuple):
+    """One epoch of `n` photographs.
+
+    Attributes:
+        order: as in `EpochPlan`.
+        draws: `photographs.draw` of the epoch, float32 `(n, 9)`.
+    """
+
+    order: np.ndarray
+    draws: np.ndarray
+
+
 def epoch_plan(count, seed, generation, epoch, augmentation=Augmentation(), views=None):
     """Draws an epoch: a pure function of its arguments.
 
@@ -75,17 +88,19 @@ def epoch_plan(count, seed, generation, epoch, augmentation=Augmentation(), view
     Args:
         count: number of images.
         seed, generation, epoch: integers, 0 or more.
-        augmentation: an `Augmentation`.
+        augmentation: an `Augmentation` or a `PhotographAugmentation`.
         views: a `Views`, or None for crops and flips of this epoch's own.
 
     Returns:
-        An `EpochPlan`.
+        An `EpochPlan` or a `PhotographPlan`, as the augmentation is.
     """
     words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
     order = np.argsort(words[:, 0], kind="stable").astype(np.int32)
     if views is not None:
-        view = epoch % views.count
-        words = random_words(count, 4, Purpose.EPOCH, views.seed, views.generation, view)
+        seed, generation, epoch = views.seed, views.generation, epoch % views.count
+        words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
+    if isinstance(augmentation, photographs.PhotographAugmentation):
+        return PhotographPlan(order, photographs.draw(count, seed, generation, epoch))
     return EpochPlan(
         order=order,
         offsets=(words[:, 1:3] % np.uint64(2 * augmentation.pad + 1)).astype(np.int32),

@@ -11,6 +11,7 @@ import re
 
 from kdtoolkit.data import archive, folder
 from kdtoolkit.data.augmentation import Augmentation
+from kdtoolkit.data.photographs import PhotographAugmentation
 
 TEST_FRACTION = 0.2
 """Share of a data set without a test split that is held out as one."""
@@ -27,6 +28,7 @@ _TFDS_FACTS = {
 }
 # The split that serves as the test set where it is not "test": ImageNet's has no labels.
 _TFDS_TEST_SPLITS = {"imagenet2012": "validation"}
+_TFDS_PHOTOGRAPHS = ("imagenet2012",)
 # Characters: mirrored, they are other classes.
 _TFDS_CHARACTERS = ("emnist", "kmnist", "mnist", "mnist_corrupted", "svhn_cropped")
 
@@ -64,7 +66,9 @@ class DatasetInfo:
     path: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    augmentation: Augmentation | PhotographAugmentation = dataclasses.field(
+        default_factory=Augmentation
+    )
 
 
 def describe(name, data_dir=None, image_size=None):
@@ -286,7 +290,10 @@ def describe_prepared(name, path, image_size=None):
 
 
 def _tfds_augmentation(name):
-    return Augmentation(flip=name.partition("/")[0] not in _TFDS_CHARACTERS)
+    name = name.partition("/")[0]
+    if name in _TFDS_PHOTOGRAPHS:
+        return PhotographAugmentation()
+    return Augmentation(flip=name not in _TFDS_CHARACTERS)
 
 
 def _prepared(name, root):

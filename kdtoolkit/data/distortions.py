@@ -46,8 +46,7 @@ def crop_boxes(heights, widths, draws, augmentation):
 def warp(images, boxes, draws, augmentation):
     """Enlarges boxes to the size of their images, tilts them and mirrors some.
 
-    Bilinear; what lies outside a box after it is tilted is the image around it, and outside that
-    the image's reflection.
+    Bilinear. What a tilted box has outside the image are the pixels at the image's edge.
 
     Args:
         images: float32 `(b, height, width, channels)`.
@@ -76,7 +75,7 @@ def warp(images, boxes, draws, augmentation):
         output_shape=[height, width],
         fill_value=0.0,
         interpolation="BILINEAR",
-        fill_mode="REFLECT",
+        fill_mode="NEAREST",
     )
 
 

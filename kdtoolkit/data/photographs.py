@@ -28,7 +28,7 @@ class PhotographAugmentation:
 
 
 class Draws(NamedTuple):
-    """What is drawn for each image: float32 `(n,)`, uniform in [0, 1)."""
+    """The columns of `draw`: float32 `(n,)`, uniform in [0, 1)."""
 
     area: np.ndarray
     aspect: np.ndarray
@@ -42,6 +42,10 @@ class Draws(NamedTuple):
 
 
 def draw(count, seed, generation, epoch):
-    """Draws an epoch's `Draws`: a pure function of `(seed, generation, epoch, index)`."""
+    """Draws an epoch: row `i` is a function of `(seed, generation, epoch, i)` alone.
+
+    Returns:
+        float32 `(count, 9)`, whose columns are `Draws`.
+    """
     columns = len(Draws._fields)
-    return Draws(*random_fractions(count, columns, Purpose.PHOTOGRAPHS, seed, generation, epoch).T)
+    return random_fractions(count, columns, Purpose.PHOTOGRAPHS, seed, generation, epoch)

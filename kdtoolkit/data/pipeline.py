@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit.data import distortions
 from kdtoolkit.data.augmentation import Augmentation, epoch_plan
+from kdtoolkit.data.photographs import Draws, PhotographAugmentation
 
 SORT_WINDOW = 4096
 """How many records a `StreamingSplit` shuffles at a time."""
@@ -47,22 +49,18 @@ class _Split:
         steps = self.steps_per_epoch(batch_size)
         ordered = self._ordered(batch_size)
 
-        def normalise(images, labels):
-            return self.preprocessing(images), labels
+        def finish(example, draws):
+            images, labels = example
+            return self._prepare(images, *draws), labels
 
         if views is None:
-            return _finish(ordered, normalise, steps)
+            return _finish(ordered, lambda *example: finish(example, ()), steps)
 
-        def slices(view, order, offsets, flips):
-            return tf.data.Dataset.from_tensor_slices((offsets, flips)).batch(batch_size)
+        def slices(view, order, *draws):
+            return tf.data.Dataset.from_tensor_slices(draws).batch(batch_size)
 
         plans = self._plans(range(views.count), views.seed, views.generation, views)
         examples = tf.data.Dataset.zip(ordered.repeat(views.count), plans.flat_map(slices))
-
-        def finish(example, crops):
-            images, labels = normalise(*example)
-            return self._crop(images, *crops), labels
-
         return _finish(examples, finish, steps * views.count)
 
     def in_views(self, views, attach=None):
@@ -93,7 +91,7 @@ class _Split:
             batch_size: images in a batch; the last of an epoch may be smaller.
             seed, generation: integers, 0 or more.
             first_epoch, epochs: the first epoch, and the one after the last.
-            augment: whether images are cropped and mirrored, as `augmentation` says.
+            augment: whether images are changed as `augmentation` says.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
@@ -113,16 +111,16 @@ class _Split:
                 f"Received: augment={augment}"
             )
 
-        def finish(images, labels, offsets, flips, indices, view):
-            images = self.preprocessing(images)
-            if augment:
-                images = self._crop(images, offsets, flips)
+        def finish(images, labels, *drawn):
+            *draws, indices, view = drawn
+            images = self._prepare(images, *draws)
             if self._attach:
                 images = {"image": images, **self._attach(view, indices)}
             return images, labels
 
-        plans = self._plans(range(first_epoch, epochs), seed, generation, self.views).prefetch(1)
-        return _finish(self._shuffled(plans, batch_size), finish, steps * (epochs - first_epoch))
+        plans = self._plans(range(first_epoch, epochs), seed, generation, self.views, augment)
+        batches = self._shuffled(plans.prefetch(1), batch_size)
+        return _finish(batches, finish, steps * (epochs - first_epoch))
 
     def fingerprint(self):
         """SHA-256 of what a network sees: images, labels, preprocessing and augmentation.
@@ -137,28 +135,37 @@ class _Split:
             digest.update(np.ascontiguousarray(part))
         return digest.hexdigest()
 
-    def _plans(self, epochs, seed, generation, views):
-        """Dataset of the epochs' (view, order, offsets, flips)."""
+    def _plans(self, epochs, seed, generation, views, augment=True):
+        """Dataset of the epochs' (view, order, *draws); no draws where nothing is augmented."""
         count = views.count if views else 1
+        # Of no images: the types and shapes of what is drawn for each.
+        likes = epoch_plan(0, seed, generation, 0, self.augmentation)
+        parts = len(likes) if augment else 1
 
         def draw(epoch):
             return epoch_plan(len(self), seed, generation, int(epoch), self.augmentation, views)
 
         def plan(epoch):
-            order, offsets, flips = tf.numpy_function(
-                draw, [epoch], [tf.int32, tf.int32, tf.bool], stateful=False
-            )
-            return (
-                epoch % count,
-                tf.ensure_shape(order, [len(self)]),
-                tf.ensure_shape(offsets, [len(self), 2]),
-                tf.ensure_shape(flips, [len(self)]),
-            )
+            dtypes = [tf.as_dtype(like.dtype) for like in likes]
+            drawn = tf.numpy_function(draw, [epoch], dtypes, stateful=False)
+            shaped = [
+                tf.ensure_shape(part, [len(self), *like.shape[1:]])
+                for part, like in zip(drawn, likes, strict=True)
+            ]
+            return epoch % count, *shaped[:parts]
 
         return tf.data.Dataset.range(epochs.start, epochs.stop).map(plan)
 
-    def _crop(self, images, offsets, flips):
-        return crop_and_flip(images, offsets, flips, self.augmentation.pad)
+    def _prepare(self, images, *draws):
+        """Stored images normalised, and augmented where something was drawn for them."""
+        if not draws:
+            return self.preprocessing(images)
+        if not isinstance(self.augmentation, PhotographAugmentation):
+            return crop_and_flip(self.preprocessing(images), *draws, self.augmentation.pad)
+        drawn = Draws(*tf.unstack(*draws, axis=1))
+        images, boxes = tf.cast(images, tf.float32), self._boxes(images, drawn)
+        images = distortions.warp(images, boxes, drawn, self.augmentation)
+        return self.preprocessing(distortions.jitter(images, drawn, self.augmentation))
 
 
 class Split(_Split):
@@ -168,7 +175,7 @@ class Split(_Split):
         images: uint8 `(n, height, width, channels)`.
         labels: int32 `(n,)`.
         preprocessing: a `Preprocessing`.
-        augmentation: an `Augmentation`.
+        augmentation: an `Augmentation` or a `PhotographAugmentation`.
         views: a `Views` if crops and flips are fixed by `in_views`, else None.
     """
 
@@ -201,15 +208,16 @@ class Split(_Split):
     def _shuffled(self, plans, batch_size):
         gather = self._gather()
 
-        def slices(view, order, offsets, flips):
+        def slices(view, order, *draws):
             def batch(step):
                 indices = order[step * batch_size : (step + 1) * batch_size]
-                return tf.gather(offsets, indices), tf.gather(flips, indices), indices, view
+                return *(tf.gather(part, indices) for part in draws), indices, view
 
             return tf.data.Dataset.range(self.steps_per_epoch(batch_size)).map(batch)
 
-        def batch(offsets, flips, indices, view):
-            return *gather(indices), offsets, flips, indices, view
+        def batch(*drawn):
+            *draws, indices, view = drawn
+            return *gather(indices), *draws, indices, view
 
         return _parallel(plans.flat_map(slices), batch)
 
@@ -220,6 +228,10 @@ class Split(_Split):
             images, labels = tf.constant(self.images), tf.constant(self.labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
 
+    def _boxes(self, images, drawn):
+        heights, widths = (tf.fill(tf.shape(images)[:1], size) for size in images.shape[1:3])
+        return distortions.crop_boxes(heights, widths, drawn, self.augmentation)
+
 
 class StreamingSplit(_Split):
     """Images read from TensorFlow Datasets' files in every epoch.
@@ -229,9 +241,12 @@ class StreamingSplit(_Split):
     therefore the same, byte for byte, as a `Split` of its images. A part of a stored split, such as
     validation images, is found by going through all of its files, decoding that part alone.
 
+    A `PhotographAugmentation` crops the images as they are stored, before they are scaled; of a
+    `Split` it crops the scaled ones.
+
     Attributes:
         preprocessing: a `Preprocessing`.
-        augmentation: an `Augmentation`.
+        augmentation: an `Augmentation` or a `PhotographAugmentation`.
         views: as in `Split`.
     """
 
@@ -259,8 +274,16 @@ class StreamingSplit(_Split):
         examples = self._records.read()
         return _parallel(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
 
+    def _plans(self, epochs, seed, generation, views, augment=True):
+        if views is not None and self._crops_stored:
+            raise ValueError(
+                "Argument `views` must be None for a streamed data set of photographs, which are "
+                f"cropped before they are scaled. Received: {views}"
+            )
+        return super()._plans(epochs, seed, generation, views, augment)
+
     def _shuffled(self, plans, batch_size):
-        def epoch(view, order, offsets, flips):
+        def epoch(view, order, *draws):
             due = tf.math.invert_permutation(order)
 
             def sort(positions, records):
@@ -268,8 +291,8 @@ class StreamingSplit(_Split):
                 return tf.gather(positions, by_due), tf.gather(records, by_due)
 
             def decode(position, record):
-                crop = offsets[position], flips[position]
-                return *self._records.decode(record), *crop, position
+                drawn = [part[position] for part in draws]
+                return *self._decode(record, *drawn), *drawn, position
 
             # Files are opened in the order in which their first images are due.
             first = tf.minimum(self._records.starts, len(self) - 1)
@@ -280,6 +303,25 @@ class StreamingSplit(_Split):
             return batches.map(lambda *batch: (*batch, view))
 
         return plans.flat_map(epoch)
+
+    @property
+    def _crops_stored(self):
+        return isinstance(self.augmentation, PhotographAugmentation)
+
+    def _decode(self, record, *draws):
+        if not draws or not self._crops_stored:
+            return self._records.decode(record)
+        drawn = Draws(*tf.unstack(*draws))
+
+        def box(height, width):
+            return distortions.crop_boxes(height, width, drawn, self.augmentation)
+
+        return self._records.decode_crop(record, box)
+
+    def _boxes(self, images, drawn):
+        # They were cropped when they were decoded.
+        whole = tf.constant([[0, 0, *images.shape[1:3]]])
+        return tf.repeat(whole, tf.shape(images)[0], axis=0)
 
 
 def crop_and_flip(images, offsets, flips, pad):

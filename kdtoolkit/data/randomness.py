@@ -37,7 +37,7 @@ def random_fractions(count, columns, purpose, seed=0, generation=0, epoch=0):
     words = random_words(count, -(-columns // 2), purpose, seed, generation, epoch)
     # Two of each word: its uppermost bits, and those that begin at the middle.
     halves = np.stack([words >> np.uint64(40), (words << np.uint64(32)) >> np.uint64(40)], axis=-1)
-    fractions = halves.reshape(count, -1)[:, :columns]
+    fractions = halves.reshape(count, 2 * words.shape[1])[:, :columns]
     return fractions.astype(np.float32) * np.float32(2**-24)
 
 

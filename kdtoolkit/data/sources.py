@@ -105,7 +105,11 @@ def cover(images, size):
         images = tf.image.resize(images, scaled, antialias=True)
         top, left = tf.unstack((scaled - size) // 2)
         images = images[..., top : top + size[0], left : left + size[1], :]
-        return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+        return _to_uint8(images)
+
+
+def _to_uint8(images):
+    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
 
 class DamagedDataError(ValueError):
@@ -169,6 +173,7 @@ class Records:
         self._info = info
         # Only what is used is parsed and decoded.
         self._features = tfds.features.FeaturesDict(features)
+        self._skip_decoding = tfds.decode.SkipDecoding()
 
     def __len__(self):
         return self._size
@@ -216,6 +221,32 @@ class Records:
         example = self._features.deserialize_example(record)
         height, width, _ = self._info.image_shape
         image = tf.ensure_shape(cover(example["image"], (height, width)), self._info.image_shape)
+        return image, tf.cast(example["label"], tf.int32)
+
+    def decode_crop(self, record, choose):
+        """Likewise, but what is scaled to the data set's shape is a box of the stored image.
+
+        Args:
+            record: serialised example.
+            choose: function of the stored height and width, integer tensors, that returns the box:
+                top, left, height and width, int32 `(4,)`.
+        """
+        skip = {"image": self._skip_decoding}
+        example = self._features.deserialize_example(record, decoders=skip)
+        encoded, channels = example["image"], self._info.image_shape[-1]
+
+        def crop_jpeg():  # without decoding all of it
+            height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+            return tf.io.decode_and_crop_jpeg(encoded, choose(height, width), channels)
+
+        def crop_any():
+            image = tf.io.decode_image(encoded, channels, expand_animations=False)
+            top, left, height, width = tf.unstack(choose(tf.shape(image)[0], tf.shape(image)[1]))
+            return image[top : top + height, left : left + width]
+
+        image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_any)
+        image = tf.image.resize(image, self._info.image_shape[:2], antialias=True)
+        image = tf.ensure_shape(_to_uint8(image), self._info.image_shape)
         return image, tf.cast(example["label"], tf.int32)
 
     def first_images(self, count):

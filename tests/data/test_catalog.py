@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kdtoolkit.data import Augmentation, describe
+from kdtoolkit.data import Augmentation, PhotographAugmentation, describe
 
 
 def test_digits():
@@ -52,6 +52,7 @@ def test_unprepared_data_sets(tmp_path):
     assert not describe("mnist", tmp_path).augmentation.flip
     info = describe("imagenet2012", tmp_path, image_size=224)
     assert (info.image_shape, info.test_split) == ((224, 224, 3), "validation")
+    assert info.augmentation == PhotographAugmentation()
     assert describe("food101", tmp_path).image_shape is None
 
 
