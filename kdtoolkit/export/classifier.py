@@ -16,8 +16,8 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
         preprocessing: maps uint8 images `(batch, height, width, channels)` to the network's input;
             None if the network takes pixels from 0 to 255.
         batch: number of images, None for any.
-        float_pixels: for a file of integers alone. Integers there stand for floats on a grid: the
-            image is float32, on the grid of the whole numbers from 0 to 255.
+        float_pixels: whether the image is float32, still from 0 to 255: for a file of integers
+            alone, where the converter, not a cast, makes integers stand for floats.
 
     Returns:
         A concrete function with input `image`, uint8 or, with `float_pixels`, float32, and output
@@ -38,8 +38,6 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
 
     @tf.function(autograph=False)
     def classify(image):
-        if float_pixels:
-            image = tf.quantization.fake_quant_with_min_max_args(image, 0.0, 255.0)
         logits = network(preprocess(image), training=False)
         return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32))}
 

@@ -58,7 +58,10 @@ def to_litert(network, path, preprocessing=None, quantization="float32", calibra
     samples = None
     if calibration is not None or full or (quantization == "int8" and not _has_ranges(function)):
         images = calibration_images(calibration, network.input_shape[1:])
-        images = images.astype("float32" if full else "uint8")
+        if full:
+            images = images.astype("float32")
+            # Black and white are seen, so that each pixel is its own integer, with scale 1.
+            images[0].flat[[0, -1]] = 0, 255
 
         def samples():
             for image in images:

@@ -20,9 +20,9 @@ TOLERANCES = {
     # per cent of the logits' range: an image between two classes can change sides. A wrong
     # preprocessing or a lost layer is off by nearly 1 on some image.
     "dynamic_range": 0.3,
-    # What dynamic_range rounds, with ranges that were fixed beforehand.
+    # The same rounding; ranges were fixed beforehand, and what lies outside them is cut off.
     "int8": 0.3,
-    # The rounding of the image's normalised pixels and of the probability, to 1/256, come on top.
+    # Normalised pixels and probabilities are rounded too, by up to 1/510 of their range: little.
     "uint8": 0.3,
 }
 _BATCH = 256

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import export, models
+from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.data import Preprocessing
 
 RNG = np.random.default_rng(0)
@@ -103,16 +104,44 @@ def test_equals_keras(tmp_path, format, ensemble):
 
 # The float32 file holds 4 bytes a weight; what is not a weight is some 20 kB.
 @pytest.mark.parametrize(
-    "quantization, fraction, atol", [("float16", 0.5, 2e-3), ("dynamic_range", 0.25, 8e-2)]
+    "quantization, fraction, atol",
+    [("float16", 0.5, 2e-3), ("dynamic_range", 0.25, 8e-2), ("int8", 0.25, 8e-2)],
 )
 def test_quantised_weights(tmp_path, quantization, fraction, atol):
     network = resnet8()
     whole = export.to_litert(network, tmp_path / "whole.tflite", PREPROCESSING)
-    small = export.to_litert(network, tmp_path / "small.tflite", PREPROCESSING, quantization)
+    small = export.to_litert(
+        network, tmp_path / "small.tflite", PREPROCESSING, quantization, calibration=IMAGES
+    )
     assert small.quantization == quantization
     assert fraction * whole.bytes < small.bytes < fraction * whole.bytes + 20_000
     expected = softmax(network.predict(normalised(IMAGES).astype("float32"), verbose=0))
     np.testing.assert_allclose(run_litert(small.path, IMAGES), expected, atol=atol)
+
+
+def test_int8_computes_in_integers_between_floats(tmp_path):
+    path = tmp_path / "int8.tflite"
+    export.to_litert(resnet8(), path, PREPROCESSING, "int8", calibration=IMAGES)
+    tensors = Interpreter(str(path)).get_tensor_details()
+    floats = [tuple(t["shape"]) for t in tensors if t["dtype"] == np.float32]
+    assert sorted(floats) == [(1, 5), (1, 8, 10, 3)]  # the probabilities and the pixels
+
+
+def test_uint8_has_integers_only(tmp_path):
+    """A pixel is its own integer, whatever the calibration images; 256 is probability 1."""
+    network = resnet8()
+    path = tmp_path / "uint8.tflite"
+    dark = IMAGES // 2
+    export.to_litert(network, path, PREPROCESSING, "uint8", calibration=dark)
+    interpreter = Interpreter(str(path))
+    tensors = interpreter.get_tensor_details()
+    assert {t["dtype"] for t in tensors} == {np.uint8, np.int8, np.int32}
+    (given,), (returned,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == returned["dtype"] == np.uint8
+    assert given["quantization"] == (1.0, 0)
+    assert returned["quantization"] == (1 / 256, 0)
+    expected = softmax(network.predict(normalised(dark).astype("float32"), verbose=0))
+    np.testing.assert_allclose(run_litert(path, dark) / 256, expected, atol=0.1)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -207,3 +236,30 @@ def test_errors(tmp_path, write):
 def test_wrong_quantization(tmp_path):
     with pytest.raises(ValueError, match=r"`quantization` must be one of float32, .*'int3'"):
         export.to_litert(resnet8(), tmp_path / "x.tflite", PREPROCESSING, quantization="int3")
+
+
+@pytest.mark.parametrize("quantization", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    "calibration, received",
+    [
+        (None, "none"),
+        (IMAGES[:0], r"uint8, shape \(0, 8, 10, 3\)"),
+        (IMAGES / 255, r"float64, shape \(6, 8, 10, 3\)"),
+        (IMAGES[:, 1:], r"uint8, shape \(6, 7, 10, 3\)"),
+    ],
+)
+def test_wrong_calibration(tmp_path, quantization, calibration, received):
+    message = rf"`calibration` must be uint8 images of shape \(n, 8, 10, 3\). Received: {received}$"
+    with pytest.raises(ValueError, match=message):
+        export.to_litert(
+            resnet8(), tmp_path / "x", PREPROCESSING, quantization, calibration=calibration
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("quantization", ["float32", "float16", "dynamic_range"])
+def test_quantisation_aware_networks_are_not_written_in_floats(tmp_path, quantization):
+    network = quantization_aware(resnet8(), normalised(IMAGES))
+    with pytest.raises(ValueError, match=f"`quantization` must be int8 or uint8 .*{quantization}"):
+        export.to_litert(network, tmp_path / "x", PREPROCESSING, quantization)
+    assert not list(tmp_path.iterdir())

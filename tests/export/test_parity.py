@@ -8,7 +8,14 @@ import pytest
 
 from kdtoolkit import export
 from kdtoolkit.data import Preprocessing
-from tests.export.test_export import IMAGES, PREPROCESSING, normalised, resnet8, softmax
+from tests.export.test_export import (
+    IMAGES,
+    PREPROCESSING,
+    normalised,
+    resnet8,
+    run_litert,
+    softmax,
+)
 
 WRITERS = [export.to_saved_model, export.to_litert]
 
@@ -59,6 +66,24 @@ def test_tolerance_depends_on_the_quantization(tmp_path):
     exact = dataclasses.replace(exported, quantization="float32")
     with pytest.raises(export.ParityError, match=r"tolerance is 0\.0001"):
         export.check(exact, network, PREPROCESSING, IMAGES)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "uint8"])
+def test_integers(tmp_path, quantization):
+    """Probabilities are compared as such, not as the integers that stand for them."""
+    network = resnet8()
+    exported = export.to_litert(
+        network, tmp_path / "x.tflite", PREPROCESSING, quantization, calibration=IMAGES
+    )
+    expected = softmax(network.predict(normalised(IMAGES).astype("float32"), verbose=0))
+    parity = export.check(exported, network, PREPROCESSING, IMAGES, expected.argmax(-1))
+    outputs = run_litert(exported.path, IMAGES)
+    probabilities = outputs / 256 if quantization == "uint8" else outputs
+    largest = np.abs(probabilities - expected).max()
+    assert parity.max_difference == pytest.approx(largest, abs=1e-5)
+    assert parity.test_accuracy == 1
+    with pytest.raises(export.ParityError, match=r"tolerance is 0\.3"):
+        export.check(exported, resnet8(1), PREPROCESSING, IMAGES)
 
 
 @pytest.mark.parametrize("images", [IMAGES.astype("float32"), IMAGES[0], IMAGES[:0]])
