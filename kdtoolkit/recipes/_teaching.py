@@ -1,21 +1,25 @@
 """From the flags of the distill recipe to networks and trainers."""
 
+import dataclasses
+
 from kdtoolkit import models, training
+from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models import saved
 from kdtoolkit.recipes import _methods, _supervision
 from kdtoolkit.recipes._command import blaming
-from kdtoolkit.training import evaluation
+from kdtoolkit.training import evaluation, teacher_cache
 
 
 class Teaching:
     """What the flags of a run ask for, on its data.
 
     Attributes:
-        data: what students are trained on; with a teacher's cached outputs after `cache`.
+        data: what networks are trained on that have no teacher.
+        taught: what students are trained on; with the teacher's outputs after `cache`.
     """
 
     def __init__(self, flags, data):
-        self.flags, self.data = flags, data
+        self.flags, self.data, self.taught = flags, data, data
         self._shape, self._classes = data.info.image_shape, data.info.classes
         self._options = {"weight_decay": flags.weight_decay}
 
@@ -61,9 +65,22 @@ class Teaching:
         weight = flags.teacher_weight if method.by_logits else 0.0
         if method.features is None:
             return training.Student(network, teacher, weight, **options)
-        matching = self._matching(method.features, network, teacher)
         with blaming(_methods.LAYERS[method.features]):
+            matching = self._matching(method.features, teacher)
             return training.Student(network, teacher, weight, features=matching, **options)
+
+    def cache(self, teacher, methods, directory):
+        """Computes what the teacher says of fixed views, in which all methods then see images."""
+        views = Views(self.flags.views, self.flags.teacher_seed, generation=1)
+        kinds = {method.features for method in methods if method.features}
+        pairs = [pair for kind in sorted(kinds) for pair in self._pairs(kind, teacher)]
+        train = self.data.train
+        with blaming("cache_teacher"):
+            cache = teacher_cache.build(
+                teacher, train, directory, views=views, layers=[layer for _, layer in pairs]
+            )
+        self.taught = dataclasses.replace(self.data, train=cache.attach(train))
+        self.data = dataclasses.replace(self.data, train=train.in_views(views))
 
     def classifier(self, network):
         """The network with one output: the deepest of a multi-exit network."""
@@ -82,18 +99,16 @@ class Teaching:
     def _network(self, name):
         return models.build(name, self._shape, self._classes)
 
-    def _matching(self, kind, network, teacher):
+    def _matching(self, kind, teacher):
+        weight = self.flags[_methods.WEIGHTS[kind]].value
+        return training.FeatureMatching(self._pairs(kind, teacher), kind, weight)
+
+    def _pairs(self, kind, teacher):
+        """Layers of student and teacher; by default the stages that both have."""
         pairs = _methods.layer_pairs(self.flags, kind)
-        with blaming(_methods.LAYERS[kind]):
-            return training.FeatureMatching(
-                pairs or _shared_stages(network, teacher),
-                kind,
-                self.flags[_methods.WEIGHTS[kind]].value,
-            )
-
-
-def _shared_stages(network, teacher):
-    """Stages of the student that the teacher has as well, by name."""
-    names = [{layer.name for layer in model.layers} for model in (network, teacher)]
-    stages = [f"stage{k}" for k in range(1, 9)]
-    return [(stage, stage) for stage in stages if all(stage in own for own in names)]
+        if pairs is not None:
+            return pairs
+        networks = (self._network(self.flags.student), teacher)
+        names = [{layer.name for layer in network.layers} for network in networks]
+        stages = [f"stage{k}" for k in range(1, 9)]
+        return [(stage, stage) for stage in stages if all(stage in own for own in names)]

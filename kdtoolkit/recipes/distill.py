@@ -236,7 +236,7 @@ def _run_recipe(flags, checked):
     output_dir = _command.claim_output_dir(flags)
     files.clear_scratch(output_dir)
 
-    def complete(path, settings, generation, build, make_trainer, name, **labels):
+    def complete(path, settings, generation, build, make_trainer, data, name, **labels):
         training = loop.Training(
             output_dir / path, settings, generation, output_dir / "logs" / path
         )
@@ -246,7 +246,7 @@ def _run_recipe(flags, checked):
 
         with _run.one_line_errors():
             finished = training.complete(
-                build, make_trainer, teaching.data, evaluate, lambda: bar.begin(name, complete.done)
+                build, make_trainer, data, evaluate, lambda: bar.begin(name, complete.done)
             )
         complete.done += settings.epochs
         return finished
@@ -256,7 +256,7 @@ def _run_recipe(flags, checked):
     if trains_teacher:
         own = dataclasses.replace(settings, epochs=flags.teacher_epochs, seed=flags.teacher_seed)
         teacher, teacher_row = complete(
-            "teacher", own, 0, teaching.build_teacher, teaching.teacher_trainer, "teacher"
+            "teacher", own, 0, teaching.build_teacher, teaching.teacher_trainer, data, "teacher"
         )
     elif taught:
         teacher = example
@@ -273,6 +273,7 @@ def _run_recipe(flags, checked):
                 1,
                 lambda method=method: teaching.build(method),
                 lambda method=method, seed=seed: teaching.trainer(method, teacher, seed),
+                teaching.taught if method.needs_teacher else teaching.data,
                 f"{method.name}, seed {seed}",
                 method=method.name,
                 seed=seed,

@@ -189,6 +189,31 @@ def test_teacher_from_a_file_teaches_the_same(distilled, tmp_path):
         run("distill", tmp_path / "run", *flags, "--export=none")
 
 
+def test_cached_teacher_is_computed_once_for_all_methods(distilled, tmp_path):
+    """As many views as epochs: the plain student sees what it sees without them."""
+    directory, _, _ = distilled
+    teacher = f"--teacher={directory / 'teacher' / 'network.keras'}"
+    flags = (teacher, "--student=resnet8", "--methods=plain,kd+attention", "--seed=1")
+    cache = ("--cache_teacher", "--views=3", "--teacher_seed=1")
+    _, results = run("distill", tmp_path / "run", *flags, *cache, "--export=none")
+    plain, taught = results["methods"]
+    assert plain["test_accuracy"] == distilled[2]["methods"][0]["test_accuracy"]
+    networks = [
+        keras.models.load_model(run / "plain" / "seed_1" / "network.keras")
+        for run in (directory, tmp_path / "run")
+    ]
+    pairs = zip(*(network.get_weights() for network in networks), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    # float16 moves a loss in its fourth digit; the training is short.
+    expected = distilled[2]["methods"][1]["test_loss"]
+    assert taught["test_loss"] == pytest.approx(expected, rel=0.2)
+    (cached,) = (tmp_path / "run" / "teacher_cache").iterdir()
+    images = 3 * 300 * np.dtype(np.float16).itemsize
+    sizes = sorted(path.stat().st_size for path in cached.glob("*.npy"))
+    stages = [8 * 8 * 16, 4 * 4 * 32, 2 * 2 * 64]
+    assert sizes == sorted(128 + images * values for values in (10, *stages))
+
+
 @pytest.fixture(scope="module")
 def compressed(distilled, tmp_path_factory):
     directory = tmp_path_factory.mktemp("compressed") / "run"
