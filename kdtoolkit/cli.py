@@ -1,4 +1,4 @@
-"""The `kdtoolkit` command: lists the recipes and runs them."""
+"""The `kdtoolkit` command: lists the recipes and the other commands, and runs them."""
 
 import ast
 import difflib
@@ -7,7 +7,9 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from kdtoolkit import __version__, recipes
+from kdtoolkit import __version__, _describe, recipes
+
+COMMANDS = {"describe": _describe}
 
 
 def recipe_summaries() -> dict[str, str]:
@@ -21,26 +23,35 @@ def recipe_summaries() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `kdtoolkit [RECIPE --flags]` and returns the exit status."""
+    """Runs `kdtoolkit [RECIPE or COMMAND --flags]` and returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     summaries = recipe_summaries()
     if not argv or argv[0] in ("--help", "-h", "recipes"):
-        width = max(map(len, summaries))
-        print(f"kdtoolkit {__version__}\n\nusage: kdtoolkit RECIPE [--flag=value ...]\n\nrecipes:")
-        for name, summary in summaries.items():
-            print(f"  {name.ljust(width)}  {summary}")
-        print("\n`kdtoolkit RECIPE --help` shows a recipe's flags.")
+        print(_help(summaries))
         return 0
     name, *rest = argv
+    if name in COMMANDS:
+        return COMMANDS[name].main(rest)
     if name not in summaries:
-        near = difflib.get_close_matches(name, summaries, n=1)
+        known = [*summaries, *COMMANDS]
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         print(
-            f"kdtoolkit: RECIPE must be one of {', '.join(summaries)}. Received: {name}.{hint}",
+            f"kdtoolkit: RECIPE must be one of {', '.join(known)}. Received: {name}.{hint}",
             file=sys.stderr,
         )
         return 2
     return importlib.import_module(f"kdtoolkit.recipes.{name}").RECIPE.main(rest)
+
+
+def _help(summaries):
+    commands = {name: module.__doc__.splitlines()[0] for name, module in COMMANDS.items()}
+    width = max(map(len, [*summaries, *commands]))
+    lines = [f"kdtoolkit {__version__}", "", "usage: kdtoolkit RECIPE [--flag=value ...]"]
+    for title, group in (("recipes", summaries), ("other commands", commands)):
+        lines += ["", f"{title}:"]
+        lines += [f"  {name.ljust(width)}  {summary}" for name, summary in group.items()]
+    return "\n".join([*lines, "", "`kdtoolkit RECIPE --help` shows a recipe's flags."])
 
 
 if __name__ == "__main__":
