@@ -34,10 +34,21 @@ LEARNING_RATE = 0.01
 # numbers, which some libraries flush and others compute slowly.
 BATCHES = 8
 # The ratios that matter beside those to the baseline: what distillation costs in each library.
+STUDENTS = {
+    "LA": {"temperature": 4.0, "adjustment": "probability_shift"},
+    "DTD": {"temperature": 4.0, "dynamic_temperature": "focal"},
+    "LA + DTD": {
+        "temperature": 4.0,
+        "adjustment": "probability_shift",
+        "dynamic_temperature": "focal",
+    },
+}
+TAUGHT = ("Student", "Student, cached teacher", *STUDENTS, "hints", "attention", "mutual learning")
 COMPARISONS = (
     ("Distiller", "Student"),
     ("PyTorch, teacher", "PyTorch"),
     ("Self-distillation", "Deep supervision"),
+    *((name, "Patriarch, plain") for name in TAUGHT),
 )
 
 
@@ -45,8 +56,17 @@ def contenders(arguments):
     """Returns the contenders; a further method is one more entry."""
     rows = [
         Contender(BASELINE, lambda: plain(arguments)),
-        Contender("Patriarch, tolerant", lambda: patriarch(arguments)),
+        Contender("Patriarch, plain", lambda: patriarch(arguments, "plain")),
+        Contender("Patriarch, tolerant", lambda: patriarch(arguments, "tolerant")),
         Contender("Student", lambda: student(arguments)),
+        Contender("Student, cached teacher", lambda: cached_student(arguments)),
+        *(
+            Contender(name, lambda options=options: student(arguments, **options))
+            for name, options in STUDENTS.items()
+        ),
+        Contender("hints", lambda: matching_student(arguments, "hint")),
+        Contender("attention", lambda: matching_student(arguments, "attention")),
+        Contender("mutual learning", lambda: mutual(arguments)),
         Contender("Distiller", lambda: distiller(arguments)),
         Contender("Deep supervision", lambda: exits(arguments, 0, 0)),
         Contender("Self-distillation", lambda: exits(arguments, 0.3, 0.03)),
@@ -68,19 +88,65 @@ def plain(arguments):
     return keras_steps(model, arguments)
 
 
-def patriarch(arguments):
+def patriarch(arguments, variant):
     from kdtoolkit.training import Patriarch
 
-    trainer = Patriarch(network(arguments), "tolerant", weight_decay=SGD["weight_decay"])
+    trainer = Patriarch(network(arguments), variant, weight_decay=SGD["weight_decay"])
     return kdtoolkit_steps(trainer, arguments)
 
 
-def student(arguments):
+def student(arguments, teacher_weight=TEACHER_WEIGHT, **options):
     from kdtoolkit.training import Student
 
     trainer = Student(
-        network(arguments), network(arguments), TEACHER_WEIGHT, weight_decay=SGD["weight_decay"]
+        network(arguments),
+        network(arguments),
+        teacher_weight,
+        weight_decay=SGD["weight_decay"],
+        **options,
     )
+    return kdtoolkit_steps(trainer, arguments)
+
+
+def matching_student(arguments, kind):
+    from kdtoolkit.training import FeatureMatching
+
+    names = [layer.name for layer in network(arguments).layers]
+    stages = [name for name in names if re.fullmatch(r"stage\d+", name)]
+    layers = {"hint": ["stage2"], "attention": stages}[kind]
+    matching = FeatureMatching([(layer, layer) for layer in layers], kind)
+    return student(arguments, 0.0, features=matching)
+
+
+def cached_student(arguments):
+    # Through the whole pipeline: reading the cache is a part of what it costs. So are crops and
+    # flips, which the other contenders are spared.
+    import tempfile
+
+    import numpy as np
+
+    from kdtoolkit.data import Preprocessing, Split, Views
+    from kdtoolkit.training import Student, teacher_cache
+
+    images, labels = (np.concatenate(part) for part in zip(*batches(arguments), strict=True))
+    pixels = np.clip(64 * images + 128, 0, 255).astype(np.uint8)
+    preprocessing = Preprocessing(pixels.shape[1:], [0.5] * 3, [0.25] * 3)
+    split = Split(pixels, labels, preprocessing)
+    teacher = network(arguments)
+    with tempfile.TemporaryDirectory() as directory:  # what is mapped outlives its name
+        cache = teacher_cache.build(
+            teacher, split, directory, views=Views(2), batch_size=arguments.batch_size
+        )
+    trainer = Student(network(arguments), teacher, TEACHER_WEIGHT, weight_decay=SGD["weight_decay"])
+    data = cache.attach(split).epochs(arguments.batch_size, seed=0, epochs=10**6)
+    return kdtoolkit_steps(trainer, arguments, data)
+
+
+def mutual(arguments):
+    from kdtoolkit.training import MutualLearning
+
+    peers = [network(arguments), network(arguments)]
+    trainer = MutualLearning(peers, weight_decay=SGD["weight_decay"])
     return kdtoolkit_steps(trainer, arguments)
 
 
@@ -151,20 +217,21 @@ def keras_sgd(**changes):
     return keras.optimizers.SGD(LEARNING_RATE, **{**SGD, **changes})
 
 
-def kdtoolkit_steps(trainer, arguments):
+def kdtoolkit_steps(trainer, arguments, data=None):
     trainer.compile(keras_sgd(weight_decay=None), metrics=["accuracy"])
-    return keras_steps(trainer, arguments)
+    return keras_steps(trainer, arguments, data)
 
 
-def keras_steps(model, arguments):
+def keras_steps(model, arguments, data=None):
     # What `fit` calls in its loop, on one iterator for all rounds: `fit` itself would add the
     # start of an epoch (a new iterator, reset metrics) to a handful of steps, which a real epoch
     # spreads over hundreds.
     import tensorflow as tf
 
-    images, labels = zip(*batches(arguments), strict=True)
-    data = tf.data.Dataset.from_tensor_slices((list(images), list(labels)))
-    iterator = iter(data.repeat())
+    if data is None:
+        images, labels = zip(*batches(arguments), strict=True)
+        data = tf.data.Dataset.from_tensor_slices((list(images), list(labels))).repeat()
+    iterator = iter(data)
     model.make_train_function()
 
     def run(steps):
