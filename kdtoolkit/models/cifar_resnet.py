@@ -1,13 +1,23 @@
-"""ResNets for small images: 6n+2 layers in three stages, 16, 32 and 64 wide (He et al. 2016)."""
+"""ResNets for small images: 6n+2 layers in three stages (He et al. 2016)."""
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from kdtoolkit.models.layers import batch_norm, classifier, conv
+from kdtoolkit.models.layers import batch_norm, classifier, conv, pad_channels
 
 
 def cifar_resnet(
-    input_shape, classes, name, *, depth, shortcut="conv", downsample="stride", padding="same"
+    input_shape,
+    classes,
+    name,
+    *,
+    depth,
+    width=16,
+    stem_width=16,
+    shortcut="conv",
+    downsample="stride",
+    padding="same",
+    dropout=0.0,
 ):
     """Builds a ResNet of `depth = 6n + 2` layers.
 
@@ -19,12 +29,15 @@ def cifar_resnet(
         classes: number of classes.
         name: of the network.
         depth: `6n + 2` for n residual blocks a stage.
+        width: channels of the first stage; each next one has twice as many.
+        stem_width: channels of the convolution before the first stage.
         shortcut: where the width changes, `"conv"` (1x1 convolution and batch normalisation) or
             `"identity"` (zeros for the new channels, no parameters).
         downsample: between stages, `"stride"` (the first convolution's and the shortcut's) or
             `"pool"` (2x2 average pooling before the stage).
         padding: of strided convolutions, `"same"` as in Keras or `"torch"` as in PyTorch, which
             weights trained there need (`load_state_dict`).
+        dropout: share of the features before the logits that is left out in training.
 
     Returns:
         A functional `keras.Model`, images to logits.
@@ -45,10 +58,10 @@ def cifar_resnet(
         raise ValueError(f"Argument `depth` must be 6n + 2, n >= 1. Received: depth={depth}")
 
     image = keras.Input(input_shape, name="image")
-    x = conv(image, 16, 3, name="stem_conv")
+    x = conv(image, stem_width, 3, name="stem_conv")
     x = batch_norm(x, name="stem_bn")
     x = layers.ReLU(name="stem")(x)
-    for stage, width in enumerate((16, 32, 64), start=1):
+    for stage in (1, 2, 3):
         stride = 1
         if stage > 1 and downsample == "stride":
             stride = 2
@@ -57,10 +70,10 @@ def cifar_resnet(
         for block in range(1, blocks + 1):
             prefix = f"stage{stage}_block{block}"
             output_name = f"stage{stage}" if block == blocks else prefix
-            x = _block(
-                x, width, stride if block == 1 else 1, shortcut, padding, prefix, output_name
-            )
-    return keras.Model(image, classifier(x, classes), name=name)
+            block_stride = stride if block == 1 else 1
+            stage_width = width * 2 ** (stage - 1)
+            x = _block(x, stage_width, block_stride, shortcut, padding, prefix, output_name)
+    return keras.Model(image, classifier(x, classes, dropout), name=name)
 
 
 def _block(x, width, stride, shortcut, padding, prefix, output_name):
@@ -76,6 +89,6 @@ def _block(x, width, stride, shortcut, padding, prefix, output_name):
         if stride > 1:  # every second pixel
             x = layers.MaxPooling2D(1, stride, name=f"{prefix}_shortcut_subsample")(x)
         missing = width - x.shape[-1]
-        x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+        x = pad_channels(x, missing // 2, missing - missing // 2)
     y = layers.Add(name=f"{prefix}_add")([y, x])
     return layers.ReLU(name=output_name)(y)

@@ -1,7 +1,7 @@
 """The pieces that the convolution networks share, with the conventions of the papers' code."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 
 def he_normal():
@@ -9,8 +9,8 @@ def he_normal():
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def conv(x, filters, size, strides=1, *, padding="same", name):
-    """Convolution without bias (batch normalisation follows it).
+def conv(x, filters, size, strides=1, *, padding="same", use_bias=False, name):
+    """Convolution, usually without bias (batch normalisation follows it).
 
     `padding` is `"same"`, Keras' own, or `"torch"`, as many zeros on each side: where an image of
     even size is strided over, `"same"` puts one fewer before it than after it.
@@ -24,7 +24,7 @@ def conv(x, filters, size, strides=1, *, padding="same", name):
         size,
         strides,
         padding=padding,
-        use_bias=False,
+        use_bias=use_bias,
         kernel_initializer=he_normal(),
         name=name,
     )(x)
@@ -52,10 +52,34 @@ def batch_norm(x, *, name):
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
-def classifier(x, classes):
+def norm_relu(x, *, name, output_name=None):
+    """Batch normalisation `{name}_bn` and ReLU, `{name}_relu` unless it has another name."""
+    x = batch_norm(x, name=f"{name}_bn")
+    return layers.ReLU(name=output_name or f"{name}_relu")(x)
+
+
+def pad_channels(x, before, after):
+    """Channels of zeros in front of and behind those of `x`."""
+    return ops.pad(x, ((0, 0), (0, 0), (0, 0), (before, after)))
+
+
+def classifier(x, classes, dropout=0.0):
     """Average pooling, the layer `features`, and a dense layer, `logits`, of float32 at all times.
 
-    A mixed-precision network keeps its head in float32.
+    A mixed-precision network keeps its head in float32. `dropout` is the share of the features that
+    is left out in training.
+
+    Raises:
+        ValueError: `dropout` is not in [0, 1).
     """
     x = layers.GlobalAveragePooling2D(name="features")(x)
+    return logits(x, classes, dropout)
+
+
+def logits(x, classes, dropout=0.0):
+    """The end of `classifier`, for features that are pooled already."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"Argument `dropout` must be in [0, 1). Received: dropout={dropout}")
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(classes, dtype="float32", name="logits")(x)

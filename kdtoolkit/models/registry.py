@@ -5,7 +5,9 @@ import importlib
 import inspect
 import numbers
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,44 +15,145 @@ class Family:
     """Networks that one function builds.
 
     Attributes:
-        pattern: regular expression of the names; its named groups, integers, are arguments of the
-            builder.
+        pattern: regular expression of the names; its named groups are arguments of the builder,
+            integers where they are digits.
         names: those that are listed.
-        builder: "module:function", called with `input_shape`, `classes`, `name`, the named groups
-            and the options.
-        smallest: least height and width of an image.
+        builder: "module:function", called with `input_shape`, `classes`, `name`, the named groups,
+            `arguments` and the options.
         schedule: key into `kdtoolkit.training.schedules.SCHEDULES`.
+        smallest: least height and width of an image.
+        form: how other names are made, for people; empty if all are listed.
+        unlisted: further names, where they can be told.
+        arguments: of the builder, the same for all names.
     """
 
     pattern: str
     names: tuple[str, ...]
     builder: str
-    smallest: int
     schedule: str
+    smallest: int = 8
+    form: str = ""
+    unlisted: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
+
+def _any(values):
+    return "|".join(map(str, values))
+
+
+# Listed, not \d+: 50 and 152 are 6n+2 too, and mean another network to everybody.
+_CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 74, 92, 110)
+_POSITIVE = "[1-9][0-9]*"
+_MOST_BLOCKS = 60  # a stage; 6 * 60 layers and more, which nobody has trained
+
+# Those of keras.applications, by the least height and width that they take.
+_APPLICATIONS = {
+    32: (
+        *("ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge"),
+        *("DenseNet121", "DenseNet169", "DenseNet201"),
+        *(f"EfficientNetB{k}" for k in range(8)),
+        *(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")),
+        *("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"),
+        *("NASNetMobile", "NASNetLarge"),
+        *("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"),
+        *("VGG16", "VGG19"),
+    ),
+    71: ("Xception",),
+    75: ("InceptionV3", "InceptionResNetV2"),
+}
 
 FAMILIES = (
     Family(
-        # Listed, not \d+: 50 and 152 are 6n+2 too, and mean another network to everybody.
-        pattern="resnet(?P<depth>8|14|20|32|44|56|74|92|110)",
-        names=tuple(f"resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 74, 92, 110)),
+        pattern=f"resnet(?P<depth>{_any(_CIFAR_DEPTHS)})",
+        names=tuple(f"resnet{depth}" for depth in _CIFAR_DEPTHS),
         builder="kdtoolkit.models.cifar_resnet:cifar_resnet",
-        smallest=8,
         schedule="cifar_resnet",
     ),
     Family(
+        # Four times as wide; the stem is twice as wide in the benchmark that has them.
+        pattern=f"resnet(?P<depth>{_any(_CIFAR_DEPTHS)})x4",
+        names=("resnet8x4", "resnet32x4"),
+        builder="kdtoolkit.models.cifar_resnet:cifar_resnet",
+        schedule="distillation",
+        form="resnetDEPTHx4",
+        arguments={"width": 64, "stem_width": 32},
+    ),
+    Family(
         # resnet18-w16 is a quarter as wide as resnet18.
-        pattern="resnet(?P<depth>18|34)(-w(?P<width>[1-9][0-9]*))?",
-        names=("resnet18", "resnet18-w16", "resnet34"),
+        pattern=f"resnet(?P<depth>18|34|50|101|152)(-w(?P<width>{_POSITIVE}))?",
+        names=("resnet18", "resnet18-w16", "resnet34", "resnet50", "resnet101", "resnet152"),
         builder="kdtoolkit.models.resnet:resnet",
-        smallest=8,
         schedule="self_distillation",
+        form="resnetDEPTH-wWIDTH",
+    ),
+    Family(
+        pattern=f"densenet-bc-(?P<depth>{_any(6 * n + 4 for n in range(1, _MOST_BLOCKS))})"
+        f"-(?P<growth>{_POSITIVE})",
+        names=("densenet-bc-100-12", "densenet-bc-190-40"),
+        builder="kdtoolkit.models.densenet:densenet",
+        schedule="densenet",
+        form="densenet-bc-DEPTH-GROWTH",
+    ),
+    Family(
+        pattern="wrn-"
+        f"(?P<depth>{_any(6 * n + rest for n in range(1, _MOST_BLOCKS) for rest in (2, 4))})"
+        f"-(?P<width>{_POSITIVE})",
+        names=tuple(
+            f"wrn-{size}" for size in ("16-2", "40-1", "40-2", "20-8", "44-8", "28-10", "28-12")
+        ),
+        builder="kdtoolkit.models.wide_resnet:wide_resnet",
+        schedule="self_distillation",
+        form="wrn-DEPTH-WIDTH",
+    ),
+    Family(
+        pattern=f"resnext(?P<depth>{_any(9 * n + 2 for n in range(1, _MOST_BLOCKS))})"
+        f"-(?P<cardinality>{_POSITIVE})x(?P<width>{_POSITIVE})d",
+        names=("resnext29-8x64d",),
+        builder="kdtoolkit.models.resnext:resnext",
+        schedule="self_distillation",
+        form="resnextDEPTH-GROUPSxWIDTHd",
+    ),
+    Family(
+        pattern=f"pyramidnet-(?P<depth>{_any(9 * n + 2 for n in range(1, _MOST_BLOCKS))})"
+        f"-(?P<alpha>{_POSITIVE})",
+        names=("pyramidnet-101-240",),
+        builder="kdtoolkit.models.pyramidnet:pyramidnet",
+        schedule="self_distillation",
+        form="pyramidnet-DEPTH-ALPHA",
+    ),
+    Family(
+        pattern="vgg(?P<depth>8|13)",
+        names=("vgg8", "vgg13"),
+        builder="kdtoolkit.models.vgg:vgg",
+        schedule="distillation",
+    ),
+    Family(
+        pattern="vgg(?P<depth>19)",
+        names=("vgg19",),
+        builder="kdtoolkit.models.vgg:vgg",
+        schedule="self_distillation",
+    ),
+    *(
+        Family(
+            pattern=f"keras:(?P<application>(?i:{_any(applications)}))",
+            names=(),
+            builder="kdtoolkit.models.keras_application:keras_application",
+            schedule="distillation",
+            smallest=smallest,
+            form="keras:APPLICATION" if smallest == 32 else "",
+            unlisted=tuple(f"keras:{application}" for application in applications),
+        )
+        for smallest, applications in _APPLICATIONS.items()
     ),
 )
 
 
 def names() -> list[str]:
-    """Returns the names of the networks, family by family."""
+    """Returns the names of the papers' networks, family by family.
+
+    Others can be built too: of other depths and widths, and those of `keras.applications`, as
+    `keras:MobileNetV2`.
+    """
     return [name for family in FAMILIES for name in family.names]
 
 
@@ -67,14 +170,15 @@ def build(name: str, input_shape, classes: int, **options):
     """Builds a network with freshly drawn weights.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or of another depth or width (`wrn-22-4`), or `keras:` and the name
+            of a network of `keras.applications`.
         input_shape: `(height, width, channels)`.
         classes: number of classes, at least 2.
         **options: of the family's builder.
 
     Returns:
-        A functional `keras.Model` called `name`: float images `(batch, height, width, channels)`
-        to float32 logits `(batch, classes)`.
+        A functional `keras.Model` called `name` (with a dash for the colon): float images `(batch,
+        height, width, channels)` to float32 logits `(batch, classes)`.
 
     Raises:
         ValueError: an unknown name or option, or an argument that the network cannot take.
@@ -113,9 +217,13 @@ def _find(name):
     for family in FAMILIES:
         match = re.fullmatch(family.pattern, name)
         if match:
-            return family, {k: int(v) for k, v in match.groupdict().items() if v}
-    near = difflib.get_close_matches(name, names())
-    hint = f" Near matches: {', '.join(near)}." if near else ""
+            groups = {k: int(v) if v.isdigit() else v for k, v in match.groupdict().items() if v}
+            return family, {**groups, **family.arguments}
+    known = {known.lower(): known for f in FAMILIES for known in (*f.names, *f.unlisted)}
+    near = difflib.get_close_matches(name.lower(), known)
+    hint = f" Near matches: {', '.join(known[match] for match in near)}." if near else ""
+    forms = ", ".join(family.form for family in FAMILIES if family.form)
     raise ValueError(
-        f"Argument `name` must be one of {', '.join(names())}. Received: name={name!r}.{hint}"
+        f"Argument `name` must be one of {', '.join(names())}, or like {forms}. "
+        f"Received: name={name!r}.{hint}"
     )

@@ -51,11 +51,20 @@ def test_resnet8():
     assert models.macs(models.build("resnet8", (32, 32, 3), 100)) == stages + 6400
 
 
-def test_published_speedups_of_resnet18_exits():
-    network = models.add_exits(models.build("resnet18", (32, 32, 3), 100))
-    whole = models.macs(models.cut(network, "exit_4"))
-    speedups = [whole / models.macs(models.cut(network, f"exit_{k}")) for k in (1, 2, 3)]
-    assert [round(speedup, 2) for speedup in speedups] == [3.10, 1.87, 1.31]
+@pytest.mark.parametrize(
+    "name, speedups",
+    [
+        ("resnet18", [3.10, 1.87, 1.31]),
+        ("resnet50", [4.73, 2.23, 1.24]),
+        ("resnet101", [9.14, 4.32, 1.11]),
+        ("resnet152", [13.56, 4.30, 1.07]),
+    ],
+)
+def test_published_speedups_of_exits(name, speedups):
+    with keras.StatelessScope():  # no values for variables that are only counted
+        network = models.add_exits(models.build(name, (32, 32, 3), 100))
+    exits = [models.macs(models.cut(network, f"exit_{k}")) for k in (1, 2, 3, 4)]
+    assert [round(exits[-1] / cost, 2) for cost in exits[:-1]] == speedups
 
 
 def test_stages_cost_together_what_the_network_costs():

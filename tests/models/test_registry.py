@@ -1,11 +1,14 @@
 """Networks by name."""
 
+import dataclasses
 import subprocess
 import sys
 
+import keras
 import pytest
 
 from kdtoolkit import models
+from kdtoolkit.models.registry import FAMILIES
 from kdtoolkit.training.schedules import SCHEDULES
 
 
@@ -23,18 +26,69 @@ def test_validating_a_name_imports_neither_keras_nor_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# 50 and 152 layers are 6n+2 as well, and 21 are not.
-@pytest.mark.parametrize("name", ["resnet21", "resnet50", "resnet152", "resnet20x", "Resnet20", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "resnet21", "resnet26", "resnet20x", "Resnet20", "resnet18x4", "resnet50-w0"),
+        *("densenet-bc-99-12", "densenet-bc-100", "wrn-17-2", "wrn-28-0", "wrn-4-1"),
+        *("resnext28-8x64d", "resnext29-8x64", "pyramidnet-100-240", "vgg16"),
+        *("keras:", "keras:MobileNetV9", "MobileNetV2"),
+    ],
+)
 def test_unknown_name(name):
-    with pytest.raises(ValueError, match=r"`name` must be one of resnet8, .*resnet110"):
+    with pytest.raises(ValueError, match=r"`name` must be one of resnet8, .* or like .*wrn-DEPTH"):
         models.validate(name)
     with pytest.raises(ValueError, match="`name`"):
         models.build(name, (32, 32, 3), 10)
 
 
-def test_unknown_name_shows_near_matches():
-    with pytest.raises(ValueError, match=r"name='renset20'. Near matches: .*resnet20"):
-        models.validate("renset20")
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("renset20", "resnet20"),
+        ("wrn-17-2", "wrn-16-2"),
+        ("densenet-100-12", "densenet-bc-100-12"),
+        ("keras:mobilnetv2", "keras:MobileNetV2"),
+        ("KERAS:RESNET-50", "keras:ResNet50"),
+    ],
+)
+def test_unknown_name_shows_near_matches(name, near):
+    with pytest.raises(ValueError, match=rf"name='{name}'. Near matches: .*{near}\b") as caught:
+        models.validate(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_keras_applications_are_known_without_keras():
+    known = {
+        f"keras:{name}"
+        for name in dir(keras.applications)
+        if name[0].isupper() and callable(getattr(keras.applications, name))
+    }
+    assert {name for family in FAMILIES for name in family.unlisted} == known
+    for name in known:
+        for spelling in (name, name.lower(), f"keras:{name.removeprefix('keras:').upper()}"):
+            assert name in models.validate(spelling).unlisted
+
+
+def test_published_schedules():
+    """Epochs, batch size, learning rate and its drops, weight decay."""
+    published = {
+        "resnet110": (164, 128, 0.1, (82, 123), 1e-4),
+        "densenet-bc-100-12": (300, 64, 0.1, (150, 225), 1e-4),
+        "densenet-bc-190-40": (300, 64, 0.1, (150, 225), 1e-4),
+        **dict.fromkeys(
+            ("resnet8x4", "resnet32x4", "vgg8", "vgg13"), (240, 64, 0.05, (150, 180, 210), 5e-4)
+        ),
+        **dict.fromkeys(
+            ("resnet152", "vgg19", "wrn-28-12", "resnext29-8x64d", "pyramidnet-101-240"),
+            (200, 128, 0.1, (75, 130, 180), 5e-4),
+        ),
+    }
+    for name, expected in published.items():
+        schedule = SCHEDULES[models.validate(name).schedule]
+        assert dataclasses.astuple(schedule) == (*expected[:4], 0.9, expected[4])
+    imagenet = dataclasses.astuple(SCHEDULES["imagenet"])
+    assert imagenet == (100, 1024, 0.6, (30, 60, 90), 0.9, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +105,19 @@ def test_wrong_classes():
 
 
 def test_unknown_option():
-    with pytest.raises(ValueError, match=r"among .*shortcut.* Received: depth_wise, width"):
-        models.build("resnet20", (32, 32, 3), 10, width=3, depth_wise=True)
+    with pytest.raises(ValueError, match=r"among .*shortcut.* Received: depth_wise, widths"):
+        models.build("resnet20", (32, 32, 3), 10, widths=3, depth_wise=True)
 
 
 def test_the_name_decides_the_depth():
     with pytest.raises(ValueError, match="Received: depth"):
         models.build("resnet20", (32, 32, 3), 10, depth=32)
+    with pytest.raises(ValueError, match="Received: stem_width, width"):
+        models.build("resnet8x4", (32, 32, 3), 10, width=16, stem_width=16)
+
+
+@pytest.mark.parametrize("name", ["keras:Xception", "keras:inceptionv3", "keras:VGG16"])
+def test_smallest_images_of_keras_applications(name):
+    smallest = {"keras:Xception": 71, "keras:inceptionv3": 75, "keras:VGG16": 32}[name]
+    with pytest.raises(ValueError, match=f"at least {smallest} pixels high and wide for {name}"):
+        models.build(name, (smallest - 1, 80, 3), 10)

@@ -1,10 +1,11 @@
-"""ResNet-18 and 34 with the small stem."""
+"""ResNets of four stages."""
 
 import keras
 import numpy as np
 import pytest
 
 from kdtoolkit import models
+from tests.models.reference import Reference, images, relu
 
 
 def parameters(network):
@@ -60,3 +61,41 @@ def test_block_is_a_residual():
 def test_wrong_width(name):
     with pytest.raises(ValueError, match=f"Received: name='{name}'"):
         models.validate(name)
+
+
+def test_bottlenecks_in_numpy():
+    network = models.build("resnet50-w2", (8, 8, 3), 5)
+    reference, x = Reference(network), images(8, 8, 3)
+    expected = reference.bn_relu(reference.conv(x, "stem_conv"), "stem_bn")
+    for stage, blocks in ((1, 3), (2, 4), (3, 6), (4, 3)):
+        for block in range(1, blocks + 1):
+            prefix = f"stage{stage}_block{block}"
+            stride = 2 if stage > 1 and block == 1 else 1
+            y = reference.bn_relu(reference.conv(expected, f"{prefix}_conv1"), f"{prefix}_bn1")
+            y = reference.bn_relu(reference.conv(y, f"{prefix}_conv2", stride), f"{prefix}_bn2")
+            y = reference.bn(reference.conv(y, f"{prefix}_conv3"), f"{prefix}_bn3")
+            if block == 1:
+                expected = reference.conv(expected, f"{prefix}_shortcut_conv", stride)
+                expected = reference.bn(expected, f"{prefix}_shortcut_bn")
+            expected = relu(y + expected)
+    reference.check(reference.logits(expected), x)
+
+
+def test_stem_for_imagenet():
+    network = models.build("resnet18-w4", (32, 32, 3), 5, stem="imagenet")
+    reference, x = Reference(network), images(32, 32, 3)
+    inner = reference.bn_relu(reference.conv(x, "stem_conv", 2), "stem_bn")
+    assert inner.shape == (2, 16, 16, 4)
+    # "Same" pooling of 3x3 over 16 pixels pads after the last one only.
+    inner = np.pad(inner, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(inner, (3, 3), axis=(1, 2))
+    expected = windows[:, ::2, ::2].max((-1, -2))
+    stem = keras.Model(network.input, network.get_layer("stem").output)
+    np.testing.assert_allclose(stem(x), expected, rtol=1e-4, atol=1e-5)
+    sizes = [network.get_layer(f"stage{k}").output.shape[1] for k in (1, 2, 3, 4)]
+    assert sizes == [8, 4, 2, 1]
+
+
+def test_wrong_stem():
+    with pytest.raises(ValueError, match=r"'cifar' or 'imagenet'. Received: stem='none'"):
+        models.build("resnet18", (32, 32, 3), 10, stem="none")
