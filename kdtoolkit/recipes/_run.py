@@ -246,12 +246,16 @@ def strategy(flags, data):
 
 
 @contextlib.contextmanager
-def one_line_errors():
+def one_line_errors(data):
     """Turns a training that failed for a reason that a person can act on into one line."""
+    from kdtoolkit.data import DamagedDataError, reading
     from kdtoolkit.training.step import NonFiniteLossError
 
     try:
-        yield
+        with reading(data.info):
+            yield
+    except DamagedDataError as error:
+        raise RunError(str(error)) from error
     except NonFiniteLossError as error:
         raise RunError(
             f"{error} (counted from 0); states of earlier epochs are kept. A lower --learning_rate "

@@ -127,7 +127,7 @@ def _run_recipe(flags, usual):
     strategy = _run.strategy(flags, data)
     output_dir = _command.claim_output_dir(flags)
     shape, classes = data.info.image_shape, data.info.classes
-    with _run.one_line_errors():
+    with _run.one_line_errors(data):
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes),
             data,

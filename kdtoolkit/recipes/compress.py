@@ -166,7 +166,7 @@ def _run_recipe(flags, checked):
             dataclasses.replace(settings, schedule=schedule, callbacks=[*callbacks, bar]),
             log_dir=output_dir / "logs" / directory,
         )
-        with _run.one_line_errors():
+        with _run.one_line_errors(data):
             return training.complete(
                 build,
                 lambda: work.trainer(build()),

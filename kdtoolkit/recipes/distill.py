@@ -244,7 +244,7 @@ def _run_recipe(flags, checked):
         def evaluate(network):
             return {**labels, **teaching.figures(network)}
 
-        with _run.one_line_errors():
+        with _run.one_line_errors(data):
             finished = training.complete(
                 build, make_trainer, data, evaluate, lambda: bar.begin(name, complete.done)
             )

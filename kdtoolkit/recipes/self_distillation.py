@@ -167,7 +167,7 @@ def _run_recipe(flags, usual):
             rows = evaluation.exit_figures(test, labels, validation, validation_labels)
             return {"method": name, "exits": rows}
 
-        with _run.one_line_errors():
+        with _run.one_line_errors(data):
             network, results = trained.complete(build, trainers[name], data, evaluate, begin)
         networks[name] = network
         rows.append(results)
