@@ -200,11 +200,13 @@ _ON_A_GRID_OF_THEIR_OWN = (
     "Multiply",
     "ReLU",
 )
+# What the file runs as one operation with a ReLU behind it.
+_TAKING_A_RELU = (*_WEIGHTED, "Add", "BatchNormalization", "Multiply")
 _SUPPORTED = sorted(
     (*_WEIGHTED, *_ON_THE_GRID_OF_THEIR_INPUT, *_ON_A_GRID_OF_THEIR_OWN, "BatchNormalization")
 )
 _RELUS = (keras.activations.relu, keras.activations.relu6)
-_FUSED = (keras.activations.linear, *_RELUS)  # runs as one operation with a product or sum
+_FUSED = (keras.activations.linear, *_RELUS)
 _CURVES = (keras.activations.sigmoid, keras.activations.tanh)
 
 
@@ -264,8 +266,9 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
         if name in folded:
             return operation
         norm = norms.get(name)
-        stored = not _is_relu(takers[(norm or operation).name])
-        if stored and _kind(operation) in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
+        kind = _kind(operation)
+        stored = kind not in _TAKING_A_RELU or not _is_relu(takers[(norm or operation).name])
+        if stored and kind in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
             range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
         layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
         return layer_of[name]

@@ -180,6 +180,7 @@ def assorted():
     x = layers.Multiply(name="gate")([x, y])
     x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (2, 2)))
     x = layers.Concatenate(name="concatenate")([x, layers.Activation("tanh", name="tanh")(stem)])
+    x = layers.ReLU(name="concatenate_relu")(x)
     x = layers.Dropout(0.5, name="dropout")(layers.ZeroPadding2D(1, name="zeros")(x))
     x = layers.AveragePooling2D(2, name="average")(layers.MaxPooling2D(2, name="max")(x))
     x = layers.Flatten(name="flatten")(layers.Cropping2D(((0, 1), 0), name="crop")(x))
