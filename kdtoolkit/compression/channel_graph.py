@@ -62,6 +62,7 @@ class Effect:
 
     Attributes:
         outputs: numbers of the channels that it returns.
+        parts: the same, tensor by tensor, where it returns several.
         slices: triples of one of its variables, an axis, and the numbers of the channels on it.
         config: maps a function that counts how many of some channels stay to the entries of the
             operation's config that follow from it; None if there are none.
@@ -70,6 +71,7 @@ class Effect:
     """
 
     outputs: np.ndarray
+    parts: tuple = ()
     slices: tuple = ()
     config: Callable | None = None
     filters: Any = None
@@ -136,7 +138,8 @@ def analyse(network):
                     channels.tie(one, other)
                 if first.config:
                     channels.tie(first.outputs, effect.outputs)
-            of[id(node.output_tensors[0])] = effect.outputs
+            parts = effect.parts or (effect.outputs,)
+            of.update(zip(map(id, node.output_tensors), parts, strict=True))
     channels.fix(*(of[id(tensor)] for tensor in network.outputs))
     roots, fixed = channels.resolve()
     return ChannelGraph(network, effects, roots, fixed, tuple(unknown))
@@ -204,7 +207,7 @@ def _producer(operation, outputs, slices, config, channels):
         slices += ((operation.bias, 0, outputs),)
     if not _is_elementwise(operation):
         channels.fix(outputs)
-    return Effect(outputs, slices, config, filters(operation))
+    return Effect(outputs, slices=slices, config=config, filters=filters(operation))
 
 
 def _dense(operation, node, inputs, channels):
@@ -258,7 +261,7 @@ def _depthwise(operation, node, inputs, channels):
 
     if operation.use_bias:
         slices += ((operation.bias, 0, outputs),)
-    return Effect(outputs, slices, config)
+    return Effect(outputs, slices=slices, config=config)
 
 
 def _batch_norm(operation, node, inputs, channels):
@@ -266,14 +269,14 @@ def _batch_norm(operation, node, inputs, channels):
         return None
     return Effect(
         inputs[0],
-        tuple((variable, 0, inputs[0]) for variable in operation.weights),
+        slices=tuple((variable, 0, inputs[0]) for variable in operation.weights),
         scale=operation.gamma if operation.scale else None,
     )
 
 
 def _prelu(operation, node, inputs, channels):
     shared = operation.alpha.shape[-1] != len(inputs[0])
-    return Effect(inputs[0], () if shared else ((operation.alpha, -1, inputs[0]),))
+    return Effect(inputs[0], slices=() if shared else ((operation.alpha, -1, inputs[0]),))
 
 
 def _arithmetic(node, inputs, channels):
@@ -315,6 +318,18 @@ def _pad(operation, node, inputs, channels):
     )
 
 
+def _split(operation, node, inputs, channels):
+    tensors = node.output_tensors
+    if operation.axis not in (-1, len(tensors[0].shape) - 1):
+        return Effect(inputs[0], parts=(inputs[0],) * len(tensors))
+    ends = np.cumsum([tensor.shape[-1] for tensor in tensors])[:-1]
+    return Effect(
+        inputs[0],
+        parts=tuple(np.split(inputs[0], ends)),
+        config=lambda count: {"indices_or_sections": [count(inputs[0][:end]) for end in ends]},
+    )
+
+
 def _reshape(operation, node, inputs, channels):
     """Keeps channels apart if the last axis holds whole pixels: place j is of channel j mod C."""
     places, width = node.output_tensors[0].shape[-1], len(inputs[0])
@@ -339,4 +354,5 @@ _RULES = {
     "Pad": _pad,
     "Reshape": _reshape,
     "SeparableConv2D": _separable,
+    "Split": _split,
 }

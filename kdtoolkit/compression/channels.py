@@ -46,17 +46,19 @@ def channel_groups(network):
     """Finds the channels of a network that can be removed, and which of them go together.
 
     Convolutions (grouped, depthwise and separable too), dense layers, batch normalisation,
-    elementwise activations and arithmetic, concatenation, pooling, padding, upsampling, flattening
-    and noise are understood, as layers and, where Keras has them, as operations, channels last. A
-    layer may be called several times. Any other operation, a nested model among them, keeps the
-    channels that it reads and returns. So do the inputs and outputs of the network.
+    elementwise activations and arithmetic, concatenation, splitting, pooling, padding, upsampling,
+    cropping, reshaping of whole pixels and noise are understood, channels last, and so are Keras'
+    operations for arithmetic, activations, concatenation, splitting, padding and reshaping. A layer
+    may be called several times. Any other operation, a nested model among them, keeps the channels
+    that it reads and returns. So do the inputs and outputs of the network.
 
     Args:
         network: functional or sequential Keras model.
 
     Returns:
         A tuple of `ChannelGroup`. Each removable channel is in one of them. Two channels of a layer
-        are in the same group if they are tied to channels of the same layers.
+        are in the same group if they are tied to channels of the same layers, and the same layers
+        read them; each part of a split is another one.
 
     Raises:
         ValueError: the network is not functional, or there is no such channel.
@@ -200,8 +202,8 @@ def _scores(network, group, score):
     members = group.channels if score == "l1" else group.scales
     for name, channels in members.items():
         layer = network.get_layer(name)
-        weights = np.abs(_array(filters(layer) if score == "l1" else layer.gamma))
-        norms = weights.sum(axis=tuple(range(weights.ndim - 1)))
+        weights = _array(filters(layer) if score == "l1" else layer.gamma).astype("float64")
+        norms = np.abs(weights).sum(axis=tuple(range(weights.ndim - 1)))
         total += norms[channels].sum(axis=1)
     return total
 
@@ -224,7 +226,7 @@ def _matching(groups, layers):
     chosen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
     matching = [group for group in groups if chosen.issuperset(group.layers)]
     if not matching:
-        tied = next((group.layers for group in groups if chosen & set(group.layers)), ())
+        tied = next((group.layers for group in groups if chosen & set(group.layers)), names)
         raise ValueError(
             "Argument `layers` must match all layers whose channels are tied. "
             f"Received: {layers!r}, which does not match all of {', '.join(tied)}"
@@ -234,7 +236,12 @@ def _matching(groups, layers):
 
 def _groups(analysis):
     members = collections.defaultdict(lambda: collections.defaultdict(list))
+    readers = collections.defaultdict(set)
     for name, effect in analysis.effects.items():
+        read = [channels for _, _, channels in effect.slices]
+        for place, channels in enumerate((*read, *effect.parts)):
+            for root in np.unique(analysis.roots[channels]):
+                readers[root].add((name, place))
         if effect.filters is not None or effect.scale is not None:
             for position, root in enumerate(analysis.roots[effect.outputs]):
                 members[root][name].append(position)
@@ -242,7 +249,8 @@ def _groups(analysis):
     for root, positions in members.items():
         produced = any(analysis.effects[name].filters is not None for name in positions)
         if produced and not analysis.fixed[root]:
-            groups[tuple((name, len(found)) for name, found in positions.items())].append(positions)
+            key = tuple((name, len(found)) for name, found in positions.items())
+            groups[key, frozenset(readers[root])].append(positions)
     if not groups:
         by = f", all tied to {', '.join(analysis.unknown[:3])}" if analysis.unknown else ""
         raise ValueError(
@@ -293,7 +301,14 @@ def _alive(analysis, keep):
                 "Argument `keep` must remove tied channels together, see `channel_groups`. "
                 f"Received: channels to remove that {name!r} keeps"
             )
-    return ~removed[analysis.roots]
+    alive = ~removed[analysis.roots]
+    for name, effect in analysis.effects.items():
+        if not all(alive[part].any() for part in effect.parts):
+            raise ValueError(
+                f"Argument `keep` must leave a channel to each part of a split. Received: none to "
+                f"a part of {name!r}"
+            )
+    return alive
 
 
 def _rebuild(analysis, change, count=None):

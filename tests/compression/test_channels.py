@@ -141,6 +141,16 @@ def shared():
     return keras.Model(image, x, name="net")
 
 
+def split():
+    image = keras.Input(SHAPE, name="image")
+    x = conv_bn_relu(image, 9, "stem")
+    first, second, third = ops.split(x, [2, 5], axis=-1)
+    y = layers.Conv2D(6, 1, name="second")(second)
+    parts = [layers.Conv2D(2, 1, name=f"half{k}")(y) for k, y in enumerate(ops.split(y, 2, -1))]
+    upper, lower = ops.split(layers.Concatenate(name="concat")([first, *parts, third]), 2, axis=1)
+    return classified(image, layers.Add(name="add")([upper, lower]))
+
+
 def exits():
     return models.add_exits(models.build("resnet18-w8", SHAPE, 5), mid=6)
 
@@ -156,6 +166,7 @@ NETWORKS = {
     "resnext": resnext,
     "operations": operations,
     "shared layers": shared,
+    "split": split,
     "exits": exits,
 }
 
@@ -242,6 +253,23 @@ def test_concatenations_offset():
     assert rows == {"part2": [0, 1], "whole": [0, 1]}
     rows = {name: channels.ravel().tolist() for name, channels in second.channels.items()}
     assert rows == {"part3": [0, 1, 2], "whole": [2, 3, 4]}
+
+
+def test_each_part_of_a_split_keeps_a_channel():
+    network = randomised(split())
+    sizes = sorted((group.layers, group.size) for group in channel_groups(network))
+    assert sizes == [
+        (("half0",), 2),
+        (("half1",), 2),
+        (("second",), 3),
+        (("second",), 3),
+        (("stem",), 2),
+        (("stem",), 3),
+        (("stem",), 4),
+    ]
+    keep = select_channels(network, 0.9)
+    assert [kept.sum() for kept in np.split(keep["stem"], [2, 5])] == [1, 1, 1]
+    assert [kept.sum() for kept in np.split(keep["second"], [3])] == [1, 1]
 
 
 def test_groups_of_a_convolution_lose_the_same_places():
@@ -551,6 +579,11 @@ class Subclassed(keras.Model):
         (lambda: shrink(plain(), {"conv": [False] * 4}), "some of them true.* 0 true"),
         (lambda: shrink(plain(), {"logits": [False] + [True] * 4}), "outputs .*'logits'"),
         (lambda: mask_channels(plain(), {"conv": [False] + [True] * 3}), "tied .*'tied' keeps"),
+        (lambda: shrink(split(), {"stem": [False] * 2 + [True] * 7}), "each part .*'split"),
+        (
+            lambda: select_channels(plain(), 0.5, layers=()),
+            r"\(\), which .* all of conv, tied, last",
+        ),
     ],
 )
 def test_one_line_errors(call, message):
