@@ -1,4 +1,4 @@
-"""Compression: magnitude pruning and quantisation-aware training for Keras 3."""
+"""Compression for Keras 3: pruning of weights and channels, quantisation-aware training."""
 
 from kdtoolkit._lazy import attach
 

@@ -121,10 +121,6 @@ def by_pattern(names, values, argument):
     return found
 
 
-def is_depthwise(layer):
-    return isinstance(layer, _DEPTHWISE)
-
-
 def _candidates(network):
     found = {}
     for name, layer in _leaves(network):
@@ -165,7 +161,9 @@ def _default(network, candidates):
     return {
         name: layer
         for name, layer in candidates.items()
-        if name not in convolutions[:1] and not is_depthwise(layer) and not is_small_head(layer)
+        if name not in convolutions[:1]
+        and not isinstance(layer, _DEPTHWISE)
+        and not is_small_head(layer)
     }
 
 

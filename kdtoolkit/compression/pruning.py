@@ -17,11 +17,11 @@ class MagnitudePruning(keras.callbacks.Callback):
     pruned weights are exactly zero after every training step, in what callbacks see after this one,
     and in every file. Nothing is left to strip.
 
-    Steps are counted from 1, over all `fit` calls on the same network. At the steps of the schedule
-    masks are drawn anew from the magnitudes, before the step; a mask stays until the next ones are
-    drawn, whatever the optimizer's momentum does to the weights below it. Where the length of an
-    epoch is known, the step before has just moved pruned weights, and one that moved far enough
-    comes back, as in TFMOT. The last update is at the schedule's `end_step`.
+    Steps are counted from 1, over all `fit` calls on the same network. Before a step of the
+    schedule masks are drawn anew; until the next ones are, a pruned weight is zero after every
+    step, whatever the optimizer's momentum does to it. As in TFMOT, masks are drawn from the
+    weights as the step before left them: a pruned weight that one step moved far enough comes back.
+    `PolynomialDecay` draws its last masks at `end_step`, also where `frequency` would miss it.
 
     `logs` get `sparsity`, of the pruned layers together, and `sparsity/LAYER` of each, at the end
     of every epoch: place callbacks that write them, such as TensorBoard, after this one.
@@ -38,8 +38,8 @@ class MagnitudePruning(keras.callbacks.Callback):
         layers: name patterns (`"stage3_*"`), types of layers, predicates of a layer, or a sequence
             of them; a layer of a nested model is called `model/layer`. By default all convolutions
             and dense layers except the first convolution, depthwise ones (few weights, each of
-            which counts) and dense layers of less than 10,000 weights that return the network's
-            outputs. Of a separable convolution the pointwise kernel is pruned.
+            which counts) and layers of fewer than 10,000 weights that return the network's outputs.
+            Of a separable convolution the pointwise kernel is pruned.
         sparsity: name pattern -> final sparsity, for layers that are to end with another than the
             schedule's, whose curve is scaled. The first pattern that matches counts.
         threshold: `"layer"`, the same sparsity in each, or `"global"`: all layers' weights are
@@ -81,6 +81,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         self.threshold = threshold
         self.structure = structure
         self.variables = []
+        self._masks = []
         self._network = None
 
     @property

@@ -1,0 +1,105 @@
+"""Which layers are pruned, and how many weights are zero."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdtoolkit import models
+from kdtoolkit.compression import sparsity
+from kdtoolkit.compression.layers import choose, kernels
+
+
+@pytest.fixture(scope="module")
+def resnet8():
+    return models.build("resnet8", (8, 8, 3), 10)
+
+
+def mixed():
+    """Every kind of layer, one of them inside a nested model, and two heads."""
+    inner_input = keras.Input((4, 4, 8))
+    inner = keras.Model(inner_input, layers.Conv2D(8, 1, name="conv")(inner_input), name="inner")
+    image = keras.Input((4, 4, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = inner(x)
+    x = layers.SeparableConv2D(8, 3, padding="same", name="separable")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(100, name="hidden")(x)
+    small = layers.Activation("softmax")(layers.Dense(10, name="small_head")(x))
+    return keras.Model(image, [small, layers.Dense(100, name="large_head")(x)])
+
+
+def test_default_on_resnet8(resnet8):
+    """Not the convolution on the image, not the head of 640 weights."""
+    assert list(choose(resnet8)) == [
+        *("stage1_block1_conv1", "stage1_block1_conv2"),
+        *("stage2_block1_conv1", "stage2_block1_conv2", "stage2_block1_shortcut_conv"),
+        *("stage3_block1_conv1", "stage3_block1_conv2", "stage3_block1_shortcut_conv"),
+    ]
+
+
+def test_default_leaves_out_depthwise_and_small_heads():
+    assert list(choose(mixed())) == ["inner/conv", "separable", "hidden", "large_head"]
+
+
+def test_default_of_dense_layers_alone():
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2)])
+    assert list(choose(network)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "chosen, expected",
+    [
+        ("inner/*", ["inner/conv"]),
+        (layers.Dense, ["hidden", "small_head", "large_head"]),
+        (lambda layer: layer.kernel.shape[0] == 3 if hasattr(layer, "kernel") else False, None),
+        (["first", layers.DepthwiseConv2D, lambda layer: "hid" in layer.name], None),
+    ],
+)
+def test_choices(chosen, expected):
+    expected = expected or (
+        ["first", "depthwise", "hidden"] if isinstance(chosen, list) else ["first", "depthwise"]
+    )
+    assert sorted(choose(mixed(), chosen)) == sorted(expected)
+
+
+def test_kernel_of_a_separable_convolution_is_the_pointwise_one():
+    assert kernels(mixed())["separable"].shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ("stage1_block1_convl", "'stage1_block1_convl', which matches none. Near matches: stage1_"),
+        ("nothing*", "There are stem_conv, stage1_block1_conv1, .* and 2 more"),
+        (layers.Conv3D, "'Conv3D', which matches none"),
+        (["stem_conv", lambda layer: False], "'<lambda>', which matches none"),
+        ([], r"must choose a layer. Received: layers=\[\]"),
+        (3, "name patterns, types of layers or predicates. Received: 3"),
+    ],
+)
+def test_choices_that_match_nothing(resnet8, chosen, message):
+    with pytest.raises(ValueError, match=message) as error:
+        choose(resnet8, chosen)
+    assert "\n" not in str(error.value)
+
+
+def test_networks_with_nothing_to_prune():
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="head")])
+    with pytest.raises(ValueError, match=r"must say which layers to prune.* for head$"):
+        choose(network)
+    with pytest.raises(ValueError, match="must have convolutions or dense layers"):
+        choose(keras.Sequential([keras.Input((4,)), layers.ReLU()]))
+    with pytest.raises(ValueError, match=r"must be built before it is pruned.*'later'"):
+        choose(keras.Sequential([layers.Dense(3, name="later")]))
+
+
+def test_sparsity():
+    network = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2, name="b")]
+    )
+    a, b = np.ones((4, 3)), np.ones((3, 2))
+    a[:2], b[0, 0] = 0, 0
+    network.set_weights([a, np.zeros(3), b, np.zeros(2)])  # zeros in biases do not count
+    assert sparsity(network) == (pytest.approx(7 / 18), pytest.approx({"a": 0.5, "b": 1 / 6}))
