@@ -156,7 +156,8 @@ def train_generations(
             probabilities = [np.exp(tested(member)[0]) for member in everyone]
             log_f, labels = tested(network)
             test = evaluation.figures(log_f, labels)
-            ensemble = evaluation.figures(np.log(np.mean(probabilities, axis=0)), labels)
+            mean = np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny)
+            ensemble = evaluation.figures(np.log(mean), labels)
             validation = evaluation.figures(*evaluation.predict(network, data.validation))
             return {
                 "generation": generation,

@@ -1,6 +1,7 @@
 """The flag files of the published rows: what they say, and that every flag is one."""
 
 import importlib
+import json
 import shlex
 
 import pytest
@@ -9,6 +10,20 @@ from kdtoolkit import flagfiles
 from kdtoolkit.recipes._command import Flags
 
 ROWS = flagfiles.rows()
+
+
+def smoke_flags(row):
+    """The recipe, and every flag of the row's smoke run, as text."""
+    recipe = importlib.import_module(f"kdtoolkit.recipes.{row['recipe']}").RECIPE
+    flags = Flags()
+    recipe.define(flags)
+    flags([recipe.name, f"--flagfile={row['path']}", "--smoke", "--output_dir=run"])
+    recipe.check(flags)
+    return recipe, tuple(sorted(flags.effective().items()))
+
+
+# Rows of networks that shrink to the same one, with the same settings, are one run.
+SMOKE_RUNS = {smoke_flags(row)[1]: row for row in ROWS}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["path"].rpartition("/")[2])
@@ -41,3 +56,31 @@ def test_flags_are_known_and_the_command_is_right(row):
 )
 def test_rows_of_the_papers(table, count):
     assert sum(row["row"].startswith(table) for row in ROWS) == count
+
+
+@pytest.mark.parametrize("row", SMOKE_RUNS.values(), ids=lambda row: row["path"].rpartition("/")[2])
+def test_every_row_runs(row, tmp_path, monkeypatch, capsys):
+    # Tests share a process, in which operations stay as they are.
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    recipe, _ = smoke_flags(row)
+    directory = tmp_path / "run"
+    flags = [f"--flagfile={row['path']}", "--smoke", f"--output_dir={directory}"]
+    assert recipe.main(flags) == 0, capsys.readouterr().err
+    results = json.loads((directory / "results.json").read_text())
+    networks = {path.parent for path in directory.rglob("network.keras")}
+    assert len(networks) == _trainings(row, recipe)
+    for exported in results["exports"]:
+        assert (directory / exported["path"]).exists()
+    assert {row["format"] for row in results["exports"]} >= {"saved_model", "litert"}
+
+
+def _trainings(row, recipe):
+    """How many networks a smoke run trains, from the row's own flags."""
+    flags = Flags()
+    recipe.define(flags)
+    flags([recipe.name, f"--flagfile={row['path']}"])
+    if recipe.name == "born_again":
+        return 1 + min(flags.generations, 1)
+    if recipe.name == "self_distillation":
+        return 1 + flags.baseline + flags.deep_supervision
+    return 1 + len(flags.methods)

@@ -21,6 +21,7 @@ class Family:
         builder: "module:function", called with `input_shape`, `classes`, `name`, the named groups,
             `arguments` and the options.
         schedule: key into `kdtoolkit.training.schedules.SCHEDULES`.
+        tiny: a member that trains in seconds, to try things out with.
         smallest: least height and width of an image.
         form: how other names are made, for people; empty if all are listed.
         unlisted: further names, where they can be told.
@@ -31,6 +32,7 @@ class Family:
     names: tuple[str, ...]
     builder: str
     schedule: str
+    tiny: str
     smallest: int = 8
     form: str = ""
     unlisted: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ FAMILIES = (
         names=tuple(f"resnet{depth}" for depth in _CIFAR_DEPTHS),
         builder="kdtoolkit.models.cifar_resnet:cifar_resnet",
         schedule="cifar_resnet",
+        tiny="resnet8",
     ),
     Family(
         # Four times as wide; the stem is twice as wide in the benchmark that has them.
@@ -75,6 +78,7 @@ FAMILIES = (
         names=("resnet8x4", "resnet32x4"),
         builder="kdtoolkit.models.cifar_resnet:cifar_resnet",
         schedule="distillation",
+        tiny="resnet8x4",
         form="resnetDEPTHx4",
         arguments={"width": 64, "stem_width": 32},
     ),
@@ -84,7 +88,19 @@ FAMILIES = (
         names=("resnet18", "resnet18-w16", "resnet34", "resnet50", "resnet101", "resnet152"),
         builder="kdtoolkit.models.resnet:resnet",
         schedule="self_distillation",
+        tiny="resnet18-w4",
         form="resnetDEPTH-wWIDTH",
+    ),
+    Family(
+        # With the stem of the papers' ImageNet networks: a quarter of the height and width.
+        pattern=f"imagenet-resnet(?P<depth>18|34|50|101|152)(-w(?P<width>{_POSITIVE}))?",
+        names=tuple(f"imagenet-resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        builder="kdtoolkit.models.resnet:resnet",
+        schedule="imagenet",
+        tiny="imagenet-resnet18-w4",
+        smallest=32,
+        form="imagenet-resnetDEPTH-wWIDTH",
+        arguments={"stem": "imagenet"},
     ),
     Family(
         pattern=f"densenet-bc-(?P<depth>{_any(6 * n + 4 for n in range(1, _MOST_BLOCKS))})"
@@ -92,6 +108,7 @@ FAMILIES = (
         names=("densenet-bc-100-12", "densenet-bc-190-40"),
         builder="kdtoolkit.models.densenet:densenet",
         schedule="densenet",
+        tiny="densenet-bc-10-4",
         form="densenet-bc-DEPTH-GROWTH",
     ),
     Family(
@@ -103,6 +120,7 @@ FAMILIES = (
         ),
         builder="kdtoolkit.models.wide_resnet:wide_resnet",
         schedule="self_distillation",
+        tiny="wrn-10-1",
         form="wrn-DEPTH-WIDTH",
     ),
     Family(
@@ -111,6 +129,7 @@ FAMILIES = (
         names=("resnext29-8x64d",),
         builder="kdtoolkit.models.resnext:resnext",
         schedule="self_distillation",
+        tiny="resnext11-2x4d",
         form="resnextDEPTH-GROUPSxWIDTHd",
     ),
     Family(
@@ -119,19 +138,23 @@ FAMILIES = (
         names=("pyramidnet-101-240",),
         builder="kdtoolkit.models.pyramidnet:pyramidnet",
         schedule="self_distillation",
+        tiny="pyramidnet-11-12",
         form="pyramidnet-DEPTH-ALPHA",
     ),
     Family(
-        pattern="vgg(?P<depth>8|13)",
+        pattern=f"vgg(?P<depth>8|13)(-w(?P<width>{_POSITIVE}))?",
         names=("vgg8", "vgg13"),
         builder="kdtoolkit.models.vgg:vgg",
         schedule="distillation",
+        tiny="vgg8-w4",
+        form="vggDEPTH-wWIDTH",
     ),
     Family(
-        pattern="vgg(?P<depth>19)",
+        pattern=f"vgg(?P<depth>19)(-w(?P<width>{_POSITIVE}))?",
         names=("vgg19",),
         builder="kdtoolkit.models.vgg:vgg",
         schedule="self_distillation",
+        tiny="vgg19-w4",
     ),
     *(
         Family(
@@ -139,6 +162,7 @@ FAMILIES = (
             names=(),
             builder="kdtoolkit.models.keras_application:keras_application",
             schedule="distillation",
+            tiny=f"keras:{applications[0] if smallest > 32 else 'MobileNetV2'}",
             smallest=smallest,
             form="keras:APPLICATION" if smallest == 32 else "",
             unlisted=tuple(f"keras:{application}" for application in applications),

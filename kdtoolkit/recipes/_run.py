@@ -10,7 +10,7 @@ from pathlib import Path
 from kdtoolkit import files
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _report
+from kdtoolkit.recipes import _report, _smoke
 from kdtoolkit.recipes._command import RunError, UsageError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -116,6 +116,7 @@ def define_output(flags):
         "Where everything is written; the same command again goes on where it stopped (default: "
         "saved_models/RECIPE-DATASET-MODEL-SEED).",
     )
+    _smoke.define(flags)
 
 
 def check_data(flags):
@@ -180,7 +181,7 @@ def check_training(flags, usual):
 def default_output_dir(flags, recipe, *parts):
     """Fills in the output directory, named after the recipe, the data set and `parts`."""
     if flags.output_dir is None:
-        parts = (recipe, Path(flags.dataset).name, *parts)
+        parts = (recipe, Path(flags.dataset).name, *parts, *(["smoke"] if flags.smoke else []))
         flags.output_dir = f"saved_models/{'-'.join(map(str, parts))}"
 
 

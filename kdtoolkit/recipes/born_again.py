@@ -3,7 +3,7 @@
 import sys
 
 from kdtoolkit.losses import strengths
-from kdtoolkit.recipes import _command, _report, _run, _supervision
+from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import blaming
 
 _PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
@@ -79,6 +79,7 @@ def _define(flags):
 
 
 def _check(flags):
+    _smoke.shrink(flags, "model", generations=1, teacher_weight=1)
     info = _run.check_data(flags)
     family = _run.check_network(flags, info)
     flags.require("generations", flags.generations >= 0, "at least 0")

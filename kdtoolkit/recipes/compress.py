@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 
-from kdtoolkit.recipes import _command, _outputs, _report, _run
+from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -103,6 +103,7 @@ def _define(flags):
 
 
 def _check(flags):
+    _smoke.shrink(flags, calibration_images=8)
     _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     network = _outputs.network_path(flags.model, "model")

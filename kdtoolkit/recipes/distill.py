@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _supervision
+from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import UsageError
 
 _EXPORTS = ("best", "none")
@@ -134,6 +134,8 @@ def _define(flags):
 
 
 def _check(flags):
+    taught_by = [] if _methods.teacher_is_file(flags) else ["teacher"]
+    _smoke.shrink(flags, *taught_by, "student", "peer", teacher_epochs=1, views=1, seeds=2)
     info = _run.check_data(flags)
     _run.check_network(flags, info, "student")
     methods = _check_methods(flags, info)

@@ -2,7 +2,7 @@
 
 import sys
 
-from kdtoolkit.recipes import _command, _report, _run, _supervision
+from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import UsageError, blaming
 
 _HEADS = ("bottleneck", "attention")
@@ -85,6 +85,7 @@ def _define(flags):
 
 
 def _check(flags):
+    _smoke.shrink(flags, "model", head_width=8)
     info = _run.check_data(flags)
     family = _run.check_network(flags, info)
     flags.require_one_of("head", _HEADS)

@@ -1,0 +1,47 @@
+"""`--smoke`: any run shrunk to seconds that still goes through all of its parts."""
+
+from kdtoolkit.models import registry
+from kdtoolkit.recipes._command import blaming
+
+_IMAGES = 40
+
+
+def define(flags):
+    flags.add(
+        "boolean",
+        "Output",
+        "smoke",
+        False,
+        f"Try the run out in seconds: one epoch of {_IMAGES} of the embedded digits, the smallest "
+        "network of each family, everything else as it is. Its figures mean nothing.",
+    )
+
+
+def shrink(flags, *networks, **most):
+    """Shrinks the run if `--smoke` asks for it, before anything else is checked.
+
+    Args:
+        flags: of the run.
+        *networks: flags that name networks.
+        **most: flag -> largest integer, or longest list, that it may be.
+
+    Raises:
+        UsageError: a flag names no network.
+    """
+    if not flags.smoke:
+        return
+    families = []
+    for flag in networks:
+        if flags[flag].value is not None:
+            with blaming(flag):
+                families.append(registry.validate(flags[flag].value))
+            flags[flag].value = families[-1].tiny
+    flags.dataset, flags.data_dir = "digits", None
+    flags.image_size = max((family.smallest for family in families), default=8)
+    flags.train_examples, flags.batch_size, flags.epochs = _IMAGES, _IMAGES // 2, 1
+    for flag, limit in most.items():
+        value = flags[flag].value
+        if isinstance(value, list):
+            flags[flag].value = value[:limit]
+        elif value is not None:
+            flags[flag].value = min(value, limit)
