@@ -10,5 +10,8 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
-    modules=("analysis", "data", "edge", "export", "generations", "losses", "models", "training"),
+    modules=(
+        *("analysis", "compression", "data", "edge", "export", "generations", "losses", "models"),
+        "training",
+    ),
 )

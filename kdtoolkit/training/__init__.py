@@ -4,6 +4,7 @@ from kdtoolkit._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
+    modules=("teacher_cache",),
     names={
         "Trainer": "step",
         "NonFiniteLossError": "step",
