@@ -9,26 +9,30 @@ class Reference:
     Batch normalisation and biases get values of their own: initial ones hide mistakes.
     """
 
-    def __init__(self, network, seed=0):
-        rng = np.random.default_rng(seed)
+    def __init__(self, network, padding="same"):
+        rng = np.random.default_rng(0)
         for variable in network.variables:
             if variable.name in ("moving_variance", "gamma"):
                 variable.assign(rng.uniform(0.5, 1.5, variable.shape))
             elif variable.name in ("moving_mean", "beta", "bias"):
                 variable.assign(rng.normal(0, 0.3, variable.shape))
         self._network = network
+        self._padding = padding
 
     def _values(self, name):
         layer = self._network.get_layer(name)
         return {v.name: np.array(v, np.float64) for v in layer.variables}
 
     def conv(self, x, name, stride=1):
-        """Convolution with "same" padding."""
+        """Convolution, padded as Keras or PyTorch do."""
         values = self._values(name)
         kernel = values["kernel"]
         size = kernel.shape[0]
-        missing = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[1:3]]
-        x = np.pad(x, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)])
+        sides = [(size // 2, size // 2)] * 2
+        if self._padding == "same":
+            missing = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[1:3]]
+            sides = [(m // 2, m - m // 2) for m in missing]
+        x = np.pad(x, [(0, 0), *sides, (0, 0)])
         windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
         windows = windows[:, ::stride, ::stride]
         return np.einsum("nhwcij,ijcd->nhwd", windows, kernel) + values.get("bias", 0)

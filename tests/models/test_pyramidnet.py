@@ -8,9 +8,10 @@ from kdtoolkit.models.pyramidnet import pyramidnet
 from tests.models.reference import Reference, halves, images
 
 
-def test_forward_in_numpy():
-    network = models.build("pyramidnet-20-10", (8, 8, 3), 5)
-    reference, x = Reference(network), images(8, 8, 3)
+@pytest.mark.parametrize("padding", ["same", "torch"])
+def test_forward_in_numpy(padding):
+    network = models.build("pyramidnet-20-10", (8, 8, 3), 5, padding=padding)
+    reference, x = Reference(network, padding), images(8, 8, 3)
     expected = reference.bn(reference.conv(x, "stem_conv"), "stem")
     # 16 + 10/6, 16 + 20/6, ... to the nearest.
     for index, width in enumerate((18, 19, 21, 23, 24, 26)):

@@ -8,10 +8,10 @@ from kdtoolkit.models.resnext import resnext
 from tests.models.reference import Reference, images, relu
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3])
-def test_forward_in_numpy(groups):
-    network = models.build(f"resnext11-{groups}x2d", (8, 8, 3), 5)
-    reference, x = Reference(network), images(8, 8, 3)
+@pytest.mark.parametrize("groups, padding", [(1, "same"), (2, "same"), (3, "torch")])
+def test_forward_in_numpy(groups, padding):
+    network = models.build(f"resnext11-{groups}x2d", (8, 8, 3), 5, padding=padding)
+    reference, x = Reference(network, padding), images(8, 8, 3)
     expected = reference.bn_relu(reference.conv(x, "stem_conv"), "stem_bn")
     for stage in (1, 2, 3):
         prefix = f"stage{stage}_block1"

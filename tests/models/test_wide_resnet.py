@@ -8,9 +8,10 @@ from kdtoolkit.models.wide_resnet import wide_resnet
 from tests.models.reference import Reference, images
 
 
-def test_forward_in_numpy():
-    network = models.build("wrn-16-2", (8, 8, 3), 5)
-    reference, x = Reference(network), images(8, 8, 3)
+@pytest.mark.parametrize("padding", ["same", "torch"])
+def test_forward_in_numpy(padding):
+    network = models.build("wrn-16-2", (8, 8, 3), 5, padding=padding)
+    reference, x = Reference(network, padding), images(8, 8, 3)
     expected = reference.conv(x, "stem")
     for stage in (1, 2, 3):
         for block in (1, 2):
