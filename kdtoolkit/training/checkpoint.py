@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import files
+from kdtoolkit.training.distribution import from_chief
 
 _KEEP = 2  # The last one, and the one before it in case the last is damaged.
 
@@ -50,18 +51,26 @@ class Checkpoints:
             path.unlink()
 
     def restore(self, trainer):
-        """Puts the newest undamaged state into the trainer.
+        """Puts the newest undamaged state into the trainer, on every worker the chief's.
 
         A damaged file is named in a warning and set aside, and the one before it is used.
 
         Returns:
             `(epoch, notes)`; `(0, {})` where there is no state.
         """
+        state = self._state(trainer)
+        header, values = from_chief(trainer.distribute_strategy, lambda: self._newest(state))
+        for variable, value in zip(state, values, strict=False):
+            variable.assign(value)
+        return header["epoch"], header["notes"]
+
+    def _newest(self, state):
+        """The header and the values of the newest file that is whole and fits the variables."""
         for path in self._paths():
             try:
                 arrays = _unpack(path.read_bytes())
                 header = json.loads(arrays.pop("header").tobytes())
-                _assign(self._state(trainer), arrays)
+                values = _in_order(arrays, state)
             except (OSError, ValueError, KeyError) as error:
                 aside = files.set_aside(path)
                 warnings.warn(
@@ -70,8 +79,8 @@ class Checkpoints:
                     stacklevel=2,
                 )
             else:
-                return header["epoch"], header["notes"]
-        return 0, {}
+                return header, values
+        return {"epoch": 0, "notes": {}}, []
 
     def clear(self):
         """Removes the stored states, but not the damaged ones that were set aside."""
@@ -124,12 +133,11 @@ def _unpack(content):
         return {name: archive[name] for name in archive.files}
 
 
-def _assign(state, arrays):
+def _in_order(arrays, state):
     if len(arrays) != len(state):
         raise ValueError(f"{len(arrays)} variables stored, {len(state)} wanted")
     values = [arrays[_key(i)] for i in range(len(state))]
     for value, variable in zip(values, state, strict=True):
         if value.shape != tuple(variable.shape):
             raise ValueError(f"{variable.path} has shape {value.shape}, not {variable.shape}")
-    for value, variable in zip(values, state, strict=True):
-        variable.assign(value)
+    return values

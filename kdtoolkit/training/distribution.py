@@ -1,8 +1,20 @@
-"""Which devices a run uses."""
+"""Which devices and machines a run uses, and what its workers tell each other."""
 
+import contextlib
+import functools
+import pickle
+import re
+
+import numpy as np
 import tensorflow as tf
 
-STRATEGIES = ("auto", "one_device", "mirrored")
+from kdtoolkit import cluster
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker ended, or cannot be reached, before the training was done."""
 
 
 def even_batch_size(count, batch_size, replicas):
@@ -25,17 +37,97 @@ def strategy(name="auto"):
 
     Args:
         name: `"one_device"`: TensorFlow's default; `"mirrored"`: every GPU, or every logical CPU
-            where there is none; `"auto"`: mirrored where there is more than one GPU.
+            where there is none; `"multi_worker"`: the GPUs, or else the CPU, of every worker that
+            the environment names in `TF_CONFIG` or, under Slurm, in `SLURM_*`, which it waits for;
+            `"auto"`: multi_worker where `TF_CONFIG` names several workers, else mirrored where
+            there is more than one GPU. A multi_worker strategy must be the first thing that a
+            process does with TensorFlow, and is the same one in every call.
 
     Raises:
-        ValueError: there is no strategy of that name.
+        ValueError: there is no strategy of that name, or the environment names no workers.
     """
     if name not in STRATEGIES:
         raise ValueError(
             f"Argument `name` must be one of {', '.join(STRATEGIES)}. Received: name={name!r}"
         )
+    if cluster.of_strategy(name):
+        return _multi_worker(name)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+@functools.cache  # a process joins its cluster once
+def _multi_worker(name):
+    members = cluster.of_strategy(name)
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(members.addresses),
+        task_type=members.job,
+        task_id=members.task,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": gpus},
+    )
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=kinds.AUTO if gpus else kinds.RING
+    )
+    with losing_workers():
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+
+
+def has_workers(strategy):
+    """Whether a strategy spans several processes."""
+    return strategy.extended._in_multi_worker_mode()
+
+
+def is_chief(strategy):
+    """Whether this process is the one that writes files."""
+    return not has_workers(strategy) or strategy.extended.should_checkpoint
+
+
+def from_chief(strategy, compute):
+    """Calls `compute` on the chief, and returns its value on every worker.
+
+    What workers must agree on, above all what lies on a disk, is read by one of them; no other
+    needs to see that disk. All workers have to call this at the same point of their program.
+
+    Args:
+        strategy: of the run.
+        compute: called without arguments; its value can be pickled.
+
+    Raises:
+        WorkerLostError: another worker ended; on all but the chief also where `compute` raised.
+    """
+    if not has_workers(strategy):
+        return compute()
+    content = pickle.dumps(compute()) if is_chief(strategy) else b""
+    with losing_workers():
+        # Collectives know no bytes: the sum of the chief's integers and the others' zeros.
+        size = int(_sum(strategy, np.array([len(content)], np.int32))[0])
+        words = np.zeros(-(-size // 4), np.int32)
+        words.view(np.uint8)[: len(content)] = np.frombuffer(content, np.uint8)
+        return pickle.loads(_sum(strategy, words).tobytes()[:size])
+
+
+@contextlib.contextmanager
+def losing_workers():
+    """Turns TensorFlow's errors about another worker into a `WorkerLostError`."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lost = isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError)
+        if not lost and "Collective ops is aborted" not in error.message:
+            raise
+        named = re.search(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
+        who = f"{named[1]} {named[2]}" if named else "another worker"
+        raise WorkerLostError(
+            f"Lost {who}: it ended or cannot be reached. Its own output says why; all workers, "
+            "started again, go on from the last saved epoch"
+        ) from error
+
+
+def _sum(strategy, values):
+    return strategy.reduce("SUM", tf.constant(values), axis=None).numpy()

@@ -14,7 +14,12 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
-from kdtoolkit.training.distribution import even_batch_size
+from kdtoolkit.training.distribution import (
+    even_batch_size,
+    from_chief,
+    is_chief,
+    losing_workers,
+)
 from kdtoolkit.training.schedules import Schedule
 from kdtoolkit.training.step import Trainer
 
@@ -57,7 +62,8 @@ class Training:
     """The training of one network in a directory of its own: absent, under way, or finished.
 
     While it trains, the directory holds its last two states; finished, `network.keras` and then
-    `results.json`, which is the mark of it.
+    `results.json`, which is the mark of it. Of several workers the chief alone reads and writes it;
+    the others get what it reads.
 
     Args:
         directory: of this training alone.
@@ -71,6 +77,7 @@ class Training:
         self.settings = settings
         self.generation = generation
         self.log_dir = log_dir
+        self._writes = is_chief(settings.strategy)
         self._network = self.directory / "network.keras"
         self._results = self.directory / "results.json"
 
@@ -84,7 +91,14 @@ class Training:
 
         Returns:
             `(network, results)`; the results are the figures with the `Pace`.
+
+        Raises:
+            WorkerLostError: another worker ended; the states before that are kept.
         """
+        with losing_workers():
+            return self._complete(build, make_trainer, data, evaluate, begin)
+
+    def _complete(self, build, make_trainer, data, evaluate, begin):
         finished = self.load(build)
         if finished:
             return finished
@@ -104,18 +118,28 @@ class Training:
             build: returns a network as it was trained; it gets the stored weights, so that layers
                 that Keras cannot deserialise are no obstacle.
         """
-        if not self._results.exists():
+        strategy = self.settings.strategy
+        if not from_chief(strategy, self._results.exists):
             return None
+        with strategy.scope():
+            network = build()
+            stored = from_chief(strategy, lambda: self._stored(network))
+            if stored is None:
+                return None
+            results, weights = stored
+            network.set_weights(weights)
+        return network, results
+
+    def _stored(self, network):
+        """The results and weights of the finished training; None where a file is damaged."""
         Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         try:
             results = json.loads(self._results.read_text())
             with zipfile.ZipFile(self._network) as archive:
                 if archive.testzip():
                     raise zipfile.BadZipFile("a part does not match its checksum")
-            with self.settings.strategy.scope():
-                network = build()
-                network.load_weights(self._network)
-            return network, results
+            network.load_weights(self._network)
+            return results, network.get_weights()
         except (OSError, json.JSONDecodeError, zipfile.BadZipFile) as error:
             self._results.unlink()
             if self._network.exists():
@@ -164,8 +188,12 @@ class Training:
         with settings.strategy.scope():
             first_epoch, notes = checkpoints.restore(trainer)
         started = time.monotonic() - notes.get("seconds", 0.0)
-        own = [SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})]
-        if self.log_dir is not None:
+        own = []
+        if self._writes:
+            own.append(
+                SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})
+            )
+        if self._writes and self.log_dir is not None:
             own.append(TensorBoard(self.log_dir))
         if first_epoch < epochs:
             trainer.fit(
@@ -187,14 +215,16 @@ class Training:
                 verbose=0,
             )
         seconds = time.monotonic() - started
-        self.directory.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(self._network, trainer.network.save)
+        if self._writes:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(self._network, trainer.network.save)
         return trainer.network, Pace(seconds, epochs * len(train) / seconds)
 
     def finish(self, results: dict):
         """Stores the results, which marks the training as finished, and drops its states."""
-        files.write_json(self._results, results)
-        Checkpoints(self.directory).clear()
+        if self._writes:
+            files.write_json(self._results, results)
+            Checkpoints(self.directory).clear()
 
 
 def _check_fits(network, data):

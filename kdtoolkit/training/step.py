@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
 
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
@@ -122,12 +123,21 @@ class Trainer(keras.Model):
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
-            ValueError: a loss was given, or the optimizer scales losses for float16.
+            ValueError: a loss was given, the optimizer scales losses for float16, or several
+                steps are to be executed at once under a strategy.
         """
         if kwargs.get("loss") is not None:
             raise ValueError(
                 f"Argument `loss` must be left out: {type(self).__name__} has its own loss. "
                 f"Received: loss={kwargs['loss']!r}"
+            )
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1 and kwargs.get("steps_per_execution", 1) != 1:
+            raise ValueError(
+                "Argument `steps_per_execution` must be 1 under a strategy of several replicas, "
+                "where Keras cannot run more steps at once. "
+                f"Received: steps_per_execution={kwargs['steps_per_execution']!r}, "
+                f"{replicas} replicas"
             )
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
@@ -173,7 +183,8 @@ class Trainer(keras.Model):
         """Keras' `fit`, which a non-finite loss ends with `NonFiniteLossError`."""
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First, so that no callback stores the weights of an epoch that went wrong.
-            callbacks = [_StopOnNonFinite(), *keras.tree.flatten(callbacks or [])]
+            own = [_StopOnNonFinite(), _AverageStatistics()]
+            callbacks = [*own, *keras.tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def global_mean(self, values):
@@ -236,6 +247,30 @@ class Trainer(keras.Model):
         step, term = self._non_finite.numpy()
         return None if step < 0 else (int(step), (*self.term_names, "regularization")[term])
 
+    def _statistics(self):
+        """Variables that layers move in training without a gradient, each replica its own."""
+        layers = self._flatten_layers()
+        frozen = {id(v) for layer in layers if not layer.trainable for v in layer.variables}
+        return [
+            v
+            for v in self.non_trainable_variables
+            if v.aggregation == "none" and v.dtype.startswith("float") and id(v) not in frozen
+        ]
+
+    def _make_function(self, step_function):
+        # Keras averages the logs of several workers along an axis that scalars do not have.
+        if not has_workers(self.distribute_strategy):
+            return super()._make_function(step_function)
+        names = []
+
+        def as_row(data):
+            logs = step_function(data)
+            names[:] = logs
+            return tf.stack([tf.cast(value, "float32") for value in logs.values()])[tf.newaxis]
+
+        function = super()._make_function(as_row)
+        return lambda iterator: dict(zip(names, tf.unstack(function(iterator)), strict=True))
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras averages a batch over the replicas here to learn its shapes, which fails where the
         # first batch does not divide evenly; one replica's part tells as much.
@@ -293,6 +328,38 @@ class _StopOnNonFinite(keras.callbacks.Callback):
         found = self.model.non_finite_term()
         if found:
             raise NonFiniteLossError(self.epoch, *found)
+
+
+class _AverageStatistics(keras.callbacks.Callback):
+    """Gives every replica the mean of all replicas' moving statistics, before they are read.
+
+    In Keras 3 each replica keeps its own, so that workers validate and save different networks. An
+    average of moving averages is the moving average of averages: once an epoch is as good as at
+    each step.
+    """
+
+    def on_train_begin(self, logs=None):
+        strategy = self.model.distribute_strategy
+        variables = self.model._statistics() if strategy.num_replicas_in_sync > 1 else []
+
+        def average():
+            # A variable's value itself is on no device, where a sum over workers cannot be.
+            sums = _sum_over_replicas([tf.identity(v.value) for v in variables])
+            for variable, total in zip(variables, sums, strict=True):
+                variable.assign(total / strategy.num_replicas_in_sync)
+
+        @tf.function(autograph=False)
+        def on_every_replica():
+            if variables:
+                strategy.run(average)
+
+        self._average = on_every_replica
+
+    def on_test_begin(self, logs=None):
+        self._average()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._average()
 
 
 def _sum_over_replicas(values):
