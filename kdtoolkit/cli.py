@@ -7,9 +7,9 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from kdtoolkit import __version__, _describe, recipes
+from kdtoolkit import __version__, _describe, launch, recipes
 
-COMMANDS = {"describe": _describe}
+COMMANDS = {"describe": _describe, "launch": launch}
 
 
 def recipe_summaries() -> dict[str, str]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kdtoolkit import files
 from kdtoolkit.losses.strengths import teacher_weights
 from kdtoolkit.training import evaluation, loop, progress
+from kdtoolkit.training.distribution import from_chief, is_chief
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteLossError
@@ -82,6 +83,7 @@ def train_generations(
     Raises:
         ValueError: an argument is outside its range, or `output_dir` belongs to other arguments.
         NonFiniteLossError: a loss was not finite; the message names the generation.
+        WorkerLostError: another worker of the strategy ended.
     """
     if generations < 0:
         raise ValueError(
@@ -103,34 +105,37 @@ def train_generations(
     first(example)
     for weight in set(weights):
         student(example, example, weight)
+    strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    files.clear_scratch(output_dir)
-    _claim(
-        output_dir,
-        {
-            "generations": generations,
-            "primary_score": primary_score,
-            "teacher_weight": list(weights),
-            "top_k": top_k,
-            "temperature": temperature,
-            "patriarch": patriarch,
-            "student_options": student_options,
-            "schedule": str(schedule),
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "seed": seed,
-            "training images": len(data.train),
-            "classes": data.info.classes,
-        },
+    from_chief(
+        strategy,
+        lambda: _claim(
+            output_dir,
+            {
+                "generations": generations,
+                "primary_score": primary_score,
+                "teacher_weight": list(weights),
+                "top_k": top_k,
+                "temperature": temperature,
+                "patriarch": patriarch,
+                "student_options": student_options,
+                "schedule": str(schedule),
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "seed": seed,
+                "training images": len(data.train),
+                "classes": data.info.classes,
+            },
+        ),
     )
-    bar = progress.Progress((generations + 1) * epochs) if show_progress else None
+    shown = show_progress and is_chief(strategy)
+    bar = progress.Progress((generations + 1) * epochs) if shown else None
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        strategy=strategy or tf.distribute.get_strategy(),
+        strategy=strategy,
         callbacks=[bar] if bar else [],
     )
 
@@ -183,6 +188,8 @@ def train_generations(
 
 def _claim(output_dir, arguments):
     """Stores the arguments, or finds that the directory's are the same."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    files.clear_scratch(output_dir)
     path = output_dir / "generations.json"
     if not path.exists():
         files.write_json(path, arguments)

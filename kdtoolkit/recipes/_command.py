@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from kdtoolkit import files
+from kdtoolkit import cluster, files
 from kdtoolkit._stderr import held_back
 
 CONFIG = "config.flags"
@@ -22,6 +22,10 @@ CONFIG = "config.flags"
 
 class UsageError(ValueError):
     """A mistake on the command line: one line, exit status 2."""
+
+
+class Done(Exception):
+    """What is left of a run is another worker's: exit status 0."""
 
 
 class RunError(RuntimeError):
@@ -114,6 +118,8 @@ class Recipe:
             self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
             return self._fail(error, status=2)
+        except Done:
+            return 0
         except RunError as error:
             return self._fail(error, status=1)
         except KeyboardInterrupt:
@@ -186,11 +192,17 @@ def check_output_dir(flags: Flags) -> None:
 
 
 def claim_output_dir(flags: Flags) -> Path:
-    """Makes the output directory this run's own: the first thing that a run writes."""
+    """Makes the output directory this run's own: the first thing that a run writes.
+
+    What a killed process left half-written goes. Of several workers the chief alone does this.
+    """
     path = Path(flags["output_dir"].value)
+    if not cluster.is_chief(flags["strategy"].value):
+        return path
     text = flags.flags_into_string()
     try:
         path.mkdir(parents=True, exist_ok=True)
+        files.clear_scratch(path)
         files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
     except OSError as error:
         raise UsageError(f"--output_dir={path} cannot be written to: {error}") from error

@@ -13,7 +13,7 @@ from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.export import thresholds
 from kdtoolkit.recipes import _run
 from kdtoolkit.recipes._command import RunError, blaming
-from kdtoolkit.training import evaluation
+from kdtoolkit.training import distribution, evaluation
 
 _CALIBRATION_IMAGES = 200
 _TIMED_IMAGES = 500
@@ -37,6 +37,7 @@ def package(flags, network, data, output_dir):
     """
     directory = output_dir / "export"
     directory.mkdir(exist_ok=True)
+    network = distribution.local(network)
     stages = models.stages(network)
     calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
     labels = data.info.class_names or [str(index) for index in range(data.info.classes)]

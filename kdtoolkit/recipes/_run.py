@@ -7,14 +7,14 @@ import math
 import os
 from pathlib import Path
 
-from kdtoolkit import files
+from kdtoolkit import cluster, files
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _report, _smoke
-from kdtoolkit.recipes._command import RunError, UsageError, blaming
+from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
 
-_STRATEGIES = ("auto", "one_device", "mirrored")
+_STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 # Exports run on so many test images at most: one at a time, and from memory.
 EXPORT_IMAGES = 10_000
 EXPORT_COLUMNS = {
@@ -102,7 +102,9 @@ def define_training(flags):
         group,
         "strategy",
         "auto",
-        "one_device, mirrored (all GPUs, or logical CPUs), or auto: mirrored where there is more "
+        "one_device, mirrored (all GPUs, or logical CPUs), multi_worker (all processes that "
+        "TF_CONFIG or Slurm names; `kdtoolkit launch` starts some on one machine), or auto: "
+        "multi_worker where TF_CONFIG names several workers, else mirrored where there is more "
         "than one GPU.",
     )
 
@@ -176,6 +178,8 @@ def check_training(flags, usual):
     flags.require("weight_decay", 0 <= flags.weight_decay < math.inf, "at least 0")
     flags.require("seed", 0 <= flags.seed < 2**31, "from 0 to 2147483647")
     flags.require_one_of("strategy", _STRATEGIES)
+    with blaming("strategy"):
+        cluster.of_strategy(flags.strategy)
 
 
 def default_output_dir(flags, recipe, *parts):
@@ -199,6 +203,7 @@ def load(flags):
     """Loads the data; what is wrong with them is the command line's mistake."""
     from kdtoolkit import data
 
+    _join(flags)
     try:
         return data.load(
             flags.dataset,
@@ -214,6 +219,18 @@ def load(flags):
         raise UsageError(f"--{flag}: {error}") from error
 
 
+def _join(flags):
+    """Meets the other workers, if any: TensorFlow wants that before there is a tensor."""
+    if cluster.of_strategy(flags.strategy) is None:
+        return
+    from kdtoolkit.training import distribution
+
+    try:
+        distribution.strategy(flags.strategy)
+    except distribution.WorkerLostError as error:
+        raise RunError(str(error)) from error
+
+
 def prepare_process():
     """Makes a CPU's arithmetic repeatable, so that a resumed run ends with the same weights."""
     import tensorflow as tf
@@ -224,15 +241,16 @@ def prepare_process():
 
 def settings(flags, usual, data, bar):
     """Returns the `Settings` of the trainings of a run, after checking that its batches fit it."""
-    from kdtoolkit.training import loop
+    from kdtoolkit.training import distribution, loop
 
+    chosen = strategy(flags, data)
     return loop.Settings(
         schedule=schedule(flags, usual),
         epochs=flags.epochs,
         batch_size=flags.batch_size,
         seed=flags.seed,
-        strategy=strategy(flags, data),
-        callbacks=[bar],
+        strategy=chosen,
+        callbacks=[bar] if distribution.is_chief(chosen) else [],
     )
 
 
@@ -250,12 +268,13 @@ def strategy(flags, data):
 def one_line_errors(data):
     """Turns a training that failed for a reason that a person can act on into one line."""
     from kdtoolkit.data import DamagedDataError, reading
+    from kdtoolkit.training.distribution import WorkerLostError
     from kdtoolkit.training.step import NonFiniteLossError
 
     try:
         with reading(data.info):
             yield
-    except DamagedDataError as error:
+    except (DamagedDataError, WorkerLostError) as error:
         raise RunError(str(error)) from error
     except NonFiniteLossError as error:
         raise RunError(
@@ -267,7 +286,9 @@ def one_line_errors(data):
 def export(network, name, data, output_dir, formats=("saved_model", "litert")):
     """Exports to the formats, runs each on the test images; returns their rows."""
     from kdtoolkit import export as exporting
+    from kdtoolkit.training import distribution
 
+    network = distribution.local(network)
     images, labels = data.test.pixels(EXPORT_IMAGES)
     directory = output_dir / "export"
     directory.mkdir(exist_ok=True)
@@ -310,7 +331,12 @@ def finish(recipe, flags, output_dir, parts, export=None):
 
     Returns:
         The rows.
+
+    Raises:
+        Done: this is a worker that does not write.
     """
+    if not cluster.is_chief(flags.strategy):
+        raise Done
 
     def write(**more):
         _report.write_results(output_dir, recipe, flags.arguments, flags.seed, **parts, **more)

@@ -143,7 +143,7 @@ def _run_recipe(flags, checked):
     data = _run.load(flags)
     _run.prepare_process()
 
-    from kdtoolkit import analysis, files
+    from kdtoolkit import analysis
     from kdtoolkit.recipes._compression import Compression
     from kdtoolkit.training import loop, progress
 
@@ -159,7 +159,6 @@ def _run_recipe(flags, checked):
     bar = progress.Progress(sum(trains) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     output_dir = _command.claim_output_dir(flags)
-    files.clear_scratch(output_dir)
 
     def fine_tune(directory, build, callbacks, schedule, done):
         training = loop.Training(

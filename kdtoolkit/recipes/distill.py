@@ -220,7 +220,6 @@ def _run_recipe(flags, checked):
     data = _run.load(flags)
     _run.prepare_process()
 
-    from kdtoolkit import files
     from kdtoolkit.recipes._teaching import Teaching
     from kdtoolkit.training import loop, progress
 
@@ -236,7 +235,6 @@ def _run_recipe(flags, checked):
     for method in methods:
         teaching.trainer(method, example, seeds[0])
     output_dir = _command.claim_output_dir(flags)
-    files.clear_scratch(output_dir)
 
     def complete(path, settings, generation, build, make_trainer, data, name, **labels):
         training = loop.Training(

@@ -115,7 +115,7 @@ def _run_recipe(flags, usual):
     data = _run.load(flags)
     _run.prepare_process()
 
-    from kdtoolkit import files, models, training
+    from kdtoolkit import models, training
     from kdtoolkit.training import evaluation, loop, progress
 
     shape, classes = data.info.image_shape, data.info.classes
@@ -140,7 +140,6 @@ def _run_recipe(flags, usual):
     bar = progress.Progress(len(variants) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     output_dir = _command.claim_output_dir(flags)
-    files.clear_scratch(output_dir)
     options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     trainers = {
         "baseline": lambda: training.Patriarch(plain(), "plain", **options),

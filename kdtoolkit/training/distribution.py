@@ -112,6 +112,15 @@ def from_chief(strategy, compute):
         return pickle.loads(_sum(strategy, words).tobytes()[:size])
 
 
+def local(network):
+    """Returns the network, or a copy that this worker can use without the others."""
+    if not has_workers(network.distribute_strategy):
+        return network
+    copy = type(network).from_config(network.get_config())
+    copy.set_weights(network.get_weights())
+    return copy
+
+
 @contextlib.contextmanager
 def losing_workers():
     """Turns TensorFlow's errors about another worker into a `WorkerLostError`."""

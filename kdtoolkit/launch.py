@@ -1,0 +1,118 @@
+"""Starts several workers of one training on this machine, to try it out."""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+_GRACE = 15.0  # Seconds: workers that lost one say so within ten, and then end by themselves.
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `kdtoolkit launch --workers=N -- COMMAND...` and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="kdtoolkit launch",
+        description=f"{__doc__} Each gets TF_CONFIG with a free port of the loopback interface. "
+        "Lines of output begin with the worker's number. When one fails the others end as well.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workers", type=int, default=2, help="how many (default: 2)")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="what each runs, after --")
+    arguments = parser.parse_args(argv)
+    if arguments.workers < 1:
+        parser.error(f"--workers must be at least 1. Received: --workers={arguments.workers}")
+    return run(arguments.command, arguments.workers)
+
+
+def run(command: Sequence[str], workers: int) -> int:
+    """Runs a command as several workers, and ends when all have.
+
+    Args:
+        command: program and arguments, the same for each.
+        workers: how many.
+
+    Returns:
+        The exit status of the worker that failed first, 128 plus the signal if one killed it; 130
+        after Ctrl-C; else 0.
+    """
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    processes, readers = [], []
+    # A terminated launch leaves no worker behind either.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for index in range(workers):
+            task = {"type": "worker", "index": index}
+            config = {"cluster": {"worker": addresses}, "task": task}
+            try:
+                process = subprocess.Popen(
+                    command,
+                    env={**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,  # Ctrl-C reaches this process, which ends them all
+                )
+            except OSError as error:
+                print(f"launch: {shlex.join(command)} cannot be run: {error}", file=sys.stderr)
+                return 2
+            processes.append(process)
+            readers.append(threading.Thread(target=_relay, args=(index, process.stdout)))
+            readers[-1].start()
+        return _wait(processes)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _end(processes)
+        for reader in readers:
+            reader.join()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _wait(processes):
+    """Waits for all, or for the first that fails and then a little for what the others say."""
+    failed, deadline = 0, None
+    while any(process.poll() is None for process in processes):
+        for process in processes:
+            if not failed and process.returncode:
+                failed = process.returncode
+                deadline = time.monotonic() + _GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    failed = failed or next((p.returncode for p in processes if p.returncode), 0)
+    return 128 - failed if failed < 0 else failed
+
+
+def _end(processes):
+    for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _relay(index, stream):
+    for line in stream:
+        print(f"[{index}] {line}", end="", flush=True)
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
