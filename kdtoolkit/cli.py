@@ -7,9 +7,9 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from kdtoolkit import __version__, _describe, launch, recipes
+from kdtoolkit import __version__, _describe, _rows, launch, recipes
 
-COMMANDS = {"describe": _describe, "launch": launch}
+COMMANDS = {"recipes": _rows, "describe": _describe, "launch": launch}
 
 
 def recipe_summaries() -> dict[str, str]:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `kdtoolkit [RECIPE or COMMAND --flags]` and returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     summaries = recipe_summaries()
-    if not argv or argv[0] in ("--help", "-h", "recipes"):
+    if not argv or argv[0] in ("--help", "-h"):
         print(_help(summaries))
         return 0
     name, *rest = argv

@@ -230,7 +230,10 @@ def _dense_input(logits):
             "Argument `network` must end with a dense layer that returns logits. "
             f"Received: {type(dense).__name__} {dense.name!r}"
         )
-    return _inputs(logits)[0]
+    pooled = _inputs(logits)[0]
+    while isinstance(_producer(pooled), layers.Dropout):  # features are what is dropped from
+        pooled = _inputs(pooled)[0]
+    return pooled
 
 
 def _image_shaped(tensor):

@@ -322,3 +322,9 @@ def test_cut_at_an_unknown_exit():
     exits = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
     with pytest.raises(ValueError, match=r"one of exit_1, exit_2, exit_3. Received: 'exit_4'"):
         models.cut(exits, "exit_4")
+
+
+def test_features_of_the_deepest_exit_are_those_before_its_dropout():
+    network = models.add_exits(models.build("resnet8", (8, 8, 1), 3, dropout=0.5), mid=4)
+    pooled = models.features(network).output["features"]["exit_3"]
+    assert pooled._keras_history.operation.name == "features"

@@ -49,7 +49,7 @@ def test_multi_exit_network_gives_its_deepest_exit(tmp_path):
     shallow = load_classifier(tmp_path / "network.keras", exit="exit_1")
     np.testing.assert_allclose(shallow.predict(IMAGES, verbose=0), logits["exit_1"], rtol=1e-6)
     assert shallow.count_params() < loaded.count_params()
-    with pytest.raises(ValueError, match="`exit`.*exit_1.*exit_7"):
+    with pytest.raises(ValueError, match=r"`exit`.*exit_1.*exit_7"):
         load_classifier(tmp_path / "network.keras", exit="exit_7")
 
 
