@@ -13,21 +13,20 @@ class Cluster:
 
     Attributes:
         addresses: job -> `host:port` of its tasks; the jobs are `chief`, of one task, and `worker`.
+            None: of the workers of a Slurm step, which TensorFlow finds.
         job, task: of this process.
+        workers: how many there are, the chief included.
     """
 
-    addresses: dict[str, list[str]]
+    addresses: dict[str, list[str]] | None
     job: str
     task: int
-
-    @property
-    def workers(self) -> int:
-        return sum(map(len, self.addresses.values()))
+    workers: int
 
     @property
     def is_chief(self) -> bool:
         """Whether this is the worker that writes: the chief, or else the first one."""
-        return self.task == 0 and self.job == next(j for j in _JOBS if j in self.addresses)
+        return self.task == 0 and (self.job == "chief" or "chief" not in (self.addresses or {}))
 
 
 def of_strategy(name: str) -> Cluster | None:
@@ -88,24 +87,17 @@ def _from_tf_config():
             'the environment variable TF_CONFIG must name a "task" of its "cluster". '
             f"Received: {job} {task}"
         )
-    return Cluster(addresses, job, task)
+    return Cluster(addresses, job, task, sum(map(len, addresses.values())))
 
 
 def _from_slurm():
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
-        return None
-    from tensorflow.distribute.cluster_resolver import SlurmClusterResolver
-
-    # A GPU a task, to be let alone: Slurm binds GPUs itself, and without any the resolver fails.
-    tasks = os.environ["SLURM_STEP_NUM_TASKS"]
-    resolver = SlurmClusterResolver(gpus_per_node=int(tasks), gpus_per_task=1, auto_set_gpu=False)
-    addresses = resolver.cluster_spec().as_dict()
-    host, node = addresses["worker"][resolver.task_id], os.environ.get("SLURMD_NODENAME")
-    if node and host.partition(":")[0] != node:
-        # TensorFlow sorts hosts by name, node10 before node2; Slurm numbers its tasks otherwise.
-        raise ValueError(
-            "the environment variable SLURM_STEP_NODELIST must list hosts in alphabetical order "
-            f"for TensorFlow; set TF_CONFIG instead. Received: task {resolver.task_id} on {node}, "
-            f"taken for {host}"
+    try:
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        return (
+            Cluster(None, "worker", int(os.environ["SLURM_PROCID"]), tasks) if tasks > 1 else None
         )
-    return Cluster(addresses, "worker", resolver.task_id)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            "the environment variables SLURM_PROCID and SLURM_STEP_NUM_TASKS must be numbers. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error

@@ -81,7 +81,7 @@ def run(command: Sequence[str], workers: int) -> int:
 def _wait(processes):
     """Waits for all, or for the first that fails and then a little for what the others say."""
     failed, deadline = 0, None
-    while any(process.poll() is None for process in processes):
+    while None in [process.poll() for process in processes]:
         for process in processes:
             if not failed and process.returncode:
                 failed = process.returncode

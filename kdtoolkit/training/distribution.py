@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import pickle
 import re
 
@@ -64,7 +65,7 @@ def _multi_worker(name):
     members = cluster.of_strategy(name)
     gpus = len(tf.config.list_physical_devices("GPU"))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(members.addresses),
+        tf.train.ClusterSpec(members.addresses or slurm_addresses(members)),
         task_type=members.job,
         task_id=members.task,
         rpc_layer="grpc",
@@ -76,6 +77,28 @@ def _multi_worker(name):
     )
     with losing_workers():
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+
+
+def slurm_addresses(members):
+    """Returns where the workers of a Slurm step are.
+
+    Raises:
+        ValueError: TensorFlow takes this process for one on another host.
+    """
+    # As if with a GPU a task, to be let alone: Slurm binds GPUs, and without any TensorFlow fails.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=members.workers, gpus_per_task=1, auto_set_gpu=False
+    )
+    addresses = resolver.cluster_spec().as_dict()
+    host, node = addresses["worker"][members.task], os.environ.get("SLURMD_NODENAME")
+    if node and host.partition(":")[0] != node:
+        # TensorFlow sorts hosts by name, node10 before node2; Slurm numbers its tasks otherwise.
+        raise ValueError(
+            "the environment variable SLURM_STEP_NODELIST must list hosts in alphabetical order "
+            f"for TensorFlow; set TF_CONFIG instead. Received: task {members.task} on {node}, "
+            f"taken for {host}"
+        )
+    return addresses
 
 
 def has_workers(strategy):

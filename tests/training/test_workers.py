@@ -1,0 +1,191 @@
+"""Two workers over loopback train as one process does, and survive being killed."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdtoolkit import cluster
+from kdtoolkit.training import Patriarch, distribution
+from tests.training import small_training
+from tests.training.test_step import linear
+
+
+def start(*arguments):
+    """Two workers, each a process with its output in a pipe."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    processes = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.small_training", *map(str, arguments)],
+                env={**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def finish(processes):
+    for process in processes:
+        _, error = process.communicate(timeout=100)
+        assert process.returncode == 0, error
+
+
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("steps")
+    finish(start("steps", directory))
+
+    def load(name):
+        return [dict(np.load(directory / f"{name} {task}.npz")) for task in range(2)]
+
+    return load
+
+
+@pytest.mark.parametrize("synchronized", [True, False])
+def test_workers_equal_replicas(stepped, two_replicas, synchronized):
+    """Also where each normalises its own share: statistics included, to the last bit."""
+    expected = small_training.steps(two_replicas, synchronized)
+    for found in stepped("synchronised" if synchronized else "own"):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            # What is logged is summed in another order.
+            tolerance = 0 if name.startswith("variable") else 1e-6
+            np.testing.assert_allclose(found[name], value, tolerance, tolerance, err_msg=name)
+
+
+def test_workers_equal_one_process(stepped):
+    expected = small_training.steps(tf.distribute.get_strategy(), True)
+    for found in stepped("synchronised"):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, 1e-5, 1e-6, err_msg=name)
+
+
+def test_moving_statistics_are_the_mean_of_the_replicas(stepped, two_replicas):
+    """13 rows are shared 7 and 6; each half moves its statistics from 0 and 1 by a tenth."""
+    halves = small_training.X[:7].astype("float64"), small_training.X[7:].astype("float64")
+    mean = 0.1 * np.mean([half.mean(axis=0) for half in halves], axis=0)
+    variance = 0.9 + 0.1 * np.mean([half.var(axis=0) for half in halves], axis=0)
+    replicas = small_training.one_step_of_statistics(two_replicas)
+    for found in (replicas, *stepped("statistics")):
+        np.testing.assert_allclose(found["mean"], mean, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found["variance"], variance, rtol=1e-5)
+
+
+def test_killed_workers_end_with_the_same_weights(tmp_path):
+    """Bit for bit. The one that is left says who is gone, in one line, and ends."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for directory in (whole, killed):
+        directory.mkdir()
+    uninterrupted = start("resume", whole)
+    moments = random.Random(0)
+    for victim in (1, 0):
+        processes = start("resume", killed)
+        processes[0].stdout.readline()  # it trains
+        time.sleep(moments.uniform(0, 2))
+        processes[victim].send_signal(signal.SIGKILL)
+        _, error = processes[1 - victim].communicate(timeout=60)
+        processes[victim].communicate()
+        assert processes[1 - victim].returncode == 1, error
+        assert f"small_training: Lost worker {victim}: it ended" in error.splitlines()[-1]
+    finish(start("resume", killed))
+    finish(uninterrupted)
+    expected = dict(np.load(whole / "found 0.npz"))
+    results = json.loads((whole / "run" / "results.json").read_text())
+    for directory, task in ((whole, 1), (killed, 0), (killed, 1)):
+        found = dict(np.load(directory / f"found {task}.npz"))
+        for name in expected.keys() - {"results"}:
+            np.testing.assert_array_equal(found[name], expected[name])
+    again = json.loads((killed / "run" / "results.json").read_text())
+    assert again["logits"] == results["logits"]
+    left = sorted(path.name for path in (killed / "run").iterdir())
+    assert left == ["logs", "network.keras", "results.json"]
+
+
+def test_several_steps_at_once_are_refused(two_replicas):
+    with two_replicas.scope():
+        trainer = Patriarch(linear())
+        with pytest.raises(ValueError, match=r"`steps_per_execution` must be 1.*=4, 2 replicas"):
+            trainer.compile("sgd", steps_per_execution=4)
+
+
+def config(cluster_spec, job="worker", index=0):
+    return json.dumps({"cluster": cluster_spec, "task": {"type": job, "index": index}})
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("SLURM_") or name == "TF_CONFIG":
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must name the workers.*TF_CONFIG.*SLURM"),
+        ("{", "TF_CONFIG must be JSON.*Received: {"),
+        ("[1]", "TF_CONFIG must be JSON"),
+        ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON.*'task'"),
+        (config({"worker": ["a:1"], "ps": ["b:1"]}), "must name workers.*1 of ps, 1 of worker"),
+        (config({"worker": ["a:1", "b:1"]}, index=2), '"task" of its "cluster".*worker 2'),
+    ],
+)
+def test_errors_name_what_is_wrong_with_the_environment(environment, text, message):
+    environment.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        distribution.strategy("multi_worker")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "job", "index", "chief"),
+    [
+        ({"worker": ["a:1", "b:1"]}, "worker", 0, True),
+        ({"worker": ["a:1", "b:1"]}, "worker", 1, False),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, "chief", 0, True),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, "worker", 0, False),
+    ],
+)
+def test_the_chief_is_the_first_worker_unless_there_is_one(environment, spec, job, index, chief):
+    environment.setenv("TF_CONFIG", config(spec, job, index))
+    found = cluster.of_strategy("auto")
+    assert (found.workers, found.is_chief) == (2, chief)
+    assert cluster.is_chief("auto") == chief
+    assert cluster.of_strategy("one_device") is None and cluster.is_chief("one_device")
+
+
+def test_slurm_names_the_workers(environment):
+    for name, value in {
+        "SLURM_PROCID": "2",
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURMD_NODENAME": "node2",
+    }.items():
+        environment.setenv(name, value)
+    found = cluster.of_strategy("multi_worker")
+    addresses = ["node1:8888", "node1:8889", "node2:8888"]
+    assert distribution.slurm_addresses(found) == {"worker": addresses}
+    assert (found.workers, found.job, found.task, found.is_chief) == (3, "worker", 2, False)
+    assert cluster.of_strategy("auto") is None
+    environment.setenv("SLURMD_NODENAME", "node1")
+    with pytest.raises(ValueError, match=r"SLURM_STEP_NODELIST.*task 2 on node1, taken for node2"):
+        distribution.slurm_addresses(found)
