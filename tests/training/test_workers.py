@@ -18,6 +18,8 @@ from kdtoolkit.training import Patriarch, distribution
 from tests.training import small_training
 from tests.training.test_step import linear
 
+STARTED = []
+
 
 def start(*arguments):
     """Two workers, each a process with its output in a pipe."""
@@ -38,12 +40,21 @@ def start(*arguments):
                 text=True,
             )
         )
+    STARTED.extend(processes)
     return processes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended():
+    """No worker outlives the tests, whatever they find."""
+    yield
+    for process in STARTED:
+        process.kill()
 
 
 def finish(processes):
     for process in processes:
-        _, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=400)
         assert process.returncode == 0, error
 
 
@@ -100,7 +111,7 @@ def test_killed_workers_end_with_the_same_weights(tmp_path):
         processes[0].stdout.readline()  # it trains
         time.sleep(moments.uniform(0, 2))
         processes[victim].send_signal(signal.SIGKILL)
-        _, error = processes[1 - victim].communicate(timeout=60)
+        _, error = processes[1 - victim].communicate(timeout=300)
         processes[victim].communicate()
         assert processes[1 - victim].returncode == 1, error
         assert f"small_training: Lost worker {victim}: it ended" in error.splitlines()[-1]
