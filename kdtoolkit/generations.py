@@ -13,6 +13,7 @@ import tensorflow as tf
 from kdtoolkit import files
 from kdtoolkit.losses.strengths import teacher_weights
 from kdtoolkit.training import evaluation, loop, progress
+from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import from_chief, is_chief
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
@@ -50,6 +51,7 @@ def train_generations(
     batch_size: int | None = None,
     seed: int = 0,
     strategy: tf.distribute.Strategy | None = None,
+    compute: Compute = BY_KERAS,
     show_progress: bool = True,
 ) -> list[Generation]:
     """Trains `D(primary_score, teacher_weight)`: generation 0 on labels, each next one on the last.
@@ -73,6 +75,7 @@ def train_generations(
         epochs, batch_size: of each generation; the schedule's own by default.
         seed: of initialisation, data order, augmentation.
         strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
 
     Returns:
@@ -136,6 +139,7 @@ def train_generations(
         batch_size=batch_size,
         seed=seed,
         strategy=strategy,
+        compute=compute,
         callbacks=[bar] if bar else [],
     )
 

@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 
 from kdtoolkit import cluster, files
 from kdtoolkit._stderr import held_back
+from kdtoolkit.training.compute import set_onednn
 
 CONFIG = "config.flags"
 
@@ -114,7 +115,7 @@ class Recipe:
             checked = self.check(flags)
             flags.remember(argv)
             check_output_dir(flags)
-            import_libraries()
+            import_libraries(flags["onednn"].value)
             self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
             return self._fail(error, status=2)
@@ -178,6 +179,10 @@ def check_output_dir(flags: Flags) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--output_dir={path} cannot be used: {error}") from error
     mine = flags.effective()
+    for name in flags:  # a run of an older version goes on with what was not an option then
+        if name not in theirs and flags[name].value == flags[name].default:
+            mine.pop(name, None)
+    theirs = {name: value for name, value in theirs.items() if name in flags}
     differs = [
         f"--{name}={theirs.get(name, '')} there, --{name}={mine.get(name, '')} here"
         for name in sorted(mine.keys() | theirs.keys())
@@ -221,14 +226,16 @@ def _parse_flags_text(text):
     return values
 
 
-def import_libraries():
+def import_libraries(onednn="auto"):
     """Imports TensorFlow with what suits a command: fast on a CPU, and silent.
 
     On import TensorFlow's native code writes lines to standard error that no setting suppresses;
     they are shown only if the import fails.
+
+    Args:
+        onednn: of `kdtoolkit.training.compute.set_onednn`.
     """
-    # oneDNN is off by default on CPUs without AVX512, where it makes training 1.8 times faster.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    set_onednn(onednn)
     # Level 3: a machine without a GPU otherwise reports CUDA's absence as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with held_back():

@@ -1,6 +1,5 @@
 """`results.json` and the table that a recipe ends with."""
 
-import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kdtoolkit import files
+from kdtoolkit.training.compute import cores
 
 _PACKAGES = ("kdtoolkit", "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "numpy")
 
@@ -27,15 +27,8 @@ def environment() -> dict:
     return {
         "versions": versions,
         "device": ", ".join(map(str, names)) or f"CPU {platform.machine()}",
-        "cores": _cores(),
+        "cores": cores(),
     }
-
-
-def _cores():
-    # What this process may use, where the system can tell.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def command(recipe: str, arguments: Sequence[str]) -> str:

@@ -5,13 +5,15 @@ import dataclasses
 import gc
 import math
 import os
+import sys
 from pathlib import Path
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _report, _smoke
-from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming
+from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming, claim_output_dir
+from kdtoolkit.training import compute
 from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -107,6 +109,47 @@ def define_training(flags):
         "multi_worker where TF_CONFIG names several workers, else mirrored where there is more "
         "than one GPU.",
     )
+    flags.add(
+        "string",
+        group,
+        "precision",
+        "auto",
+        "float32, bfloat16 (variables and logits stay float32, exported files compute in float32), "
+        "or auto: bfloat16 on a GPU that has units for it, else float32. auto is decided anew at "
+        "each start: a run that goes on on another kind of machine computes as suits that one, "
+        "and ends with other weights than it would have here.",
+    )
+    flags.add(
+        "string",
+        group,
+        "xla",
+        "auto",
+        "Compile training with XLA: true (one replica, not deterministic), false, or auto: on one "
+        "GPU, and on a CPU for bfloat16 that it has no instructions for.",
+    )
+    flags.add(
+        "integer",
+        group,
+        "steps_per_execution",
+        1,
+        "Training steps between two looks of the host, a divisor of an epoch's steps; above 1 not "
+        "with several replicas.",
+    )
+    flags.add(
+        "string",
+        group,
+        "onednn",
+        "auto",
+        "oneDNN on a CPU: true, false, or auto: what TF_ENABLE_ONEDNN_OPTS says, else true.",
+    )
+    flags.add(
+        "string",
+        group,
+        "deterministic",
+        "auto",
+        "The same run gives the same weights, interrupted or not: true, false, or auto: on a CPU "
+        "without XLA, where that is free; on a GPU it is slower.",
+    )
 
 
 def define_output(flags):
@@ -180,6 +223,12 @@ def check_training(flags, usual):
     flags.require_one_of("strategy", _STRATEGIES)
     with blaming("strategy"):
         cluster.of_strategy(flags.strategy)
+    flags.require_one_of("precision", compute.PRECISIONS)
+    for flag in ("xla", "onednn", "deterministic"):
+        flags.require_one_of(flag, compute.SWITCHES)
+    with blaming("xla"):
+        compute.check_xla(flags.xla, flags.deterministic)
+    flags.require("steps_per_execution", flags.steps_per_execution > 0, "positive")
 
 
 def default_output_dir(flags, recipe, *parts):
@@ -231,11 +280,11 @@ def _join(flags):
         raise RunError(str(error)) from error
 
 
-def prepare_process():
-    """Makes a CPU's arithmetic repeatable, so that a resumed run ends with the same weights."""
+def prepare_process(flags):
+    """Makes arithmetic repeatable, so that a resumed run ends with the same weights."""
     import tensorflow as tf
 
-    if not tf.config.list_physical_devices("GPU"):
+    if _choose(flags).deterministic:
         tf.config.experimental.enable_op_determinism()
 
 
@@ -251,6 +300,7 @@ def settings(flags, usual, data, bar):
         seed=flags.seed,
         strategy=chosen,
         callbacks=[bar] if distribution.is_chief(chosen) else [],
+        compute=computing(flags, data, chosen),
     )
 
 
@@ -262,6 +312,40 @@ def strategy(flags, data):
     with blaming("batch_size"):
         loop.check_last_batch(len(data.train), flags.batch_size, chosen.num_replicas_in_sync)
     return chosen
+
+
+def computing(flags, data, strategy):
+    """Returns the `Compute` of a run, after checking that its strategy and epochs fit it."""
+    try:
+        chosen = _choose(flags, strategy.num_replicas_in_sync)
+        chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
+    except ValueError as error:
+        flag = "xla" if "`xla`" in str(error) else "steps_per_execution"
+        raise UsageError(f"--{flag}: {error}") from error
+    return chosen
+
+
+def _choose(flags, replicas=1):
+    return compute.choose(
+        replicas=replicas,
+        precision=flags.precision,
+        xla=flags.xla,
+        steps_per_execution=flags.steps_per_execution,
+        deterministic=flags.deterministic,
+    )
+
+
+def begin(flags, chosen):
+    """Makes the output directory the run's own, says how it computes, and returns the directory.
+
+    Args:
+        flags: of the run.
+        chosen: of `computing`.
+    """
+    output_dir = claim_output_dir(flags)
+    if cluster.is_chief(flags.strategy):
+        print(chosen.summary, file=sys.stderr)
+    return output_dir
 
 
 @contextlib.contextmanager

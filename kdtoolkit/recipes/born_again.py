@@ -119,14 +119,15 @@ def teacher_weights(flags):
 def _run_recipe(flags, usual):
     data = _run.load(flags)
     check_classes(flags, data.info.classes)
-    _run.prepare_process()
+    _run.prepare_process(flags)
 
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations
 
     _supervision.check(flags, flags.temperature, data.info.classes)
     strategy = _run.strategy(flags, data)
-    output_dir = _command.claim_output_dir(flags)
+    compute = _run.computing(flags, data, strategy)
+    output_dir = _run.begin(flags, compute)
     shape, classes = data.info.image_shape, data.info.classes
     with _run.one_line_errors(data):
         lineage = train_generations(
@@ -149,6 +150,7 @@ def _run_recipe(flags, usual):
             batch_size=flags.batch_size,
             seed=flags.seed,
             strategy=strategy,
+            compute=compute,
         )
         networks = [generation.network for generation in lineage]
         results = [generation.results for generation in lineage]

@@ -113,7 +113,7 @@ def _check(flags):
 
 def _run_recipe(flags, usual):
     data = _run.load(flags)
-    _run.prepare_process()
+    _run.prepare_process(flags)
 
     from kdtoolkit import models, training
     from kdtoolkit.training import evaluation, loop, progress
@@ -139,7 +139,7 @@ def _run_recipe(flags, usual):
     variants = [name for name in _VARIANTS if asked.get(name, True)]
     bar = progress.Progress(len(variants) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
-    output_dir = _command.claim_output_dir(flags)
+    output_dir = _run.begin(flags, settings.compute)
     options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     trainers = {
         "baseline": lambda: training.Patriarch(plain(), "plain", **options),

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
+from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import (
     even_batch_size,
     from_chief,
@@ -48,6 +49,7 @@ class Settings:
         strategy: of `kdtoolkit.training.distribution.strategy`.
         callbacks: Keras callbacks. One with `variables`, a list that holds Keras variables from
             `set_model` on, has them stored and restored with the trainer's.
+        compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
     """
 
     schedule: Schedule
@@ -56,6 +58,7 @@ class Settings:
     seed: int = 0
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    compute: Compute = BY_KERAS
 
 
 class Training:
@@ -122,7 +125,8 @@ class Training:
         if not from_chief(strategy, self._results.exists):
             return None
         with strategy.scope():
-            network = build()
+            with self.settings.compute.policy():
+                network = build()
             stored = from_chief(strategy, lambda: self._stored(network))
             if stored is None:
                 return None
@@ -165,7 +169,8 @@ class Training:
             The network, which is saved as well, and the run's `Pace`.
 
         Raises:
-            ValueError: the last batch of an epoch has fewer images than there are replicas.
+            ValueError: the last batch of an epoch has fewer images than there are replicas, or an
+                epoch cannot be executed in so many steps at once.
             NonFiniteLossError: a loss term was not finite; the states before it are kept.
         """
         settings, train = self.settings, data.train
@@ -173,14 +178,20 @@ class Training:
         steps = train.steps_per_epoch(batch_size)
         replicas = settings.strategy.num_replicas_in_sync
         check_last_batch(len(train), batch_size, replicas)
+        settings.compute.check_epoch(steps)
         # Fresh layer names and seeds: nothing depends on what this process ran before.
         keras.backend.clear_session()
         seeds = np.random.SeedSequence([settings.seed, self.generation])
         keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
         with settings.strategy.scope():
-            trainer = make_trainer()
+            with settings.compute.policy():
+                trainer = make_trainer()
             _check_fits(trainer.network, data)
-            trainer.compile(settings.schedule.optimizer(epochs, steps), metrics=["accuracy"])
+            trainer.compile(
+                settings.schedule.optimizer(epochs, steps),
+                metrics=["accuracy"],
+                **settings.compute.compile_options(),
+            )
         stateful = [callback for callback in settings.callbacks if hasattr(callback, "variables")]
         for callback in stateful:
             callback.set_model(trainer)

@@ -315,7 +315,8 @@ class _StopOnNonFinite(keras.callbacks.Callback):
         self.model._epoch_step.assign(0)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch % _UNWATCHED_STEPS == 0:
+        # `batch` is the last of the steps that were executed at once.
+        if batch % _UNWATCHED_STEPS < self.model.steps_per_execution:
             self._check()
 
     def on_test_begin(self, logs=None):

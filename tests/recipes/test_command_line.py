@@ -100,7 +100,7 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
 )
 def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, capsys, monkeypatch):
     # Tests share a process, in which operations stay as they are.
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     assert self_distillation.RECIPE.main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -145,7 +145,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
 )
 def test_mistakes_in_distill(arguments, parts, in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     assert distill.RECIPE.main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -187,7 +187,7 @@ def network(tmp_path_factory):
     ids=lambda value: " ".join(value) if not value or value[0].startswith("--") else None,
 )
 def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     if arguments and not arguments[0].startswith("--model="):
         arguments = [f"--model={network}", *arguments]
     assert compress.RECIPE.main(arguments) == 2
@@ -199,7 +199,7 @@ def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, cap
 
 
 def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     layers = keras.layers
     small = [layers.Conv2D(6, 3, name="first"), layers.Conv2D(8, 3, name="second")]
     ends = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
@@ -214,7 +214,7 @@ def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
 
 
 def test_teacher_that_is_no_classifier_of_these_classes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     teacher = tmp_path / "teacher.keras"
     flags = [f"--teacher={teacher}", f"--output_dir={tmp_path / 'run'}"]
     teacher.write_text("weights")
@@ -231,7 +231,7 @@ def test_last_batch_too_small_for_the_replicas(
     in_empty_directory, capsys, monkeypatch, two_replicas
 ):
     """301 images in batches of 50 leave one image for two replicas."""
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     monkeypatch.setattr(
         "kdtoolkit.training.distribution.strategy", lambda name: {"mirrored": two_replicas}[name]
     )

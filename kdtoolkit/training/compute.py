@@ -1,0 +1,246 @@
+"""How a run computes: the one place that chooses precision, XLA, oneDNN and determinism.
+
+Importing it imports neither TensorFlow nor Keras: oneDNN must be settled before they are imported.
+"""
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+SWITCHES = ("auto", "true", "false")
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability: NVIDIA's Ampere
+_BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux lists those of x86 and ARM
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a run computes on.
+
+    Attributes:
+        name: for people.
+        gpu: whether it is a GPU.
+        bfloat16: whether it has instructions for bfloat16; on a GPU they are faster than float32's.
+    """
+
+    name: str
+    gpu: bool = False
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a network is trained on a device; the default leaves everything to Keras.
+
+    Attributes:
+        precision: `"float32"`; `"bfloat16"`, in which layers compute on float32 variables, up to
+            logits of float32; or None, the policy that Keras is set to.
+        xla: whether training is compiled by XLA; None: Keras decides.
+        steps_per_execution: training steps between two looks of the host.
+        deterministic: whether operations should give the same numbers each time; that is a setting
+            of the process, for `tf.config.experimental.enable_op_determinism()`; None: as it is.
+        summary: one line for people: the device, what was chosen, and why.
+    """
+
+    precision: str | None = None
+    xla: bool | None = None
+    steps_per_execution: int = 1
+    deterministic: bool | None = None
+    summary: str = ""
+
+    def compile_options(self):
+        """Returns the arguments of `Trainer.compile`."""
+        return {
+            "jit_compile": "auto" if self.xla is None else self.xla,
+            "steps_per_execution": self.steps_per_execution,
+        }
+
+    def check_epoch(self, steps):
+        """Checks that an epoch can be executed so many steps at once.
+
+        Keras executes whole groups: it would take the steps that are missing from the next epoch,
+        which a run that was interrupted between the two does not.
+
+        Args:
+            steps: of an epoch.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if steps % self.steps_per_execution:
+            raise ValueError(
+                f"Argument `steps_per_execution` must divide the {steps} steps of an epoch. "
+                f"Received: steps_per_execution={self.steps_per_execution}"
+            )
+
+    @contextlib.contextmanager
+    def policy(self):
+        """Networks that are built inside compute in `precision`."""
+        if self.precision is None:
+            yield
+            return
+        import keras
+
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(
+            "mixed_bfloat16" if self.precision == "bfloat16" else self.precision
+        )
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+
+BY_KERAS = Compute()
+
+
+def choose(
+    device=None,
+    replicas=1,
+    *,
+    precision="auto",
+    xla="auto",
+    steps_per_execution=1,
+    deterministic="auto",
+):
+    """Returns the `Compute` that is fastest on a device, but for what is asked for.
+
+    On a GPU that is bfloat16, where it has units for it, and XLA; on a CPU float32 without XLA:
+    ResNet-20 was trained at 427 images/s so, at 259 with XLA, and at 32 in bfloat16 without XLA on
+    a CPU that has no instructions for it; on one that has them a step takes 1.05 times as long as
+    in float32, and 1.6 times with XLA. Deterministic operations are free on a CPU, and chosen
+    there; on a GPU they are slow.
+
+    XLA is for one replica, since compiled replicas cannot sum their gradients, and not for
+    deterministic operations, of which Keras compiles none.
+
+    Args:
+        device: a `Device`; by default this process's.
+        replicas: of the strategy.
+        precision: one of `PRECISIONS`.
+        xla, deterministic: one of `SWITCHES`.
+        steps_per_execution: training steps between two looks of the host, positive.
+
+    Raises:
+        ValueError: an argument is none of these; or XLA is asked for with several replicas or
+            deterministic operations, or several steps at once with several replicas.
+    """
+    _check_one_of("precision", precision, PRECISIONS)
+    _check_one_of("xla", xla, SWITCHES)
+    _check_one_of("deterministic", deterministic, SWITCHES)
+    check_xla(xla, deterministic)
+    if xla == "true" and replicas > 1:
+        raise ValueError(
+            f"Argument `xla` must be 'auto' or 'false' for {replicas} replicas, which cannot sum "
+            "gradients in compiled code. Received: xla='true'"
+        )
+    if steps_per_execution < 1 or (steps_per_execution > 1 and replicas > 1):
+        accepted = "positive" if replicas == 1 else f"1 for {replicas} replicas, a limit of Keras"
+        raise ValueError(
+            f"Argument `steps_per_execution` must be {accepted}. "
+            f"Received: steps_per_execution={steps_per_execution}"
+        )
+    device = device or this_device()
+    if precision == "auto":
+        precision = "bfloat16" if device.gpu and device.bfloat16 else "float32"
+    emulated = precision == "bfloat16" and not device.bfloat16
+    pays = device.gpu or emulated  # XLA
+    wanted = pays if xla == "auto" else xla == "true"
+    # The same for any number of replicas: it is settled before a strategy is made.
+    repeatable = not (device.gpu or wanted) if deterministic == "auto" else deterministic == "true"
+    compiled = wanted and replicas == 1 and not repeatable
+    slow = {True: " (slower here)", False: ""}
+    if compiled:
+        compiler = "XLA" + slow[not pays]
+    elif not wanted:
+        compiler = f"no XLA ({'slower' if pays else 'faster'} here)"
+    else:
+        compiler = f"no XLA ({'deterministic' if repeatable else f'{replicas} replicas'})"
+    parts = [precision + slow[emulated or (precision == "bfloat16" and not device.gpu)], compiler]
+    if not device.gpu:
+        parts.append("oneDNN " + ("off" if os.environ.get(_ONEDNN) == "0" else "on"))
+    if steps_per_execution > 1:
+        parts.append(f"{steps_per_execution} steps at once")
+    parts.append("deterministic" + slow[device.gpu] if repeatable else "not deterministic")
+    return Compute(
+        precision,
+        compiled,
+        steps_per_execution,
+        repeatable,
+        f"computing on {device.name}: {', '.join(parts)}",
+    )
+
+
+def check_xla(xla, deterministic):
+    """Checks that XLA is not asked for together with deterministic operations.
+
+    Args:
+        xla, deterministic: one of `SWITCHES`.
+
+    Raises:
+        ValueError: it is.
+    """
+    if xla == deterministic == "true":
+        raise ValueError(
+            "Argument `xla` must be 'auto' or 'false' where operations are deterministic, of which "
+            "Keras compiles none. Received: xla='true', deterministic='true'"
+        )
+
+
+def set_onednn(choice="auto"):
+    """Switches oneDNN on or off, before TensorFlow is imported.
+
+    By default TensorFlow leaves it off on CPUs without AVX512, where it makes training 1.8 times
+    faster.
+
+    Args:
+        choice: one of `SWITCHES`; `"auto"` is on, but for an environment that says otherwise.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    _check_one_of("onednn", choice, SWITCHES)
+    if choice == "auto":
+        os.environ.setdefault(_ONEDNN, "1")
+    else:
+        os.environ[_ONEDNN] = str(int(choice == "true"))
+
+
+def this_device():
+    """Returns the `Device` of this process: its first GPU, or its CPU."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        name = f"CPU {platform.machine()}, {cores()} cores"
+        return Device(name, bfloat16=bool(_BFLOAT16_INSTRUCTIONS & _cpu_flags()))
+    details = tf.config.experimental.get_device_details(gpus[0])
+    name = details.get("device_name", "GPU")
+    return Device(
+        f"{len(gpus)} x {name}" if len(gpus) > 1 else name,
+        gpu=True,
+        bfloat16=details.get("compute_capability", (0, 0)) >= _FIRST_WITH_BFLOAT16,
+    )
+
+
+def cores():
+    """Number of cores that this process may use, where the system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_flags():
+    information = Path("/proc/cpuinfo")
+    text = information.read_text() if information.exists() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    listed = next((v for k, _, v in lines if k.strip() in ("flags", "Features")), "")
+    return set(listed.split())
+
+
+def _check_one_of(name, value, accepted):
+    if value not in accepted:
+        raise ValueError(
+            f"Argument `{name}` must be one of {', '.join(accepted)}. Received: {name}={value!r}"
+        )
