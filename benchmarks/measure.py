@@ -72,6 +72,23 @@ def interleave(contenders, *, steps, rounds, warm_up=3, report=lambda line: None
     return timings
 
 
+def noting_first_step(contender, seconds):
+    """Returns the contender, which notes in a dict, under its name, how long its start takes.
+
+    That is making it and taking the first step: the network, tracing, memory. What the libraries
+    set up once in a process counts for whichever contender is its first.
+    """
+
+    def make():
+        started = time.perf_counter()
+        run = contender.make()
+        run(1)
+        seconds[contender.name] = time.perf_counter() - started
+        return run
+
+    return Contender(contender.name, make)
+
+
 def ratio_table(timings, pairs):
     """Returns a header and one row of text per `(name, baseline)`."""
     header = ("ratio", "median", "min..max", "CPU")
@@ -79,10 +96,14 @@ def ratio_table(timings, pairs):
     return [header, *rows]
 
 
-def step_table(timings, baseline, batch_size):
-    """Returns a header and one row of text per contender; ratios are to `baseline`."""
+def step_table(timings, baseline, batch_size, first_steps=None):
+    """Returns a header and one row of text per contender; ratios are to `baseline`.
+
+    With `first_steps`, of `noting_first_step`, there is a column for them.
+    """
     header = ("contender", "ms/step", "min..max", "CPU ms/step", "images/s")
     header += (f"/ {baseline}", "min..max", "CPU")
+    header += ("first step, s",) if first_steps else ()
     rows = []
     for name, rounds in timings.items():
         clock = [1e3 * timing.clock for timing in rounds]
@@ -90,6 +111,7 @@ def step_table(timings, baseline, batch_size):
         processor = statistics.median(1e3 * timing.processor for timing in rounds)
         row = (name, f"{median:.1f}", f"{min(clock):.1f}..{max(clock):.1f}", f"{processor:.1f}")
         row += (f"{1e3 * batch_size / median:.0f}", *_ratios(timings, name, baseline))
+        row += (f"{first_steps[name]:.1f}",) if first_steps else ()
         rows.append(row)
     return [header, *rows]
 

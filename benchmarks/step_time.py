@@ -22,6 +22,7 @@ from benchmarks.measure import (
     environment,
     format_table,
     interleave,
+    noting_first_step,
     ratio_table,
     step_table,
 )
@@ -257,7 +258,7 @@ def batches(arguments):
     ]
 
 
-def parse(argv):
+def parse(argv, **defaults):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet20", help="one of kdtoolkit.models.names()")
     parser.add_argument("--image_size", type=int, default=32)
@@ -268,35 +269,49 @@ def parse(argv):
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", help="names of contenders, separated by semicolons")
     parser.add_argument("--markdown", action="store_true", help="for benchmarks/RESULTS.md")
+    parser.set_defaults(**defaults)
     return parser, parser.parse_args(argv)
+
+
+def prepare_environment():
+    """Settles what every contender computes with, before the libraries are imported."""
+    # Every TensorFlow contender has the same; a GPU would need its own settings (XLA, bfloat16),
+    # and PyTorch's contender does not use one.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def named(parser, arguments, names):
+    """Returns those of the names that `--only` asks for; all without it."""
+    if not arguments.only:
+        return names
+    chosen = arguments.only.split(";")
+    unknown = [name for name in chosen if name not in names]
+    if unknown or BASELINE not in chosen:
+        parser.error(f"--only must name {BASELINE!r} and others of {names}, got {chosen}")
+    return [name for name in names if name in chosen]
 
 
 def main(argv=None):
     parser, arguments = parse(argv)
-    # Before the imports. Every TensorFlow contender has the same; a GPU would need its own
-    # settings (XLA, bfloat16), and PyTorch's contender does not use one.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    prepare_environment()
     rows = contenders(arguments)
-    if arguments.only:
-        names = [row.name for row in rows]
-        chosen = arguments.only.split(";")
-        unknown = [name for name in chosen if name not in names]
-        if unknown or BASELINE not in chosen:
-            parser.error(f"--only must name {BASELINE!r} and others of {names}, got {chosen}")
-        rows = [row for row in rows if row.name in chosen]
+    names = named(parser, arguments, [row.name for row in rows])
+    rows = [row for row in rows if row.name in names]
 
     lines = environment(("tensorflow", "keras", "torch"))
+    rows[0].make()(1)  # imports, thread pools: not a part of anyone's first step
+    first_steps = {}
     timings = interleave(
-        rows,
+        [noting_first_step(row, first_steps) for row in rows],
         steps=arguments.steps,
         rounds=arguments.rounds,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     bullet = "- " if arguments.markdown else ""
     print("\n".join(bullet + line for line in lines), end="\n\n")
-    table = step_table(timings, BASELINE, arguments.batch_size)
+    table = step_table(timings, BASELINE, arguments.batch_size, first_steps)
     print(format_table(table, arguments.markdown))
     pairs = [pair for pair in COMPARISONS if timings.keys() >= set(pair)]
     if pairs:
