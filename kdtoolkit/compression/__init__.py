@@ -5,6 +5,7 @@ from kdtoolkit._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
+        "KeepZeros": "keep",
         "MagnitudePruning": "pruning",
         "ChannelGroup": "channels",
         "ConstantSparsity": "schedules",

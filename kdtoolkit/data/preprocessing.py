@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 
+INPUT_RANGES = ("normalized", "unit", "bytes")
+"""Pixel values that networks are trained on: as by `Preprocessing`, from 0 to 1, or to 255."""
+
 _GREY_LEVELS = np.arange(256) / 255
 
 

@@ -27,11 +27,19 @@ def check_logits(network, argument="network"):
         )
 
 
+def last_operation(network):
+    """The layer or operation that returns a network's output, looked for in nested models too."""
+    last = network.outputs[0]._keras_history.operation
+    while isinstance(last, keras.Model) and getattr(last, "outputs", None):
+        last = last.outputs[0]._keras_history.operation
+    return last
+
+
 def _last_activation(network):
     if not getattr(network, "outputs", None):  # an Ensemble: it has checked its networks
         return None
-    last = network.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
+    last = last_operation(network)
+    if type(last).__name__ in ("Softmax", "LogSoftmax", "Sigmoid"):  # layers and operations
+        return type(last).__name__.lower()
     activation = getattr(last, "activation", keras.activations.linear)
     return None if activation is keras.activations.linear else activation.__name__

@@ -1,19 +1,20 @@
 """Classifiers from `.keras` files, whoever trained them."""
 
+import importlib
 import json
 import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
+from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.models.contract import check_logits
-from kdtoolkit.models.exits import cut
-
-INPUT_RANGES = ("normalized", "unit", "bytes")
+from kdtoolkit.models.exits import cut, exit_names
 
 
 def check_file(path):
-    """Checks that a path is a `.keras` file, without loading it.
+    """Checks that a path is a `.keras` file, without loading it; returns its config, JSON text.
 
     Raises:
         ValueError: it is not.
@@ -21,12 +22,14 @@ def check_file(path):
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            json.loads(archive.read("config.json"))
+            config = archive.read("config.json").decode()
+            json.loads(config)
             damaged = archive.testzip()
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is not a .keras file: {error}") from error
     if damaged:
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
+    return config
 
 
 def load_network(path):
@@ -41,14 +44,19 @@ def load_network(path):
     Raises:
         ValueError: the file cannot be loaded, or holds another model; the message names the file.
     """
-    check_file(path)
+    config = check_file(path)
+    if "kdtoolkit>" in config:
+        importlib.import_module("kdtoolkit.compression.quantization")  # registers its layers
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Whatever a file's own layers raise.
-        reason = str(error).strip().partition("\n")[0]
+        unknown = _unregistered(json.loads(config))
+        reason = str(error).strip().partition("\n")[0][:200]
+        if unknown:
+            reason = f"it holds classes that are not registered: {', '.join(sorted(unknown))}"
         raise ValueError(f"{str(path)!r} cannot be loaded by Keras: {reason}") from error
     if isinstance(network, keras.Sequential) and network.built:
-        network = keras.Model(network.inputs, network.outputs[0], name=network.name)
+        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     shape = getattr(network, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or not hasattr(network, "operations"):
         raise ValueError(
@@ -61,8 +69,9 @@ def load_network(path):
 def load_classifier(path, input_shape=None, classes=None, exit=None):
     """Loads an image classifier as a network that returns logits.
 
-    A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation or
-    as a layer, is left out: what it was applied to are the logits.
+    A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation, a
+    layer or an operation, is left out: what it was applied to are the logits. A network for images
+    of any size becomes one for `input_shape`.
 
     Args:
         path: a `.keras` file.
@@ -79,7 +88,7 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
     """
     network = load_network(path)
     if isinstance(network.output, dict):
-        network = cut(network, list(network.output)[-1] if exit is None else exit)
+        network = cut(network, exit_names(network)[-1] if exit is None else exit)
     elif exit is not None:
         raise ValueError(f"Argument `exit` is for multi-exit networks. Received: exit={exit!r}")
     network = _without_softmax(network)
@@ -97,7 +106,21 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
             f"{str(path)!r} must tell {classes} classes apart. "
             f"Received: a network for {network.output_shape[-1]}"
         )
+    if input_shape is not None and None in network.input_shape[1:]:
+        network = _behind(network, keras.Input(input_shape, name="image"))
+    if None not in network.input_shape[1:]:
+        _check_values(network, path)
     return network
+
+
+def _check_values(network, path):
+    """Checks what no look at the layers tells: finite values, and no probabilities."""
+    images = np.random.default_rng(0).normal(size=(4, *network.input_shape[1:]))
+    values = np.asarray(network(images.astype("float32"), training=False), np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{str(path)!r} returns values that are not finite")
+    if (values >= 0).all() and np.allclose(values.sum(axis=-1), 1, atol=1e-3):
+        raise ValueError(f"{str(path)!r} must return logits. Received: rows that sum to 1")
 
 
 def from_input_range(network, preprocessing, input_range):
@@ -123,19 +146,24 @@ def from_input_range(network, preprocessing, input_range):
     if input_range == "normalized":
         return network
     top = 255.0 if input_range == "bytes" else 1.0
-    image = keras.Input(network.input_shape[1:], name="image")
     pixels = keras.layers.Rescaling(
         scale=[top * std for std in preprocessing.std],
         offset=[top * mean for mean in preprocessing.mean],
         name="pixels",
-    )(image)
+    )
+    return _behind(network, keras.Input(network.input_shape[1:], name="image"), pixels)
 
-    def call(layer, *args, **kwargs):
+
+def _behind(network, image, layer=None):
+    """The network, on the same variables, behind another input and a layer."""
+    start = image if layer is None else layer(image)
+
+    def call(operation, *args, **kwargs):
         def swap(value):
-            return pixels if value is image else value
+            return start if value is image else value
 
         args, kwargs = keras.tree.map_structure(swap, (args, kwargs))
-        return layer(*args, **kwargs)
+        return operation(*args, **kwargs)
 
     # Not a call of the network: its layers stay visible, for hints and attention.
     return keras.models.clone_model(
@@ -148,21 +176,37 @@ def _takes(own, wanted):
 
 
 def _without_softmax(network):
-    """The network up to its last softmax, on the same variables."""
-    last = network.outputs[0]._keras_history.operation
-    if _is_softmax_layer(last):
-        return keras.Model(network.inputs, last.input, name=network.name)
+    """The network up to its last softmax; an activation of a layer takes a copy of that layer."""
+    history = network.outputs[0]._keras_history
+    last = history.operation
+    start = last._inbound_nodes[history.node_index].input_tensors
+    if isinstance(last, keras.Model):
+        inner = _without_softmax(keras.Model(last.inputs[0], last.outputs[0], name=last.name))
+        if inner.outputs[0] is last.outputs[0]:
+            return network
+        return keras.Model(network.inputs[0], inner(start[0]), name=network.name)
+    if type(last).__name__ == "Softmax" or (
+        isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax
+    ):
+        return keras.Model(network.inputs[0], start[0], name=network.name)
     if getattr(last, "activation", None) is not keras.activations.softmax:
         return network
-    config = {**last.get_config(), "activation": "linear"}
-    linear = type(last).from_config(config)
-    model = keras.Model(network.inputs, linear(last.input), name=network.name)
+    linear = type(last).from_config({**last.get_config(), "activation": "linear"})
+    model = keras.Model(network.inputs[0], linear(start[0]), name=network.name)
     linear.set_weights(last.get_weights())
     return model
 
 
-def _is_softmax_layer(layer):
-    activation = isinstance(layer, keras.layers.Activation)
-    return isinstance(layer, keras.layers.Softmax) or (
-        activation and layer.activation is keras.activations.softmax
-    )
+def _unregistered(config):
+    """Names of the classes in a model's config that neither Keras nor a registration knows."""
+    found = set()
+    if isinstance(config, dict):
+        name = config.get("class_name")
+        known = str(config.get("module")).partition(".")[0] in ("keras", "builtins")
+        if name and "registered_name" in config and not known:
+            registered = keras.saving.get_registered_object(config["registered_name"] or name)
+            found |= {name} if registered is None else set()
+        config = list(config.values())
+    if isinstance(config, list):
+        found = found.union(*map(_unregistered, config))
+    return found

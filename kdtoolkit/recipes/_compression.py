@@ -2,10 +2,11 @@
 
 import math
 
-from kdtoolkit import compression, export, models, training
+from kdtoolkit import compression, export, files, models, training
+from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
 from kdtoolkit.recipes import _run
-from kdtoolkit.recipes._command import RunError, blaming
+from kdtoolkit.recipes._command import RunError, UsageError, blaming
 from kdtoolkit.training import evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
@@ -20,20 +21,35 @@ class Compression:
 
     def __init__(self, flags, path, data):
         self.flags, self._path, self._data = flags, path, data
-        with blaming("exit" if flags.exit else "model"):
+        try:
             self.original = self._load()
+        except ValueError as error:
+            raise UsageError(
+                f"--{'exit' if '`exit`' in str(error) else 'model'}: {error}"
+            ) from error
         pixels, _ = data.train.pixels(flags.calibration_images)
         self._calibration, self._examples = pixels, data.preprocessing(pixels)
 
     def _load(self):
         info = self._data.info
         network = saved.load_classifier(self._path, info.image_shape, info.classes, self.flags.exit)
+        network.trainable = True  # whatever was frozen when it was trained
         return saved.from_input_range(network, self._data.preprocessing, self.flags.model_input)
+
+    def check_export(self):
+        """Raises a `UsageError` if the network cannot be measured or written."""
+        with blaming("model"):
+            try:
+                models.macs(self.original)
+                trace(self.original, self._data.preprocessing, batch=1)
+            except Exception as error:  # TensorFlow's own: a name that is no name of an operation
+                raise ValueError(f"the network cannot be exported: {error}") from error
 
     def pruned(self):
         """A copy of the network as it is fine-tuned: with fewer channels, or to be masked."""
         if self.flags.structure == "channels":
-            return compression.prune_channels(self._load(), self.flags.sparsity)
+            layers = {"layers": self.flags.layers} if self.flags.layers else {}
+            return compression.prune_channels(self._load(), self.flags.sparsity, **layers)
         return self._load()
 
     def pruning(self, example):
@@ -42,13 +58,14 @@ class Compression:
         if flags.structure not in ("weights", "2:4"):
             return []
         steps = flags.epochs * self._data.train.steps_per_epoch(flags.batch_size)
+        flags.require("epochs", steps > 1, "enough for two steps: one prunes, one recovers")
         last = max(steps // 2, 2)  # the second half recovers
         schedule = compression.PolynomialDecay(
             0.0, flags.sparsity, 1, last, frequency=max(last // _UPDATES, 1)
         )
         structure = "2:4" if flags.structure == "2:4" else None
         callback = compression.MagnitudePruning(
-            schedule, threshold=flags.threshold, structure=structure
+            schedule, layers=flags.layers, threshold=flags.threshold, structure=structure
         )
         callback.set_model(self.trainer(example))  # says whether its layers can be pruned
         return [callback]
@@ -60,9 +77,7 @@ class Compression:
         """The callbacks that keep a pruned network's zeros while its like is trained."""
         if self.flags.structure not in ("weights", "2:4"):
             return []
-        zeros = {name: z for name, z in compression.sparsity(network).layers.items() if z}
-        schedule = compression.ConstantSparsity(self.flags.sparsity, 1)
-        return [compression.MagnitudePruning(schedule, layers=list(zeros), sparsity=zeros)]
+        return [compression.KeepZeros(network)]
 
     def trainer(self, network):
         """Fine-tunes a network: with the uncompressed one as its teacher, or on labels alone."""
@@ -106,6 +121,7 @@ class Compression:
                 exported, network, self._data.preprocessing, images, labels, tolerance
             )
         except export.ParityError as error:
+            files.remove(exported.path)
             raise RunError(str(error)) from error
         validation = evaluation.figures(*evaluation.predict(network, self._data.validation))
         return {

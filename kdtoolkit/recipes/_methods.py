@@ -91,7 +91,8 @@ def parse(name: str) -> Method:
 
 def teacher_is_file(flags):
     """Whether the teacher is a file or a directory, not the name of a network."""
-    return flags.teacher.endswith(".keras") or os.sep in flags.teacher
+    path = flags.teacher
+    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
 
 
 def temperature(flags, method):

@@ -1,16 +1,18 @@
-"""Which network a recipe's output directory ended with."""
+"""Networks that a run is given: a file, or what another run's directory ended with."""
 
+import hashlib
 import json
 from pathlib import Path
 
+from kdtoolkit import files
 from kdtoolkit.recipes._command import UsageError
 
 
 def network_path(path: str, flag: str) -> Path:
     """Returns a `.keras` file: the path itself, or the network that a run's directory ended with.
 
-    That is the last generation of `born_again`, the multi-exit network of `self_distillation`, what
-    `distill` exported, and the last variant of `compress`.
+    That is the last generation of `born_again`, the multi-exit network of `self_distillation`, the
+    best student of `distill`, and the pruned network of `compress`.
 
     Raises:
         UsageError: there is no such file, or the directory is not that of a finished run.
@@ -26,7 +28,7 @@ def network_path(path: str, flag: str) -> Path:
     try:
         results = json.loads((path / "results.json").read_text())
         network = path / _LAST[results["recipe"]](results) / "network.keras"
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"--{flag}={path} is not the output directory of a finished recipe: {error}"
         ) from error
@@ -38,6 +40,35 @@ def network_path(path: str, flag: str) -> Path:
 _LAST = {
     "born_again": lambda results: f"generation_{results['generations'][-1]['generation']}",
     "self_distillation": lambda results: "self_distillation",
-    "distill": lambda results: "{method}/seed_{seed}".format(**results["exported"]),
-    "compress": lambda results: [v["directory"] for v in results["variants"] if v["directory"]][-1],
+    "distill": lambda results: "{method}/seed_{seed}".format(**results["best"]),
+    "compress": lambda results: results["network"],
 }
+
+
+def name(path: str) -> str:
+    """Returns what a network's file, or a run's directory, is called in the name of another run."""
+    return Path(path).stem if path.endswith(".keras") else Path(path).resolve().name
+
+
+def remember(path: Path, flag: str, output_dir: Path) -> None:
+    """Notes in the output directory which file a run was given, or finds that it is the same.
+
+    Raises:
+        UsageError: it is another one, or the note cannot be read.
+    """
+    note = output_dir / f"{flag}.json"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not note.exists():
+        files.write_json(note, {"path": str(path), "sha256": digest})
+        return
+    try:
+        known = json.loads(note.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--output_dir={output_dir} cannot go on: {note.name} is damaged ({error})"
+        ) from error
+    if known != digest:
+        raise UsageError(
+            f"--{flag}={path} is another file than the one that --output_dir={output_dir} began "
+            "with. Accepted: that file, or another directory"
+        )

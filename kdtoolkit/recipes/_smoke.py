@@ -12,17 +12,19 @@ def define(flags):
         "Output",
         "smoke",
         False,
-        f"Try the run out in seconds: one epoch of {_IMAGES} of the embedded digits, the smallest "
-        "network of each family, everything else as it is. Its figures mean nothing.",
+        f"Try the run out in seconds: one epoch of {_IMAGES} images, embedded digits unless a "
+        "network comes from a file, the smallest network of each family, everything else as it is. "
+        "Its figures mean nothing.",
     )
 
 
-def shrink(flags, *networks, **most):
+def shrink(flags, *networks, data=True, **most):
     """Shrinks the run if `--smoke` asks for it, before anything else is checked.
 
     Args:
         flags: of the run.
         *networks: flags that name networks.
+        data: whether the run goes on the digits; False where a network is given that fits its own.
         **most: flag -> largest integer, or longest list, that it may be.
 
     Raises:
@@ -36,8 +38,9 @@ def shrink(flags, *networks, **most):
             with blaming(flag):
                 families.append(registry.validate(flags[flag].value))
             flags[flag].value = families[-1].tiny
-    flags.dataset, flags.data_dir = "digits", None
-    flags.image_size = max((family.smallest for family in families), default=8)
+    if data:
+        flags.dataset, flags.data_dir = "digits", None
+        flags.image_size = max((family.smallest for family in families), default=8)
     flags.train_examples, flags.batch_size, flags.epochs = _IMAGES, _IMAGES // 2, 1
     for flag, limit in most.items():
         value = flags[flag].value

@@ -5,7 +5,7 @@ import dataclasses
 from kdtoolkit import models, training
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _methods, _supervision
+from kdtoolkit.recipes import _methods, _outputs, _supervision
 from kdtoolkit.recipes._command import blaming
 from kdtoolkit.training import evaluation, teacher_cache
 
@@ -29,7 +29,8 @@ class Teaching:
         if not _methods.teacher_is_file(flags):
             return self.build_teacher()
         with blaming("teacher"):
-            network = saved.load_classifier(flags.teacher, self._shape, self._classes)
+            path = _outputs.network_path(flags.teacher, "teacher")
+            network = saved.load_classifier(path, self._shape, self._classes)
             return saved.from_input_range(network, self.data.preprocessing, flags.teacher_input)
 
     def build_teacher(self):

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import sys
 
+from kdtoolkit import cluster
+from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.training.schedules import SCHEDULES
@@ -11,7 +13,6 @@ from kdtoolkit.training.schedules import SCHEDULES
 STRUCTURES = ("weights", "channels", "2:4", "none")
 QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
 SCOPES = ("layer", "global")
-_INPUTS = ("normalized", "unit", "bytes")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 _COLUMNS = {
@@ -45,7 +46,7 @@ def _define(flags):
         "model_input",
         "normalized",
         "Pixel values that it was trained on: normalized (by this data set's mean and deviation), "
-        "unit (0 to 1) or bytes (0 to 255).",
+        "unit (0 to 1) or bytes (0 to 255). Networks that are written take normalized ones.",
     )
     flags.add(
         "string",
@@ -69,6 +70,15 @@ def _define(flags):
         "sparsity",
         None,
         "Share that is pruned, in [0, 1) (default: 0.8 of the weights, 0.5 of the channels).",
+    )
+    flags.add(
+        "list",
+        group,
+        "layers",
+        None,
+        "Patterns of the names of the layers to prune, separated by commas (default: all that can "
+        "lose channels; for weights all convolutions and dense layers but the first convolution, "
+        "depthwise ones and small heads).",
     )
     flags.add(
         "string",
@@ -103,11 +113,11 @@ def _define(flags):
 
 
 def _check(flags):
-    _smoke.shrink(flags, calibration_images=8)
+    _smoke.shrink(flags, data=False, calibration_images=8)
     _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
-    network = _outputs.network_path(flags.model, "model")
-    flags.require_one_of("model_input", _INPUTS)
+    path = _outputs.network_path(flags.model, "model")
+    flags.require_one_of("model_input", INPUT_RANGES)
     flags.require_one_of("structure", STRUCTURES)
     flags.require_one_of("threshold", SCOPES)
     if flags.threshold == "global" and flags.structure != "weights":
@@ -133,12 +143,15 @@ def _check(flags):
     flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
     usual = SCHEDULES["fine_tuning"]
     _run.check_training(flags, usual)
+    alone = cluster.of_strategy(flags.strategy) is None
+    flags.require("strategy", alone, "one_device or mirrored: several workers do not compress")
     masked = flags.structure in ("weights", "2:4")
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
     flags.require("steps_per_execution", not masked or flags.steps_per_execution == 1, accepted)
     kept = f"{flags.structure}-{flags.sparsity:g}" if flags.structure != "none" else "none"
-    _run.default_output_dir(flags, RECIPE.name, network.parent.name, kept, flags.seed)
-    return usual, network
+    kinds = "+".join(flags.quantize)
+    _run.default_output_dir(flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed)
+    return usual, path
 
 
 def _run_recipe(flags, checked):
@@ -151,9 +164,14 @@ def _run_recipe(flags, checked):
     from kdtoolkit.training import loop, progress
 
     work = Compression(flags, path, data)
-    with blaming("structure"):
+    try:
         example = work.pruned()
         callbacks = work.pruning(example)
+    except UsageError:
+        raise
+    except ValueError as error:
+        flag = "layers" if "`layers`" in str(error) else "structure"
+        raise UsageError(f"--{flag}: {error}") from error
     kinds = [kind for kind in flags.quantize if kind != "float32"]
     if "qat" in kinds:
         with blaming("quantize"):
@@ -161,7 +179,9 @@ def _run_recipe(flags, checked):
     trains = [flags.structure != "none", "qat" in kinds]
     bar = progress.Progress(sum(trains) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
+    work.check_export()
     output_dir = _run.begin(flags, settings.compute)
+    _outputs.remember(path, "model", output_dir)
 
     def fine_tune(directory, build, callbacks, schedule, done):
         training = loop.Training(
@@ -184,7 +204,7 @@ def _run_recipe(flags, checked):
     if trains[0]:
         network, results = fine_tune("pruned", work.pruned, callbacks, settings.schedule, 0)
         seconds = results["seconds"]
-        name = f"{flags.sparsity:.0%} {flags.structure}"
+        name = f"{100 * flags.sparsity:g}% {flags.structure}"
         rows.append(work.measure(name, network, "float32", output_dir, "pruned", seconds))
     name = rows[-1]["variant"]
     for kind in kinds:
@@ -206,7 +226,11 @@ def _run_recipe(flags, checked):
     def export():
         return [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
 
-    _run.finish(RECIPE.name, flags, output_dir, {"variants": rows}, export)
+    trained = [
+        name for name, happens in zip(("pruned", "quantized"), trains, strict=True) if happens
+    ]
+    parts = {"variants": rows, "network": trained[0] if trained else None}
+    _run.finish(RECIPE.name, flags, output_dir, parts, export)
     title = f"{flags.model} on {flags.dataset}"
     facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
     analysis.write_report(output_dir / "report.html", title, facts, rows, _COLUMNS, _CHARTS)

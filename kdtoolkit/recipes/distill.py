@@ -1,20 +1,18 @@
 """Teaches a small network by a large one, in one or several ways, and compares them over seeds."""
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import statistics
 import sys
-from pathlib import Path
 
+from kdtoolkit import cluster
+from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import UsageError
 
 _EXPORTS = ("best", "none")
-_INPUTS = ("normalized", "unit", "bytes")
 _COLUMNS = {
     "method": ("method", ""),
     "runs": ("runs", "d"),
@@ -134,8 +132,10 @@ def _define(flags):
 
 
 def _check(flags):
-    taught_by = [] if _methods.teacher_is_file(flags) else ["teacher"]
-    _smoke.shrink(flags, *taught_by, "student", "peer", teacher_epochs=1, views=1, seeds=2)
+    from_file = _methods.teacher_is_file(flags)
+    networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
+    most = {"teacher_epochs": 1, "views": 1, "seeds": 2}
+    _smoke.shrink(flags, *networks, data=not from_file, **most)
     info = _run.check_data(flags)
     _run.check_network(flags, info, "student")
     methods = _check_methods(flags, info)
@@ -150,6 +150,8 @@ def _check(flags):
     flags.require_one_of("export", _EXPORTS)
     usual = _run.usual_schedule(flags, "distillation")
     _run.check_training(flags, usual)
+    alone = not flags.cache_teacher or cluster.of_strategy(flags.strategy) is None
+    flags.require("strategy", alone, "one_device or mirrored with --cache_teacher")
     if flags.teacher_epochs is None:
         flags.teacher_epochs = flags.epochs
     flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
@@ -157,7 +159,7 @@ def _check(flags):
     _run.default_output_dir(
         flags,
         RECIPE.name,
-        Path(flags.teacher).stem,
+        _outputs.name(flags.teacher),
         flags.student,
         ",".join(method.name for method in methods),
         ",".join(map(str, seeds)),
@@ -189,11 +191,11 @@ def _check_methods(flags, info):
 
 
 def _check_teacher(flags, info, methods):
-    flags.require_one_of("teacher_input", _INPUTS)
+    flags.require_one_of("teacher_input", INPUT_RANGES)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
     if _methods.teacher_is_file(flags):
-        flags.teacher = str(_outputs.network_path(flags.teacher, "teacher"))
+        _outputs.network_path(flags.teacher, "teacher")
     else:
         _run.check_network(flags, info, "teacher")
         untrained = flags.teacher_input == "normalized"
@@ -212,6 +214,8 @@ def _check_seeds(flags):
         raise UsageError(f"--seeds must be integers. Received: {','.join(flags.seeds)}") from error
     in_range = all(0 <= seed < 2**31 for seed in seeds) and len(set(seeds)) == len(seeds) > 0
     flags.require("seeds", in_range, "different integers from 0 to 2147483647")
+    flags.require("seed", flags.seed in (0, seeds[0]), f"left out beside --seeds={seeds}")
+    flags.seed = seeds[0]
     return seeds
 
 
@@ -236,7 +240,11 @@ def _run_recipe(flags, checked):
         teaching.trainer(method, example, seeds[0])
     output_dir = _run.begin(flags, settings.compute)
 
-    def complete(path, settings, generation, build, make_trainer, data, name, **labels):
+    if taught and not trains_teacher:
+        path = _outputs.network_path(flags.teacher, "teacher")
+        _outputs.remember(path, "teacher", output_dir)
+
+    def complete(path, settings, generation, build, make_trainer, data, done, name, **labels):
         training = loop.Training(
             output_dir / path, settings, generation, output_dir / "logs" / path
         )
@@ -245,22 +253,18 @@ def _run_recipe(flags, checked):
             return {**labels, **teaching.figures(network)}
 
         with _run.one_line_errors(data):
-            finished = training.complete(
-                build, make_trainer, data, evaluate, lambda: bar.begin(name, complete.done)
+            return training.complete(
+                build, make_trainer, data, evaluate, lambda: bar.begin(name, done)
             )
-        complete.done += settings.epochs
-        return finished
 
-    complete.done = 0
     teacher, teacher_row = None, None
     if trains_teacher:
         own = dataclasses.replace(settings, epochs=flags.teacher_epochs, seed=flags.teacher_seed)
         teacher, teacher_row = complete(
-            "teacher", own, 0, teaching.build_teacher, teaching.teacher_trainer, data, "teacher"
+            "teacher", own, 0, teaching.build_teacher, teaching.teacher_trainer, data, 0, "teacher"
         )
     elif taught:
-        teacher = example
-        teacher_row = _remember_teacher(flags, output_dir, teaching.figures(teacher))
+        teacher, teacher_row = example, teaching.figures(example)
     if flags.cache_teacher:
         teaching.cache(teacher, methods, output_dir / "teacher_cache")
 
@@ -274,6 +278,7 @@ def _run_recipe(flags, checked):
                 lambda method=method: teaching.build(method),
                 lambda method=method, seed=seed: teaching.trainer(method, teacher, seed),
                 teaching.taught if method.needs_teacher else teaching.data,
+                trains_teacher * flags.teacher_epochs + len(rows) * flags.epochs,
                 f"{method.name}, seed {seed}",
                 method=method.name,
                 seed=seed,
@@ -287,7 +292,13 @@ def _run_recipe(flags, checked):
         return _run.export(network, "student", data, output_dir)
 
     summary = summarise(rows)
-    parts = {"teacher": teacher_row, "methods": rows, "summary": summary, "exported": best}
+    parts = {
+        "seeds": seeds,
+        "teacher": teacher_row,
+        "methods": rows,
+        "summary": summary,
+        "best": best,
+    }
     exports = _run.finish(
         RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
     )
@@ -300,26 +311,6 @@ def _run_recipe(flags, checked):
     if exports:
         print(f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images")
     _run.print_exports(exports, output_dir)
-
-
-def _remember_teacher(flags, output_dir, figures):
-    """The teacher's row; what students of this directory were taught by must not change."""
-    from kdtoolkit import files
-
-    path = output_dir / "teacher" / "results.json"
-    digest = hashlib.sha256(Path(flags.teacher).read_bytes()).hexdigest()
-    if path.exists():
-        row = json.loads(path.read_text())
-        if row["sha256"] != digest:
-            raise UsageError(
-                f"--teacher={flags.teacher} is another file than the one that taught the students "
-                f"in --output_dir={output_dir}. Accepted: that file, or another directory"
-            )
-        return row
-    path.parent.mkdir(exist_ok=True)
-    row = {"path": str(flags.teacher), "sha256": digest, **figures}
-    files.write_json(path, row)
-    return row
 
 
 def summarise(rows):

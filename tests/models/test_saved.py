@@ -16,22 +16,29 @@ IMAGES = np.random.default_rng(0).random((4, 8, 8, 1)).astype("float32")
 
 def stranger(ending, classes=3):
     """A Sequential model, as most people write one, that ends with probabilities."""
-    dense = keras.layers.Dense(classes, activation="softmax" if ending == "activation" else None)
+    dense = keras.layers.Dense(
+        classes, activation="softmax" if ending in ("activation", "nested") else None
+    )
     network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
     if ending == "softmax":
         network.add(keras.layers.Softmax())
     if ending == "activation layer":
         network.add(keras.layers.Activation("softmax"))
+    if ending in ("operation", "nested"):
+        image = keras.Input((8, 8, 1))
+        outputs = network(image) if ending == "nested" else keras.ops.softmax(network(image))
+        network = keras.Model(image, outputs)
     return network
 
 
-@pytest.mark.parametrize("ending", ["logits", "activation", "softmax", "activation layer"])
+@pytest.mark.parametrize(
+    "ending", ["logits", "activation", "softmax", "activation layer", "operation", "nested"]
+)
 def test_last_softmax_is_left_out(ending, tmp_path):
     network = stranger(ending)
     network.save(tmp_path / "network.keras")
     loaded = load_classifier(tmp_path / "network.keras", (8, 8, 1), 3)
-    dense = next(layer for layer in network.layers if isinstance(layer, keras.layers.Dense))
-    kernel, bias = dense.get_weights()
+    kernel, bias = network.get_weights()
     logits = IMAGES.reshape(4, 64) @ kernel + bias
     np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), logits, rtol=1e-5, atol=1e-6)
     if ending != "logits":
@@ -66,6 +73,29 @@ def test_network_of_other_pixel_values(input_range, top):
     adapted.get_layer("stage2")
 
 
+@pytest.mark.parametrize("ending", ["activation", "operation", "nested"])
+@pytest.mark.parametrize(("input_range", "top"), [("unit", 1), ("bytes", 255)])
+def test_strangers_of_other_pixel_values(ending, input_range, top, tmp_path):
+    network = stranger(ending)
+    network.save(tmp_path / "network.keras")
+    loaded = load_classifier(tmp_path / "network.keras", (8, 8, 1), 3)
+    adapted = from_input_range(loaded, Preprocessing((8, 8, 1), (0.4,), (0.2,)), input_range)
+    logits = adapted.predict((IMAGES - 0.4) / 0.2, verbose=0)
+    expected = network.predict(IMAGES * top, verbose=0)
+    np.testing.assert_allclose(softmax(logits), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_network_for_images_of_any_size_becomes_one_for_ours(tmp_path):
+    image = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(image))
+    network = keras.Model(image, x)
+    network.save(tmp_path / "network.keras")
+    loaded = load_classifier(tmp_path / "network.keras", (8, 8, 1), 3)
+    assert loaded.input_shape == (None, 8, 8, 1)
+    expected = network.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(loaded.predict(IMAGES, verbose=0), expected, rtol=1e-6)
+
+
 def save(network, path):
     network.save(path)
 
@@ -89,6 +119,28 @@ def two_inputs():
     return keras.Model(inputs, keras.layers.Add()(inputs))
 
 
+class Unregistered(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+def own_layer():
+    image = keras.Input((8, 8, 1))
+    return keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(Unregistered()(image))))
+
+
+def probabilities_by_hand():
+    image = keras.Input((8, 8, 1))
+    x = keras.ops.exp(keras.layers.Dense(5)(keras.layers.Flatten()(image)))
+    return keras.Model(image, x / keras.ops.sum(x, axis=-1, keepdims=True))
+
+
+def not_a_number():
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    network.add(keras.layers.Dense(5, kernel_initializer=keras.initializers.Constant(np.nan)))
+    return network
+
+
 def segmentation():
     image = keras.Input((8, 8, 1))
     return keras.Model(image, keras.layers.Conv2D(3, 1)(image))
@@ -104,6 +156,9 @@ def segmentation():
         (two_inputs, save, "functional model of one image input"),
         (segmentation, save, "not a classifier.*shape"),
         (stranger, save, "must tell 5 classes apart.*for 3"),
+        (own_layer, save, "not registered: Unregistered"),
+        (probabilities_by_hand, save, "rows that sum to 1"),
+        (not_a_number, save, "not finite"),
     ],
 )
 def test_what_is_no_such_classifier_is_named(make, write, message, tmp_path):

@@ -132,6 +132,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--method=mutual", "--peer=resnet21"], ["--peer", "resnet20"]),
         (["--seeds=1,one"], ["--seeds", "integers", "one"]),
         (["--seeds=1,1"], ["--seeds", "different", "1,1"]),
+        (["--seeds=1,2", "--seed=3"], ["--seed ", "left out", "3"]),
         (["--views=0"], ["--views", "positive"]),
         (["--method=plain", "--cache_teacher"], ["--cache_teacher", "no method"]),
         (["--hint_layers=stage2"], ["--hint_layers", "STUDENT:TEACHER"]),
@@ -182,6 +183,9 @@ def network(tmp_path_factory):
         (["--model_input=float"], ["--model_input", "bytes"]),
         # These need the network, and so TensorFlow; still nothing is written.
         (["--exit=exit_1"], ["--exit", "multi-exit"]),
+        (["--layers=stge2*"], ["--layers", "stge2"]),
+        (["--layers=stge2*", "--structure=channels"], ["--layers", "stge2"]),
+        (["--epochs=1", "--train_examples=20"], ["--epochs", "two steps"]),
         (["--image_size=9"], ["--model", "(9, 9, 1)"]),
     ],
     ids=lambda value: " ".join(value) if not value or value[0].startswith("--") else None,
@@ -259,6 +263,18 @@ def test_directory_of_another_run_is_refused_with_what_differs(in_empty_director
     assert "--output_dir=elsewhere" not in error
     assert "--seed" not in error
     assert [path.name for path in run.iterdir()] == ["config.flags"]
+
+
+def test_directory_of_an_older_version_is_gone_on_with(in_empty_directory, capsys):
+    """It knows fewer flags, and one that is no more: the next mistake is looked for."""
+    run = in_empty_directory / "run"
+    run.mkdir()
+    (run / "config.flags").write_text("--gone=1\n--epochs=3\n")
+    assert RECIPE.main(["--output_dir=run", "--epochs=3", "--top_k=4"]) == 2
+    error = capsys.readouterr().err
+    assert "--top_k= there, --top_k=4 here" in error
+    assert "--seed" not in error
+    assert "--gone" not in error
 
 
 def test_directory_that_is_no_run_is_not_taken_over(in_empty_directory, capsys):

@@ -166,7 +166,7 @@ def test_distill_table(distilled, digits):
     assert results["summary"][1]["gain"] == pytest.approx(gain, abs=1e-9)
     assert f"{100 * gain:+.2f}" in output
     best = max(results["methods"], key=lambda row: row["validation_accuracy"])
-    assert results["exported"] == best
+    assert results["best"] == best
     assert {row["test_accuracy"] for row in results["exports"]} == {best["test_accuracy"]}
 
 
@@ -184,6 +184,7 @@ def test_teacher_from_a_file_teaches_the_same(distilled, tmp_path):
     pairs = zip(*(network.get_weights() for network in networks), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
 
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == 2
     keras.models.load_model(teacher).save(teacher)  # another file of the same network
     with pytest.raises(AssertionError, match=r"--teacher=.* is another file"):
         run("distill", tmp_path / "run", *flags, "--export=none")

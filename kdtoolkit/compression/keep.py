@@ -1,0 +1,53 @@
+"""Zeros of a network that stay zero while its like is trained further."""
+
+import keras
+import tensorflow as tf
+
+from kdtoolkit.compression.layers import kernels
+from kdtoolkit.training.step import Trainer
+
+
+class KeepZeros(keras.callbacks.Callback):
+    """Keeps the zeros of a pruned network in a network with the same layers, such as its
+    quantisation-aware copy.
+
+    Weights are masked after every training step, in place: no wrappers, nothing to strip.
+
+    Args:
+        pruned: built Keras model; where its kernels are zero, those of the trained network stay so.
+
+    Raises:
+        ValueError: in `fit`, the trained network has no such layer, or one of another shape.
+    """
+
+    def __init__(self, pruned):
+        super().__init__()
+        arrays = {name: keras.ops.convert_to_numpy(k) for name, k in kernels(pruned).items()}
+        self._masks = {name: array != 0 for name, array in arrays.items() if not array.all()}
+
+    def on_train_begin(self, logs=None):
+        network = self.model.network if isinstance(self.model, Trainer) else self.model
+        found = kernels(network)
+        for name, mask in self._masks.items():
+            if name not in found or tuple(found[name].shape) != mask.shape:
+                raise ValueError(
+                    f"Argument `pruned` must have the layers of {network.name!r}. "
+                    f"Received: {name!r} of shape {mask.shape}"
+                )
+        pairs = [
+            (found[name], tf.constant(mask, found[name].dtype))
+            for name, mask in self._masks.items()
+        ]
+
+        def on_every_replica():
+            for kernel, mask in pairs:
+                kernel.assign(kernel.value * mask)
+
+        @tf.function(autograph=False)
+        def apply():
+            self.model.distribute_strategy.run(on_every_replica)
+
+        self._apply = apply
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._apply()

@@ -1,0 +1,53 @@
+"""Zeros that stay zero in what is trained after pruning."""
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import compression, models
+from kdtoolkit.training import Patriarch
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.normal(size=(12, 8, 8, 1)).astype("float32"), RNG.integers(0, 3, 12)
+
+
+def pruned():
+    network = models.build("resnet8", (8, 8, 1), 3)
+    for layer in network.layers:
+        if hasattr(layer, "kernel"):
+            keep = RNG.random(layer.kernel.shape) < 0.5
+            layer.kernel.assign(layer.kernel * keep)
+    network.get_layer("stage2_block1_shortcut_conv").kernel.assign(
+        np.zeros(network.get_layer("stage2_block1_shortcut_conv").kernel.shape)
+    )
+    return network
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_zeros_stay_and_the_rest_moves(quantized):
+    network = pruned()
+    before = {
+        layer.name: layer.kernel.numpy() for layer in network.layers if hasattr(layer, "kernel")
+    }
+    trained = models.build("resnet8", (8, 8, 1), 3)
+    trained.set_weights(network.get_weights())
+    if quantized:
+        trained = compression.quantization_aware(network, IMAGES)
+    trainer = Patriarch(trained, "plain")
+    trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    keep = compression.KeepZeros(network)
+    trainer.fit(IMAGES, LABELS, batch_size=6, epochs=2, verbose=0, callbacks=[keep])
+    for name, kernel in before.items():
+        after = trained.get_layer(name).kernel.numpy()
+        assert (after[kernel == 0] == 0).all()
+        if (kernel != 0).any():
+            assert (after[kernel != 0] != kernel[kernel != 0]).any()
+
+
+def test_network_of_other_layers():
+    keep = compression.KeepZeros(pruned())
+    small = models.build("resnet8x4", (8, 8, 1), 3)
+    other = Patriarch(small, "plain")
+    other.compile("sgd")
+    with pytest.raises(ValueError, match=r"`pruned`.*stem_conv"):
+        other.fit(IMAGES, LABELS, verbose=0, callbacks=[keep])
