@@ -70,6 +70,19 @@ class Flags(absl_flags.FlagValues):
             value = ",".join(value) if isinstance(value, list) else value
             raise UsageError(f"--{flag} must be {accepted}. Received: --{flag}={value}")
 
+    def require_use(self, holds: bool, applies: str, *flags: str):
+        """Raises a `UsageError` for one of the flags that was set where none of them does anything.
+
+        Args:
+            holds: whether they do something in this run.
+            applies: what they apply to.
+            *flags: their names.
+        """
+        for flag in flags:
+            value = self[flag].value
+            if not holds and value != self[flag].default:
+                raise UsageError(f"--{flag} applies to {applies}. Received: --{flag}={value}")
+
     def require_one_of(self, flag: str, names: Sequence[str]):
         """Raises a `UsageError` with near matches unless the flag's value is one of `names`."""
         value = self[flag].value

@@ -141,6 +141,7 @@ def _check(flags):
     flags.require("calibration_images", flags.calibration_images > 0, "positive")
     flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
     flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
+    flags.require_use(flags.distill, "--distill", "teacher_weight", "temperature")
     usual = SCHEDULES["fine_tuning"]
     _run.check_training(flags, usual)
     alone = cluster.of_strategy(flags.strategy) is None

@@ -134,27 +134,28 @@ def _define(flags):
 def _check(flags):
     from_file = _methods.teacher_is_file(flags)
     networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
-    most = {"teacher_epochs": 1, "views": 1, "seeds": 2}
+    most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
     _smoke.shrink(flags, *networks, data=not from_file, **most)
     info = _run.check_data(flags)
     _run.check_network(flags, info, "student")
     methods = _check_methods(flags, info)
-    _check_teacher(flags, info, methods)
+    trains_teacher = _check_teacher(flags, info, methods)
     if any(method.trainer == "mutual" for method in methods):
         if flags.peer is None:
             flags.peer = flags.student
         _run.check_network(flags, info, "peer")
-    elif flags.peer is not None:
-        raise UsageError(f"--peer applies to the method mutual. Received: --peer={flags.peer}")
+    else:
+        flags.require_use(False, "the method mutual", "peer")
     flags.require("views", flags.views > 0, "positive")
     flags.require_one_of("export", _EXPORTS)
     usual = _run.usual_schedule(flags, "distillation")
     _run.check_training(flags, usual)
     alone = not flags.cache_teacher or cluster.of_strategy(flags.strategy) is None
     flags.require("strategy", alone, "one_device or mirrored with --cache_teacher")
-    if flags.teacher_epochs is None:
+    if trains_teacher and flags.teacher_epochs is None:
         flags.teacher_epochs = flags.epochs
-    flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
+    if trains_teacher:
+        flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
     seeds = _check_seeds(flags)
     _run.default_output_dir(
         flags,
@@ -177,6 +178,13 @@ def _check_methods(flags, info):
     flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
     for flag in _methods.WEIGHTS.values():
         flags.require(flag, 0 <= flags[flag].value < math.inf, "at least 0")
+    kinds = {method.features for method in methods}
+    by_logits = any(method.by_logits for method in methods)
+    by_exits = any(method.trainer == "self_distillation" for method in methods)
+    flags.require_use(by_logits, "methods that teach by logits", "teacher_weight")
+    flags.require_use(by_logits or by_exits, "methods that teach by logits", "temperature")
+    flags.require_use("hint" in kinds, "the method fitnet", "hint_layers", "hint_weight")
+    flags.require_use("attention" in kinds, "attention", "attention_layers", "attention_weight")
     for method in methods:
         _supervision.check(
             flags,
@@ -191,6 +199,7 @@ def _check_methods(flags, info):
 
 
 def _check_teacher(flags, info, methods):
+    """Returns whether a teacher is trained."""
     flags.require_one_of("teacher_input", INPUT_RANGES)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
@@ -200,9 +209,12 @@ def _check_teacher(flags, info, methods):
         _run.check_network(flags, info, "teacher")
         untrained = flags.teacher_input == "normalized"
         flags.require("teacher_input", untrained, "normalized for a teacher that is trained here")
-    if not any(method.needs_teacher for method in methods):
-        useless = not flags.cache_teacher
-        flags.require("cache_teacher", useless, "false: no method here has a teacher")
+    taught = any(method.needs_teacher for method in methods)
+    trains = taught and not _methods.teacher_is_file(flags)
+    flags.require_use(trains, "a teacher that is trained here", "teacher_epochs")
+    flags.require_use(taught, "methods that have a teacher", "cache_teacher")
+    flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
+    return trains
 
 
 def _check_seeds(flags):
@@ -230,9 +242,8 @@ def _run_recipe(flags, checked):
     teaching = Teaching(flags, data)
     taught = any(method.needs_teacher for method in methods)
     trains_teacher = taught and not _methods.teacher_is_file(flags)
-    bar = progress.Progress(
-        trains_teacher * flags.teacher_epochs + len(methods) * len(seeds) * flags.epochs
-    )
+    before = flags.teacher_epochs if trains_teacher else 0
+    bar = progress.Progress(before + len(methods) * len(seeds) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     # Whatever is wrong with a method is said before any training.
     example = teaching.example_teacher() if taught else None
@@ -278,7 +289,7 @@ def _run_recipe(flags, checked):
                 lambda method=method: teaching.build(method),
                 lambda method=method, seed=seed: teaching.trainer(method, teacher, seed),
                 teaching.taught if method.needs_teacher else teaching.data,
-                trains_teacher * flags.teacher_epochs + len(rows) * flags.epochs,
+                before + len(rows) * flags.epochs,
                 f"{method.name}, seed {seed}",
                 method=method.name,
                 seed=seed,
