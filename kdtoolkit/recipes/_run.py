@@ -95,6 +95,14 @@ def define_training(flags):
         "Epochs of each training; the learning rate drops at the same fractions of them (default: "
         "the published ones, 164 for CIFAR ResNets; 40 for digits).",
     )
+    flags.add(
+        "string",
+        group,
+        "schedule",
+        None,
+        f"Whose learning rate drops: {', '.join(SCHEDULES)} (default: the network's family's; in "
+        "distill distillation, in compress fine_tuning; digits for digits).",
+    )
     flags.add("integer", group, "batch_size", None, f"Images in a global batch {usual}.")
     flags.add("float", group, "learning_rate", None, f"The first learning rate {usual}.")
     flags.add("float", group, "weight_decay", None, f"Coupled L2 on every weight {usual}.")
@@ -201,7 +209,10 @@ def check_network(flags, info, flag="model"):
 
 
 def usual_schedule(flags, name):
-    """Returns the `Schedule` of that name; the embedded digits have their own."""
+    """Returns the `Schedule` that `--schedule` names, else `name`'s; digits have their own."""
+    if flags.schedule is not None:
+        flags.require_one_of("schedule", list(SCHEDULES))
+        return SCHEDULES[flags.schedule]
     return SCHEDULES["digits" if flags.dataset == "digits" else name]
 
 

@@ -14,7 +14,7 @@ def define(flags):
         False,
         f"Try the run out in seconds: one epoch of {_IMAGES} images, embedded digits unless a "
         "network comes from a file, the smallest network of each family, everything else as it is. "
-        "Its figures mean nothing.",
+        "Its figures mean nothing. They go to a directory of their own, OUTPUT_DIR-smoke.",
     )
 
 
@@ -42,6 +42,8 @@ def shrink(flags, *networks, data=True, **most):
         flags.dataset, flags.data_dir = "digits", None
         flags.image_size = max((family.smallest for family in families), default=8)
     flags.train_examples, flags.batch_size, flags.epochs = _IMAGES, _IMAGES // 2, 1
+    if flags.output_dir is not None and not flags.output_dir.endswith("-smoke"):
+        flags.output_dir += "-smoke"
     for flag, limit in most.items():
         value = flags[flag].value
         if isinstance(value, list):

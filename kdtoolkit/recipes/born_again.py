@@ -166,9 +166,11 @@ def _run_recipe(flags, usual):
             {"generations": results},
             export if flags.export != "none" else None,
         )
+    score = 1 if flags.patriarch == "plain" else flags.primary_score
+    weights = ",".join(flags.teacher_weight) if flags.generations else "0"
     print(
-        f"\n{flags.model} on {flags.dataset}, D({flags.primary_score:g}, "
-        f"{','.join(flags.teacher_weight)}), {flags.patriarch} patriarch, "
+        f"\n{flags.model} on {flags.dataset}, D({score:g}, {weights}), "
+        f"{flags.patriarch} patriarch, "
         f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n"
     )
     print(_report.table(results, _COLUMNS))

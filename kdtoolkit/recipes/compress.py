@@ -8,7 +8,6 @@ from kdtoolkit import cluster
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
-from kdtoolkit.training.schedules import SCHEDULES
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
@@ -142,7 +141,9 @@ def _check(flags):
     flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
     flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
     flags.require_use(flags.distill, "--distill", "teacher_weight", "temperature")
-    usual = SCHEDULES["fine_tuning"]
+    if flags.schedule is None:
+        flags.schedule = "fine_tuning"
+    usual = _run.usual_schedule(flags, flags.schedule)
     _run.check_training(flags, usual)
     alone = cluster.of_strategy(flags.strategy) is None
     flags.require("strategy", alone, "one_device or mirrored: several workers do not compress")
