@@ -52,6 +52,8 @@ def test_interrupted_it_leaves_no_worker(number):
         [sys.executable, "-m", "kdtoolkit.cli", "launch", "--", sys.executable, "-c", command],
         stdout=subprocess.PIPE,
         text=True,
+        # A suite in the background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     workers = [int(process.stdout.readline().split()[1]) for _ in range(2)]
     process.send_signal(number)

@@ -153,12 +153,22 @@ def losing_workers():
         lost = isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError)
         if not lost and "Collective ops is aborted" not in error.message:
             raise
-        named = re.search(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
-        who = f"{named[1]} {named[2]}" if named else "another worker"
+        who = _lost(error.message, cluster.of_strategy("multi_worker"))
         raise WorkerLostError(
             f"Lost {who}: it ended or cannot be reached. Its own output says why; all workers, "
             "started again, go on from the last saved epoch"
         ) from error
+
+
+def _lost(message, members):
+    """Names the worker that an error is about; the message may name this process, or only it."""
+    own = (members.job, members.task)
+    pairs = re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", message)
+    named = [(job, int(task)) for job, task in pairs if (job, int(task)) != own]
+    if not named and members.workers == 2 and members.addresses:  # then it is the other one
+        tasks = [(job, i) for job, names in members.addresses.items() for i in range(len(names))]
+        named = [task for task in tasks if task != own]
+    return "{} {}".format(*named[0]) if named else "another worker"
 
 
 def _sum(strategy, values):

@@ -200,3 +200,22 @@ def test_slurm_names_the_workers(environment):
     environment.setenv("SLURMD_NODENAME", "node1")
     with pytest.raises(ValueError, match=r"SLURM_STEP_NODELIST.*task 2 on node1, taken for node2"):
         distribution.slurm_addresses(found)
+
+
+TWO = cluster.Cluster({"worker": ["a:1", "b:1"]}, "worker", 1, 2)
+THREE = cluster.Cluster({"chief": ["c:1"], "worker": ["a:1", "b:1"]}, "worker", 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("message", "members", "lost"),
+    [
+        ("from /job:worker/replica:0/task:0: reset", TWO, "worker 0"),
+        ("/job:worker/task:1 of /job:worker/replica:0/task:0", TWO, "worker 0"),
+        ("of this process, /job:worker/replica:0/task:1", TWO, "worker 0"),
+        ("of this process, /job:worker/replica:0/task:1", THREE, "another worker"),
+        ("/job:chief/replica:0/task:0", THREE, "chief 0"),
+        ("of nobody", THREE, "another worker"),
+    ],
+)
+def test_the_lost_worker_is_not_this_one(message, members, lost):
+    assert distribution._lost(message, members) == lost
