@@ -313,10 +313,14 @@ def _run_recipe(flags, checked):
     exports = _run.finish(
         RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
     )
-    source = "" if teacher_row is None else f", teacher {teacher_row['test_accuracy']:.2%}"
+    who, source = flags.student, ""
+    if teacher_row is not None:
+        who = f"{flags.teacher} to {flags.student}"
+        source = f", teacher {teacher_row['test_accuracy']:.2%}"
+    runs = "one run" if len(seeds) == 1 else "means and standard deviations over them"
     print(
-        f"\n{flags.teacher} to {flags.student} on {flags.dataset}{source}; {flags.epochs} epochs, "
-        f"seeds {', '.join(map(str, seeds))}; means and standard deviations over them\n"
+        f"\n{who} on {flags.dataset}{source}; {flags.epochs} epochs, "
+        f"seeds {', '.join(map(str, seeds))} ({runs})\n"
     )
     print(_report.table(_printed(summary), _COLUMNS))
     if exports:
