@@ -123,9 +123,9 @@ def define_training(flags):
         "precision",
         "auto",
         "float32, bfloat16 (variables and logits stay float32, exported files compute in float32), "
-        "or auto: bfloat16 on a GPU that has units for it, else float32. auto is decided anew at "
-        "each start: a run that goes on on another kind of machine computes as suits that one, "
-        "and ends with other weights than it would have here.",
+        "or auto: bfloat16 on a GPU or CPU that has instructions for it, else float32. auto is "
+        "decided anew at each start: a run that goes on on another kind of machine computes as "
+        "suits that one, and ends with other weights than it would have here.",
     )
     flags.add(
         "string",
@@ -327,13 +327,16 @@ def strategy(flags, data):
 
 def computing(flags, data, strategy):
     """Returns the `Compute` of a run, after checking that its strategy and epochs fit it."""
+    from kdtoolkit.training import distribution
+
     try:
         chosen = _choose(flags, strategy.num_replicas_in_sync)
         chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
     except ValueError as error:
         flag = "xla" if "`xla`" in str(error) else "steps_per_execution"
         raise UsageError(f"--{flag}: {error}") from error
-    return chosen
+    # Workers on machines of several kinds train one network.
+    return distribution.from_chief(strategy, lambda: chosen)
 
 
 def _choose(flags, replicas=1):

@@ -13,7 +13,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCHES = ("auto", "true", "false")
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability: NVIDIA's Ampere
-_BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux lists those of x86 and ARM
+_BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}  # as Linux lists them; oneDNN uses them
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Device:
     Attributes:
         name: for people.
         gpu: whether it is a GPU.
-        bfloat16: whether it has instructions for bfloat16; on a GPU they are faster than float32's.
+        bfloat16: whether it has instructions for bfloat16, and TensorFlow uses them.
     """
 
     name: str
@@ -108,11 +108,11 @@ def choose(
 ):
     """Returns the `Compute` that is fastest on a device, but for what is asked for.
 
-    On a GPU that is bfloat16, where it has units for it, and XLA; on a CPU float32 without XLA:
-    ResNet-20 was trained at 427 images/s so, at 259 with XLA, and at 32 in bfloat16 without XLA on
-    a CPU that has no instructions for it; on one that has them a step takes 1.05 times as long as
-    in float32, and 1.6 times with XLA. Deterministic operations are free on a CPU, and chosen
-    there; on a GPU they are slow.
+    That is bfloat16 where the device has instructions for it, else float32; and XLA on a GPU, not
+    on a CPU: ResNet-20 was trained at 427 images/s in float32 on a CPU without such instructions,
+    at 259 with XLA, and at 32 in bfloat16. On a CPU that has them a step in bfloat16 takes 0.62
+    times as long as in float32. Deterministic operations are free on a CPU, and chosen there; on a
+    GPU they are slow.
 
     XLA is for one replica, since compiled replicas cannot sum their gradients, and not for
     deterministic operations, of which Keras compiles none.
@@ -145,7 +145,7 @@ def choose(
         )
     device = device or this_device()
     if precision == "auto":
-        precision = "bfloat16" if device.gpu and device.bfloat16 else "float32"
+        precision = "bfloat16" if device.bfloat16 else "float32"
     emulated = precision == "bfloat16" and not device.bfloat16
     pays = device.gpu or emulated  # XLA
     wanted = pays if xla == "auto" else xla == "true"
@@ -159,9 +159,9 @@ def choose(
         compiler = f"no XLA ({'slower' if pays else 'faster'} here)"
     else:
         compiler = f"no XLA ({'deterministic' if repeatable else f'{replicas} replicas'})"
-    parts = [precision + slow[emulated or (precision == "bfloat16" and not device.gpu)], compiler]
+    parts = [precision + slow[emulated], compiler]
     if not device.gpu:
-        parts.append("oneDNN " + ("off" if os.environ.get(_ONEDNN) == "0" else "on"))
+        parts.append("oneDNN " + ("off" if _onednn_is_off() else "on"))
     if steps_per_execution > 1:
         parts.append(f"{steps_per_execution} steps at once")
     parts.append("deterministic" + slow[device.gpu] if repeatable else "not deterministic")
@@ -216,7 +216,8 @@ def this_device():
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         name = f"CPU {platform.machine()}, {cores()} cores"
-        return Device(name, bfloat16=bool(_BFLOAT16_INSTRUCTIONS & _cpu_flags()))
+        has_bfloat16 = not _onednn_is_off() and bool(_BFLOAT16_INSTRUCTIONS & _cpu_flags())
+        return Device(name, bfloat16=has_bfloat16)
     details = tf.config.experimental.get_device_details(gpus[0])
     name = details.get("device_name", "GPU")
     return Device(
@@ -231,11 +232,15 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def _onednn_is_off():
+    return os.environ.get(_ONEDNN) == "0"
+
+
 def _cpu_flags():
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     lines = (line.partition(":") for line in text.splitlines())
-    listed = next((v for k, _, v in lines if k.strip() in ("flags", "Features")), "")
+    listed = next((v for k, _, v in lines if k.strip() == "flags"), "")
     return set(listed.split())
 
 

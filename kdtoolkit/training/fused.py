@@ -17,10 +17,12 @@ def fused(network):
     Keras computes batch normalisation from moments, products and sums; TensorFlow has one operation
     for all of them, which makes a training step of a ResNet on a CPU about a fifth shorter. The
     returned model shares every variable with the network and computes what the network computes, up
-    to rounding; the network itself, which is what gets saved, stays as it is.
+    to rounding; the network itself, which is what gets saved, stays as it is. In bfloat16 it is the
+    difference between a step that is shorter than a float32 one and a step that is longer: the
+    operation normalises in float32 without a float32 copy of its input.
 
-    Layers that the operation does not cover (synchronised, mixed precision, other axes, or
-    inside a nested model), and networks that are not functional, are used as they are.
+    Layers that the operation does not cover (synchronised, float16, other axes, or inside a nested
+    model), and networks that are not functional, are used as they are.
 
     Args:
         network: Keras model.
@@ -41,7 +43,8 @@ def _is_covered(layer):
     return (
         type(layer) is keras.layers.BatchNormalization
         and not layer.synchronized
-        and layer.compute_dtype == layer.variable_dtype == "float32"
+        and layer.variable_dtype == "float32"
+        and layer.compute_dtype in ("float32", "bfloat16")
         and len(layer.input.shape) == 4
         and layer.axis in (-1, 3)
     )
@@ -51,11 +54,11 @@ class _FusedBatchNormalization(keras.layers.Layer):
     """Computes a `BatchNormalization` layer, whose variables it uses."""
 
     def __init__(self, layer):
-        super().__init__(name=layer.name)
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
         self._layer = Untracked(layer)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def call(self, inputs, training=None, mask=None):
         layer = self._layer.value

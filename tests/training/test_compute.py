@@ -32,11 +32,9 @@ TURING = Device("Tesla T4", gpu=True)
         (TURING, 1, {}, "float32", True, False, "float32, XLA, not deterministic"),
         # Asked for: the rest fits in, and what costs time is said to.
         (CPU, 1, {"precision": "bfloat16"}, "bfloat16", True, False, "16 (slower here), XLA, one"),
-        (ZEN, 1, {}, "float32", False, True, "float32, no XLA (faster here), oneDNN on, determini"),
-        (
-            *(ZEN, 1, {"precision": "bfloat16"}),
-            *("bfloat16", False, True, "bfloat16 (slower here), no XLA (faster here), oneDNN on"),
-        ),
+        (ZEN, 1, {}, "bfloat16", False, True, "cores: bfloat16, no XLA (faster here), oneDNN on"),
+        (ZEN, 2, {}, "bfloat16", False, True, "cores: bfloat16, no XLA (faster here), oneDNN on"),
+        (ZEN, 1, {"precision": "float32"}, "float32", False, True, "cores: float32, no XLA"),
         (CPU, 2, {"precision": "bfloat16"}, "bfloat16", False, False, "no XLA (2 replicas)"),
         (
             *(CPU, 1, {"precision": "bfloat16", "xla": "false"}),
@@ -86,6 +84,22 @@ def test_this_device_is_a_cpu_with_its_cores():
     device = compute.this_device()
     assert not device.gpu
     assert device.name.endswith(f", {len(os.sched_getaffinity(0))} cores")
+
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "expected"),
+    [
+        ("fpu avx512f avx512_bf16", "1", True),
+        ("fpu amx_bf16", "1", True),
+        ("fpu avx512f", "1", False),
+        ("fpu avx512_bf16", "0", False),  # by instructions that nobody uses
+    ],
+)
+def test_bfloat16_is_for_cpus_that_compute_it(flags, onednn, expected, monkeypatch):
+    text = f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n"
+    monkeypatch.setattr(compute.Path, "read_text", lambda path: text)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    assert compute.this_device().bfloat16 is expected
 
 
 @pytest.mark.parametrize(
@@ -254,7 +268,7 @@ def test_a_run_in_bfloat16_says_so_and_exports_float32(tmp_path):
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()[0]
     assert said.startswith("computing on CPU ")
-    for part in (": bfloat16 (slower here), XLA", ", oneDNN o", ", not deterministic"):
+    for part in (": bfloat16", "XLA", ", oneDNN o", ", not deterministic"):
         assert part in said
     assert "jit_compile" not in done.stderr  # Keras did not decide otherwise
     network = keras.models.load_model(tmp_path / "run-smoke/generation_0/network.keras")

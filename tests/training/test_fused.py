@@ -65,7 +65,28 @@ def test_frozen_layers_stay_in_inference_mode():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("options", [{"synchronized": True}, {"dtype": "mixed_bfloat16"}])
+def test_bfloat16_is_normalised_in_float32():
+    """One layer by itself, in NumPy: only its input and output are rounded to 8 bits."""
+    image = keras.Input((9, 9, 3))
+    layer = keras.layers.BatchNormalization(momentum=0.8, dtype="mixed_bfloat16")
+    net = keras.Model(image, layer(image))
+    view = fused(net)
+    assert view.layers[-1] is not layer
+    outputs = view(IMAGES, training=True)
+    assert outputs.dtype == tf.bfloat16
+    x = tf.cast(tf.cast(IMAGES, "bfloat16"), "float32").numpy().astype("float64")
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    expected = (x - mean) / np.sqrt(variance + layer.epsilon)
+    np.testing.assert_allclose(tf.cast(outputs, "float32"), expected, rtol=2**-8, atol=1e-3)
+    assert {v.dtype for v in layer.variables} == {"float32"}
+    np.testing.assert_allclose(layer.moving_mean, 0.2 * mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(layer.moving_variance, 0.8 + 0.2 * variance, rtol=1e-5)
+    again = (x - layer.moving_mean) / np.sqrt(layer.moving_variance + layer.epsilon)
+    found = tf.cast(view(IMAGES, training=False), "float32")
+    np.testing.assert_allclose(found, again, rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"synchronized": True}, {"dtype": "mixed_float16"}])
 def test_what_is_not_covered_is_used_as_it_is(options):
     net = network(**options)
     assert fused(net).get_layer("norm") is net.get_layer("norm")
