@@ -1,11 +1,9 @@
 """The exported computation: uint8 images, preprocessing, network, probabilities."""
 
-import contextlib
-
-import keras
 import tensorflow as tf
 
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.precision import in_float32
 
 
 def trace(network, preprocessing=None, batch=None, float_pixels=False):
@@ -50,26 +48,3 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
 def pixels(images):
     """The preprocessing of a network that takes pixels as they are: a cast to float32."""
     return tf.cast(images, tf.float32)
-
-
-@contextlib.contextmanager
-def in_float32(network):
-    """Computes in float32 what was trained in mixed precision; its variables are float32 already.
-
-    Edge runtimes have no bfloat16, and comparing the two would measure nothing but its rounding.
-    """
-    mixed = [layer for layer in _layers(network) if layer.compute_dtype != layer.variable_dtype]
-    policies = [layer.dtype_policy for layer in mixed]
-    try:
-        for layer in mixed:
-            layer.dtype_policy = keras.DTypePolicy(layer.variable_dtype)
-        yield
-    finally:
-        for layer, policy in zip(mixed, policies, strict=True):
-            layer.dtype_policy = policy
-
-
-def _layers(layer):
-    yield layer
-    for child in layer.layers if isinstance(layer, keras.Model) else ():
-        yield from _layers(child)

@@ -9,8 +9,9 @@ from kdtoolkit.edge.classifier import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
 from kdtoolkit.export import litert, parity
 from kdtoolkit.export.artefact import measure
-from kdtoolkit.export.classifier import in_float32, pixels
+from kdtoolkit.export.classifier import pixels
 from kdtoolkit.export.quiet import quiet
+from kdtoolkit.models.precision import in_float32
 
 QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")  # features are handed on as floats
 _CHECKED_IMAGES = 8

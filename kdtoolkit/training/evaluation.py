@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.distribution import even_batch_size
 
 
@@ -45,6 +46,9 @@ def figures(logits, labels):
 def predict(network, split, batch_size=512):
     """Returns the network's logits on a data split, in order, with the split's labels.
 
+    They are computed in float32, as a file exported from the network computes them, also where it
+    was trained in mixed precision.
+
     Args:
         network: Keras model; its outputs, one array or a dict of arrays, come back as NumPy.
         split: of `kdtoolkit.data.load`.
@@ -56,7 +60,8 @@ def predict(network, split, batch_size=512):
     replicas = network.distribute_strategy.num_replicas_in_sync
     batches = split.batches(even_batch_size(len(split), batch_size, replicas))
     labels = np.concatenate([np.asarray(y) for _, y in batches])
-    return network.predict(batches.map(lambda x, y: x), verbose=0), labels
+    with in_float32(network):
+        return network.predict(batches.map(lambda x, y: x), verbose=0), labels
 
 
 def exit_figures(test_logits, test_labels, validation_logits, validation_labels):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
 from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import (
@@ -228,7 +229,8 @@ class Training:
         seconds = time.monotonic() - started
         if self._writes:
             self.directory.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(self._network, trainer.network.save)
+            with in_float32(trainer.network):
+                files.write_atomically(self._network, trainer.network.save)
         return trainer.network, Pace(seconds, epochs * len(train) / seconds)
 
     def finish(self, results: dict):

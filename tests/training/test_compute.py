@@ -272,7 +272,7 @@ def test_a_run_in_bfloat16_says_so_and_exports_float32(tmp_path):
         assert part in said
     assert "jit_compile" not in done.stderr  # Keras did not decide otherwise
     network = keras.models.load_model(tmp_path / "run-smoke/generation_0/network.keras")
-    assert network.get_layer("stem_conv").compute_dtype == "bfloat16"
+    assert network.get_layer("stem_conv").compute_dtype == "float32"  # fit for any machine
     served = tf.saved_model.load(str(tmp_path / "run-smoke/export/saved_model"))
     graph = str(served.signatures["serving_default"].graph.as_graph_def())
     assert ("Conv2D" in graph, "DT_BFLOAT16" in graph) == (True, False)
