@@ -79,7 +79,17 @@ class _Split:
         split.views, split._attach = views, attach
         return split
 
-    def epochs(self, batch_size, *, seed, generation=0, first_epoch=0, epochs, augment=True):
+    def epochs(
+        self,
+        batch_size,
+        *,
+        seed,
+        generation=0,
+        first_epoch=0,
+        epochs,
+        augment=True,
+        on_device=False,
+    ):
         """Shuffled epochs `first_epoch` to `epochs - 1`, one after another in one data set.
 
         For `fit(..., steps_per_epoch=split.steps_per_epoch(batch_size))`: batches of the next
@@ -92,6 +102,7 @@ class _Split:
             seed, generation: integers, 0 or more.
             first_epoch, epochs: the first epoch, and the one after the last.
             augment: whether images are changed as `augmentation` says.
+            on_device: whether images are left to `reader`: batches have what it makes them of.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
@@ -113,14 +124,33 @@ class _Split:
 
         def finish(images, labels, *drawn):
             *draws, indices, view = drawn
-            images = self._prepare(images, *draws)
-            if self._attach:
-                images = {"image": images, **self._attach(view, indices)}
-            return images, labels
+            attached = self._attach(view, indices) if self._attach else {}
+            if on_device:
+                return {"index": indices, "draws": tuple(draws), "attached": attached}, labels
+            return _with(attached, self._prepare(images, *draws)), labels
 
         plans = self._plans(range(first_epoch, epochs), seed, generation, self.views, augment)
-        batches = self._shuffled(plans.prefetch(1), batch_size)
+        batches = self._shuffled(plans.prefetch(1), batch_size, on_device)
         return _finish(batches, finish, steps * (epochs - first_epoch))
+
+    def reader(self):
+        """Keeps the images, as they are stored, in the memory of the device.
+
+        Returns:
+            Function of the `x` of a batch of `epochs(..., on_device=True)` that returns the `x` of
+            the same batch without `on_device`, for `Trainer.compile(reader=...)`: a training step
+            then gathers, crops and mirrors its images itself, and a few integers an image are all
+            that is sent to it.
+
+        Raises:
+            ValueError: the images are not in memory.
+        """
+        images = self._stored()
+
+        def read(x):
+            return _with(x["attached"], self._prepare(tf.gather(images, x["index"]), *x["draws"]))
+
+        return read
 
     def fingerprint(self):
         """SHA-256 of what a network sees: images, labels, preprocessing and augmentation.
@@ -192,11 +222,19 @@ class Split(_Split):
         """
         return self.images[:count], self.labels[:count]
 
+    @property
+    def bytes_in_memory(self):
+        """Of the images, as they are stored; None where they are streamed."""
+        return self.images.nbytes
+
+    def _stored(self):
+        return tf.constant(self.images)
+
     def _identity(self):
         return self.images, self.labels
 
     def _ordered(self, batch_size):
-        gather = self._gather()
+        gather = self._gather(self.images, self.labels)
 
         def batch(step):
             start = step * batch_size
@@ -205,8 +243,10 @@ class Split(_Split):
         steps = tf.data.Dataset.range(self.steps_per_epoch(batch_size))
         return _parallel(steps, batch)
 
-    def _shuffled(self, plans, batch_size):
-        gather = self._gather()
+    def _shuffled(self, plans, batch_size, on_device):
+        # Indices stand for the images that the device has.
+        images = np.arange(len(self), dtype=np.int32) if on_device else self.images
+        gather = self._gather(images, self.labels)
 
         def slices(view, order, *draws):
             def batch(step):
@@ -221,11 +261,11 @@ class Split(_Split):
 
         return _parallel(plans.flat_map(slices), batch)
 
-    def _gather(self):
+    def _gather(self, images, labels):
         # One copy for the pipeline, captured as a tensor: no constant of a graph, which may not
         # exceed 2 GiB, and never on an accelerator, which the pipeline would read back.
         with tf.device("CPU:0"):
-            images, labels = tf.constant(self.images), tf.constant(self.labels)
+            images, labels = tf.constant(images), tf.constant(labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
 
     def _boxes(self, images, drawn):
@@ -265,6 +305,17 @@ class StreamingSplit(_Split):
         images, labels = zip(*examples.as_numpy_iterator(), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
+    @property
+    def bytes_in_memory(self):
+        """As `Split.bytes_in_memory`: None."""
+        return None
+
+    def _stored(self):
+        raise ValueError(
+            "Argument `on_device` must be False for a streamed data set, whose images are in no "
+            "memory. Received: on_device=True"
+        )
+
     def _identity(self):
         files = [Path(file) for file in self._records.files]
         names = np.array([file.name for file in files])
@@ -282,7 +333,10 @@ class StreamingSplit(_Split):
             )
         return super()._plans(epochs, seed, generation, views, augment)
 
-    def _shuffled(self, plans, batch_size):
+    def _shuffled(self, plans, batch_size, on_device):
+        if on_device:
+            self._stored()
+
         def epoch(view, order, *draws):
             due = tf.math.invert_permutation(order)
 
@@ -352,6 +406,10 @@ def crop_and_flip(images, offsets, flips, pad):
     pixels = tf.concat([tf.reshape(images, [-1, channels]), tf.zeros([1, channels])], axis=0)
     source = starts + rows[:, :, None] * width + columns[:, None, :]
     return tf.gather(pixels, tf.where(inside, source, batch * height * width))
+
+
+def _with(attached, images):
+    return {"image": images, **attached} if attached else images
 
 
 def _parallel(dataset, function):

@@ -146,6 +146,14 @@ def define_training(flags):
     flags.add(
         "string",
         group,
+        "data_on_device",
+        "auto",
+        "Keep the training images in the device's memory and augment them there: true (one "
+        "replica, data that are not streamed), false, or auto: on a GPU with XLA, up to 2 GiB.",
+    )
+    flags.add(
+        "string",
+        group,
         "onednn",
         "auto",
         "oneDNN on a CPU: true, false, or auto: what TF_ENABLE_ONEDNN_OPTS says, else true.",
@@ -235,7 +243,7 @@ def check_training(flags, usual):
     with blaming("strategy"):
         cluster.of_strategy(flags.strategy)
     flags.require_one_of("precision", compute.PRECISIONS)
-    for flag in ("xla", "onednn", "deterministic"):
+    for flag in ("xla", "data_on_device", "onednn", "deterministic"):
         flags.require_one_of(flag, compute.SWITCHES)
     with blaming("xla"):
         compute.check_xla(flags.xla, flags.deterministic)
@@ -330,22 +338,25 @@ def computing(flags, data, strategy):
     from kdtoolkit.training import distribution
 
     try:
-        chosen = _choose(flags, strategy.num_replicas_in_sync)
+        replicas, images = strategy.num_replicas_in_sync, data.train.bytes_in_memory
+        chosen = _choose(flags, replicas, data_on_device=flags.data_on_device, data_bytes=images)
         chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
     except ValueError as error:
-        flag = "xla" if "`xla`" in str(error) else "steps_per_execution"
+        own = ("xla", "data_on_device")
+        flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
         raise UsageError(f"--{flag}: {error}") from error
     # Workers on machines of several kinds train one network.
     return distribution.from_chief(strategy, lambda: chosen)
 
 
-def _choose(flags, replicas=1):
+def _choose(flags, replicas=1, **options):
     return compute.choose(
         replicas=replicas,
         precision=flags.precision,
         xla=flags.xla,
         steps_per_execution=flags.steps_per_execution,
         deterministic=flags.deterministic,
+        **options,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCHES = ("auto", "true", "false")
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_SMALL_DATA = 2**31  # bytes, of the 8 GiB and more that a GPU has; CIFAR-100 has 0.15
 _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability: NVIDIA's Ampere
 _BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}  # as Linux lists them; oneDNN uses them
 
@@ -40,6 +41,8 @@ class Compute:
             logits of float32; or None, the policy that Keras is set to.
         xla: whether training is compiled by XLA; None: Keras decides.
         steps_per_execution: training steps between two looks of the host.
+        data_on_device: whether the training images are kept in the device's memory, and augmented
+            there.
         deterministic: whether operations should give the same numbers each time; that is a setting
             of the process, for `tf.config.experimental.enable_op_determinism()`; None: as it is.
         summary: one line for people: the device, what was chosen, and why.
@@ -48,6 +51,7 @@ class Compute:
     precision: str | None = None
     xla: bool | None = None
     steps_per_execution: int = 1
+    data_on_device: bool = False
     deterministic: bool | None = None
     summary: str = ""
 
@@ -104,6 +108,8 @@ def choose(
     precision="auto",
     xla="auto",
     steps_per_execution=1,
+    data_on_device="auto",
+    data_bytes=None,
     deterministic="auto",
 ):
     """Returns the `Compute` that is fastest on a device, but for what is asked for.
@@ -115,21 +121,26 @@ def choose(
     GPU they are slow.
 
     XLA is for one replica, since compiled replicas cannot sum their gradients, and not for
-    deterministic operations, of which Keras compiles none.
+    deterministic operations, of which Keras compiles none. Data are kept on a GPU where they are
+    small and XLA compiles what augments them: a GPU asks for more images a second than two cores
+    prepare. On a CPU the pipeline prepares the next batch while this one is trained on.
 
     Args:
         device: a `Device`; by default this process's.
         replicas: of the strategy.
         precision: one of `PRECISIONS`.
-        xla, deterministic: one of `SWITCHES`.
+        xla, data_on_device, deterministic: one of `SWITCHES`.
         steps_per_execution: training steps between two looks of the host, positive.
+        data_bytes: of the training images in memory, None where they are streamed.
 
     Raises:
         ValueError: an argument is none of these; or XLA is asked for with several replicas or
-            deterministic operations, or several steps at once with several replicas.
+            deterministic operations, several steps at once or data on the device with several
+            replicas, or streamed data on the device.
     """
     _check_one_of("precision", precision, PRECISIONS)
     _check_one_of("xla", xla, SWITCHES)
+    _check_one_of("data_on_device", data_on_device, SWITCHES)
     _check_one_of("deterministic", deterministic, SWITCHES)
     check_xla(xla, deterministic)
     if xla == "true" and replicas > 1:
@@ -142,6 +153,14 @@ def choose(
         raise ValueError(
             f"Argument `steps_per_execution` must be {accepted}. "
             f"Received: steps_per_execution={steps_per_execution}"
+        )
+    if data_on_device == "true" and (replicas > 1 or data_bytes is None):
+        why = f"{replicas} replicas, each of which would hold all images"
+        if data_bytes is None:
+            why = "streamed data"
+        raise ValueError(
+            f"Argument `data_on_device` must be 'auto' or 'false' for {why}. "
+            "Received: data_on_device='true'"
         )
     device = device or this_device()
     if precision == "auto":
@@ -162,6 +181,12 @@ def choose(
     parts = [precision + slow[emulated], compiler]
     if not device.gpu:
         parts.append("oneDNN " + ("off" if _onednn_is_off() else "on"))
+    small = data_bytes is not None and data_bytes <= _SMALL_DATA
+    resident = device.gpu and compiled and small
+    if data_on_device != "auto":
+        resident = data_on_device == "true"
+    if resident:
+        parts.append("data on the device" + slow[not device.gpu])
     if steps_per_execution > 1:
         parts.append(f"{steps_per_execution} steps at once")
     parts.append("deterministic" + slow[device.gpu] if repeatable else "not deterministic")
@@ -169,6 +194,7 @@ def choose(
         precision,
         compiled,
         steps_per_execution,
+        resident,
         repeatable,
         f"computing on {device.name}: {', '.join(parts)}",
     )

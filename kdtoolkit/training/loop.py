@@ -191,6 +191,7 @@ class Training:
             trainer.compile(
                 settings.schedule.optimizer(epochs, steps),
                 metrics=["accuracy"],
+                reader=train.reader() if settings.compute.data_on_device else None,
                 **settings.compute.compile_options(),
             )
         stateful = [callback for callback in settings.callbacks if hasattr(callback, "variables")]
@@ -215,6 +216,7 @@ class Training:
                     generation=self.generation,
                     first_epoch=first_epoch,
                     epochs=epochs,
+                    on_device=settings.compute.data_on_device,
                 ),
                 initial_epoch=first_epoch,
                 epochs=epochs,

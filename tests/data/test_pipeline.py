@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan, load
+from kdtoolkit.data.photographs import PhotographAugmentation
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (23, 5, 7, 3), np.uint8)
@@ -165,6 +166,42 @@ def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
     for (images, labels), (same_images, same_labels) in pairs:
         np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "tolerance"),
+    [(Augmentation(pad=2), 0), (PhotographAugmentation(), 1e-5)],  # a graph reorders arithmetic
+    ids=["crops", "photographs"],
+)
+def test_a_reader_makes_the_same_batches_on_the_device(split, augmentation, tolerance):
+    """What is sent there are numbers about images, and no image."""
+    split.augmentation = augmentation
+    for chosen, options in (
+        (split, {}),
+        (split, {"augment": False}),
+        (split.in_views(VIEWS, attach), {}),
+    ):
+        read = tf.function(chosen.reader())
+        whole = chosen.epochs(10, seed=1, first_epoch=1, epochs=3, **options)
+        left = chosen.epochs(10, seed=1, first_epoch=1, epochs=3, **options, on_device=True)
+        assert left.cardinality() == whole.cardinality()
+        assert {spec.shape.rank for spec in tf.nest.flatten(left.element_spec)} <= {1, 2}
+        for (x, labels), (expected, same) in zip(left, whole, strict=True):
+            np.testing.assert_array_equal(labels, same)
+            pairs = zip(tf.nest.flatten(read(x)), tf.nest.flatten(expected), strict=True)
+            for found, same in pairs:
+                np.testing.assert_allclose(found, same, rtol=0, atol=tolerance)
+
+
+def test_streamed_images_are_not_kept_on_the_device(tfds_dir, monkeypatch):
+    held = load("grey", tfds_dir).train
+    assert held.bytes_in_memory == held.images.size  # a byte a value
+    monkeypatch.setattr("kdtoolkit.data.loading.MEMORY_LIMIT", 0)
+    streamed = load("grey", tfds_dir).train
+    assert streamed.bytes_in_memory is None
+    for ask in (streamed.reader, lambda: streamed.epochs(4, seed=0, epochs=1, on_device=True)):
+        with pytest.raises(ValueError, match=r"`on_device` must be False for a streamed data set"):
+            ask()
 
 
 def test_fingerprint_is_that_of_what_is_seen(split):

@@ -60,7 +60,27 @@ def test_what_is_chosen(device, replicas, asked, precision, xla, deterministic, 
     chosen = choose(device, replicas, **asked)
     assert chosen.summary.startswith(f"computing on {device.name}: ")
     assert said in chosen.summary
-    assert chosen == Compute(precision, xla, 1, deterministic, chosen.summary)
+    assert chosen == Compute(precision, xla, 1, False, deterministic, chosen.summary)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected", "said"),
+    [
+        (HOPPER, {"data_bytes": 150_000_000}, True, "XLA, data on the device, not determin"),
+        (HOPPER, {"data_bytes": 2**31 + 1}, False, None),
+        (HOPPER, {"data_bytes": None}, False, None),  # streamed
+        (HOPPER, {"data_bytes": 9, "xla": "false"}, False, None),
+        (HOPPER, {"data_bytes": 9, "data_on_device": "false"}, False, None),
+        (HOPPER, {"data_bytes": 2**31 + 1, "data_on_device": "true"}, True, "data on the device,"),
+        (ZEN, {"data_bytes": 9}, False, None),
+        (ZEN, {"data_bytes": 9, "data_on_device": "true"}, True, "on the device (slower here)"),
+    ],
+)
+def test_where_data_are_kept(device, asked, expected, said):
+    chosen = choose(device, **asked)
+    assert chosen.data_on_device is expected
+    assert (said or "computing on") in chosen.summary
+    assert ("on the device" in chosen.summary) is expected
 
 
 @pytest.mark.parametrize(
@@ -71,6 +91,9 @@ def test_what_is_chosen(device, replicas, asked, precision, xla, deterministic, 
         (1, {"deterministic": True}, "`deterministic` must be one of .*=True"),
         (2, {"xla": "true"}, "`xla` must be 'auto' or 'false' for 2 replicas"),
         (1, {"xla": "true", "deterministic": "true"}, "`xla` must .* deterministic='true'"),
+        (1, {"data_on_device": "yes"}, "`data_on_device` must be one of auto.*='yes'"),
+        (1, {"data_on_device": "true"}, "`data_on_device` must be .* for streamed data"),
+        (2, {"data_on_device": "true", "data_bytes": 9}, "`data_on_device` must .* 2 replicas"),
         (1, {"steps_per_execution": 0}, "`steps_per_execution` must be positive.*=0"),
         (2, {"steps_per_execution": 2}, "`steps_per_execution` must be 1 for 2 replicas"),
     ],
@@ -199,6 +222,25 @@ def test_several_steps_at_once_take_the_same_steps(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("xla", ["false", "true"])
+def test_data_on_the_device_are_the_same_data(xla, tmp_path):
+    options = {"xla": xla, "precision": "float32", "data_bytes": 40 * 64}
+    host, _ = train(tmp_path / "host", choose(CPU, **options), 40, epochs=2)
+    chosen = choose(CPU, **options, data_on_device="true")
+    device, trainer = train(tmp_path / "device", chosen, 40, epochs=2)
+    assert trainer.jit_compile is (xla == "true")
+    tolerance = 1e-5 if xla == "true" else 0
+    for expected, found in zip(host.get_weights(), device.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_a_reader_is_for_one_replica(two_replicas):
+    with two_replicas.scope():
+        trainer = Patriarch(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "plain")
+        with pytest.raises(ValueError, match=r"`reader` must be None .* 2 replicas"):
+            trainer.compile("sgd", reader=lambda x: x)
+
+
 def test_an_epoch_is_whole_groups_of_steps(tmp_path):
     with pytest.raises(ValueError, match="`steps_per_execution` must divide the 3 steps of an ep"):
         train(tmp_path, choose(CPU, steps_per_execution=2), 60)
@@ -230,6 +272,7 @@ def test_a_loss_that_is_not_finite_is_found_before_the_epoch_ends():
         (["--onednn=off"], ["--onednn", "auto, true, false", "off"]),
         (["--deterministic=no"], ["--deterministic", "no"]),
         (["--xla=true", "--deterministic=true"], ["--xla", "deterministic"]),
+        (["--data_on_device=gpu"], ["--data_on_device", "auto, true, false", "gpu"]),
         (["--steps_per_execution=0"], ["--steps_per_execution", "positive", "0"]),
         # This needs the data, and so TensorFlow; still nothing is written.
         (["--steps_per_execution=4"], ["--steps_per_execution", "divide the 21 steps", "4"]),
