@@ -1,6 +1,5 @@
 """What a teacher's logits teach."""
 
-import tensorflow as tf
 from keras import ops
 
 from kdtoolkit.losses.crossentropies import log_probabilities
@@ -36,15 +35,16 @@ def distillation_divergence(teacher_logits, student_logits, temperature=1.0):
     return ops.square(temperature) * divergence
 
 
-def permute_secondary(logits, seed):
-    """Permutes every entry but the largest at random (DKPP, Furlanello et al. 2018).
+def permute_secondary(logits, keys):
+    """Permutes every entry but the largest (DKPP, Furlanello et al. 2018, at random).
 
     Softmax commutes with a permutation, so permuting logits permutes the probabilities at every
     temperature.
 
     Args:
         logits: `(batch, classes)`.
-        seed: two integers, the stateless random seed: equal seeds give equal permutations.
+        keys: float `(batch, classes)`, in [0, 1): their order is the permutation, a random one for
+            random keys.
 
     Returns:
         `(batch, classes)`, the dtype of `logits`.
@@ -52,7 +52,6 @@ def permute_secondary(logits, seed):
     logits = ops.convert_to_tensor(logits)
     largest = ops.argmax(logits, axis=-1, keepdims=True)
     positions = ops.arange(logits.shape[-1], dtype=largest.dtype)[None, :]
-    keys = tf.random.stateless_uniform(tf.shape(logits), seed)
     # A key above all others sorts the largest entry to the end; each position then takes its turn
     # in the shuffled order, the largest entry's own position the end of it.
     order = ops.argsort(ops.where(positions == largest, 2.0, keys), axis=-1)

@@ -114,19 +114,17 @@ class Trainer(keras.Model):
     def call(self, inputs, training=None):
         return self.network(self.inputs(inputs), training=training)
 
-    def compile(self, optimizer="rmsprop", metrics=None, reader=None, **kwargs):
+    def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
         """Sets the optimizer and metrics; the loss is the trainer's own.
 
         Args:
             optimizer: Keras optimizer; its clipping arguments act on the summed gradient.
             metrics: as in Keras; `"accuracy"` works with every kind of label.
-            reader: function that makes images, on the device, of what a training data set has in
-                their place (`Split.reader`), or None.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
             ValueError: a loss was given, the optimizer scales losses for float16, or several
-                steps are to be executed at once, or a reader is given, under a strategy.
+                steps are to be executed at once under a strategy.
         """
         if kwargs.get("loss") is not None:
             raise ValueError(
@@ -141,12 +139,6 @@ class Trainer(keras.Model):
                 f"Received: steps_per_execution={kwargs['steps_per_execution']!r}, "
                 f"{replicas} replicas"
             )
-        if replicas > 1 and reader is not None:
-            raise ValueError(
-                "Argument `reader` must be None under a strategy of several replicas, each of "
-                f"which would hold all images. Received: a reader, {replicas} replicas"
-            )
-        self._reader = reader
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
@@ -160,8 +152,6 @@ class Trainer(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._reader is not None:
-            x = self._reader(x)
         signals = self.signals(x, y)
         with tf.GradientTape() as tape:
             self._clear_losses()
@@ -202,11 +192,20 @@ class Trainer(keras.Model):
         total = tf.reduce_sum(values)
         return _sum_over_replicas(total) / self._global_batch(values)
 
-    def step_seed(self):
-        """Two integers for stateless random draws: a function of seed, step and replica."""
+    def uniform(self, like):
+        """Random numbers in [0, 1) of the shape of `like`, `(batch, ...)`, float32.
+
+        They are a function of seed, step and place in the global batch: however many replicas share
+        a batch, each image is drawn the same numbers.
+        """
         context = tf.distribute.get_replica_context()
-        step = tf.cast(self.optimizer.iterations, "int32")
-        return tf.stack([self.seed, step * context.num_replicas_in_sync + _replica_id(context)])
+        index, replicas = _replica_id(context), context.num_replicas_in_sync
+        shape = tf.shape(like)
+        sizes = _sum_over_replicas(tf.one_hot(index, replicas, shape[0], 0, dtype="int32"))
+        first = tf.cumsum(sizes, exclusive=True)[index]
+        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, "int32")])
+        everyone = tf.concat([[tf.reduce_sum(sizes)], shape[1:]], axis=0)
+        return tf.random.stateless_uniform(everyone, seed)[first : first + shape[0]]
 
     def _loss(self, y, outputs, signals, sample_weight, training):
         """Sums the terms once: returns this replica's share of the global batch's mean."""

@@ -120,7 +120,8 @@ class Student(Trainer):
         if self.teacher_weight:
             teacher_logits = signals["teacher_logits"]
             if self.permute_secondary:
-                teacher_logits = divergence.permute_secondary(teacher_logits, self.step_seed())
+                keys = self.uniform(teacher_logits)
+                teacher_logits = divergence.permute_secondary(teacher_logits, keys)
             taught = self.supervision.taught(y, teacher_logits, logits, self.global_mean)
             terms["teacher"] = self.teacher_weight * taught
         if self.matching:

@@ -1,20 +1,31 @@
 """A training for one process, two replicas or two workers; run as a script it is one worker.
 
-python -m tests.training.small_training steps FILE      five steps, an evaluation, predictions
+python -m tests.training.small_training steps DIR       every contender, an evaluation, predictions
 python -m tests.training.small_training resume DIR      a training that may be killed
 """
 
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import data
-from kdtoolkit.training import Patriarch, distribution, loop
+from kdtoolkit.compression import MagnitudePruning, PolynomialDecay
+from kdtoolkit.training import (
+    FeatureMatching,
+    MutualLearning,
+    Patriarch,
+    SelfDistillation,
+    Student,
+    distribution,
+    loop,
+)
 from kdtoolkit.training.schedules import SCHEDULES
+from tests.training.test_methods import DIGITS, TARGETS, Networks
 
 FEATURES, CLASSES, EPOCHS = 4, 6, 6
 RNG = np.random.default_rng(0)
@@ -53,6 +64,75 @@ def steps(strategy, synchronized):
     return found
 
 
+OPTIONS = {"weight_decay": 1e-3, "seed": 3}
+CONTENDERS = {
+    "patriarch": lambda n: Patriarch(n.student(), **OPTIONS),
+    "student": lambda n: Student(
+        n.student(),
+        n.teacher(),
+        temperature=4.0,
+        confidence_weighted=True,
+        features=FeatureMatching([("stage2", "stage2")], weight=1.0),
+        **OPTIONS,
+    ),
+    "student, better supervision": lambda n: Student(
+        n.student(),
+        n.teacher(),
+        temperature=4.0,
+        permute_secondary=True,
+        adjustment="probability_shift",
+        dynamic_temperature="focal",
+        slope=6.0,
+        features=FeatureMatching([("stage1", "stage1"), ("stage2", "stage2")], "attention"),
+        **OPTIONS,
+    ),
+    "self-distillation": lambda n: SelfDistillation(
+        n.exits(), dynamic_temperature="student_max", **OPTIONS
+    ),
+    "mutual learning": lambda n: MutualLearning(
+        [n.student(0), n.student(1), n.student(2, width=3)], **OPTIONS
+    ),
+}
+PRUNED = ("patriarch", "student")
+
+
+def synchronized_norm(x, *, name):
+    return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)(x)
+
+
+def contend(strategy, name):
+    """Batches of 5, 5 and 3 in two epochs: clipping, decay, sample weights, L2, normalisation.
+
+    Returns:
+        dict of arrays: `weight K` and its `momentum K`, `state K` for every other variable of the
+        trainer, its optimizer and the pruning, and `pruned LAYER`: the weights that are masked.
+    """
+    batches = tf.data.Dataset.from_tensor_slices((DIGITS[:13], TARGETS[:13], W)).batch(5)
+    decay = PolynomialDecay(0.2, 0.8, begin_step=1, end_step=5, frequency=2)
+    pruning = MagnitudePruning(decay, layers="conv2d*") if name in PRUNED else None
+    keras.backend.clear_session()  # the layers' names are those of a new process
+    with strategy.scope(), mock.patch("kdtoolkit.training.features.batch_norm", synchronized_norm):
+        trainer = CONTENDERS[name](Networks(synchronized=True, l2=0.01))
+        for variable in trainer.trainable_variables:
+            if not np.any(variable):  # what begins at 0 would be of the size of its own rounding
+                variable.assign(tf.fill(variable.shape, 0.1))
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, global_clipnorm=0.2)
+        trainer.compile(optimizer)
+    callbacks = [pruning] if pruning else []
+    trainer.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    state = [*trainer.non_trainable_variables, *optimizer.variables[:2]]
+    found = {}
+    if pruning:
+        state += pruning.variables
+        for layer, mask in pruning.masks.items():
+            kernel = trainer.network.get_layer(layer).kernel
+            found[f"pruned {layer}"] = np.asarray(kernel)[np.asarray(mask) == 0]
+    parts = {"weight": trainer.trainable_variables, "momentum": optimizer.variables[2:]}
+    for kind, variables in {**parts, "state": state}.items():
+        found |= {f"{kind} {k}": np.asarray(v) for k, v in enumerate(variables)}
+    return found
+
+
 def one_step_of_statistics(strategy):
     """Moving mean and variance of a normalisation of the inputs, after one batch of all 13."""
     with strategy.scope():
@@ -83,12 +163,14 @@ def resume(strategy, directory):
     def evaluate(network):
         return {"logits": float(np.sum(network.predict(digits.test.batches(100), verbose=0)))}
 
+    pruning = MagnitudePruning(PolynomialDecay(0.0, 0.6, 1, 20, frequency=2), layers="*")
     settings = loop.Settings(
-        SCHEDULES["digits"], EPOCHS, batch_size=16, strategy=strategy, callbacks=[Slow()]
+        SCHEDULES["digits"], EPOCHS, batch_size=16, strategy=strategy, callbacks=[Slow(), pruning]
     )
     training = loop.Training(directory, settings, log_dir=directory / "logs")
     network, results = training.complete(build, lambda: Patriarch(build()), digits, evaluate)
-    return {"results": str(results), **{str(k): w for k, w in enumerate(network.get_weights())}}
+    state = [*network.variables, *pruning.variables]
+    return {"results": str(results), **{str(k): np.asarray(v) for k, v in enumerate(state)}}
 
 
 if __name__ == "__main__":
@@ -100,6 +182,8 @@ if __name__ == "__main__":
         if what == "steps":
             for name, synchronized in (("synchronised", True), ("own", False)):
                 np.savez(where / f"{name} {task}.npz", **steps(strategy, synchronized))
+            for name in CONTENDERS:
+                np.savez(where / f"{name} {task}.npz", **contend(strategy, name))
             np.savez(where / f"statistics {task}.npz", **one_step_of_statistics(strategy))
         else:
             found = resume(strategy, where / "run")
