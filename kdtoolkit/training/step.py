@@ -114,17 +114,19 @@ class Trainer(keras.Model):
     def call(self, inputs, training=None):
         return self.network(self.inputs(inputs), training=training)
 
-    def compile(self, optimizer="rmsprop", metrics=None, **kwargs):
+    def compile(self, optimizer="rmsprop", metrics=None, reader=None, **kwargs):
         """Sets the optimizer and metrics; the loss is the trainer's own.
 
         Args:
             optimizer: Keras optimizer; its clipping arguments act on the summed gradient.
             metrics: as in Keras; `"accuracy"` works with every kind of label.
+            reader: function that makes images, on the device, of what a training data set has in
+                their place (`Split.reader`), or None.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
             ValueError: a loss was given, the optimizer scales losses for float16, or several
-                steps are to be executed at once under a strategy.
+                steps are to be executed at once, or a reader is given, under a strategy.
         """
         if kwargs.get("loss") is not None:
             raise ValueError(
@@ -139,6 +141,12 @@ class Trainer(keras.Model):
                 f"Received: steps_per_execution={kwargs['steps_per_execution']!r}, "
                 f"{replicas} replicas"
             )
+        if replicas > 1 and reader is not None:
+            raise ValueError(
+                "Argument `reader` must be None under a strategy of several replicas, each of "
+                f"which would hold all images. Received: a reader, {replicas} replicas"
+            )
+        self._reader = reader
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
@@ -152,6 +160,8 @@ class Trainer(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self._reader is not None:
+            x = self._reader(x)
         signals = self.signals(x, y)
         with tf.GradientTape() as tape:
             self._clear_losses()
