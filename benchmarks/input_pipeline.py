@@ -43,23 +43,35 @@ def epoch_seconds(split, batch_size, epochs):
     return seconds[1:]
 
 
-def main(argv=None):
+def measure(arguments):
+    """Seconds of each epoch of the pipeline that the arguments describe."""
+    data = split(arguments.images, arguments.size)
+    return epoch_seconds(data, arguments.batch_size, arguments.epochs)
+
+
+def summary(images, seconds):
+    """One line: images a second, from the number of images and the seconds of each epoch."""
+    clock = [images / clock for clock, _ in seconds]
+    processor = statistics.median(images / processor for _, processor in seconds)
+    return (
+        f"{statistics.median(clock):,.0f} images/s ({min(clock):,.0f}..{max(clock):,.0f}), "
+        f"{processor * cores():,.0f} images/s of the processor's time on {cores()} cores"
+    )
+
+
+def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--size", type=int, default=32, help="height and width")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=7)
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    arguments = parse(argv)
     print("\n".join(environment(("kdtoolkit", "tensorflow", "numpy"))))
-    seconds = epoch_seconds(
-        split(arguments.images, arguments.size), arguments.batch_size, arguments.epochs
-    )
-    clock = [arguments.images / clock for clock, _ in seconds]
-    processor = statistics.median(arguments.images / processor for _, processor in seconds)
-    print(
-        f"{statistics.median(clock):,.0f} images/s ({min(clock):,.0f}..{max(clock):,.0f}), "
-        f"{processor * cores():,.0f} images/s of the processor's time on {cores()} cores"
-    )
+    print(summary(arguments.images, measure(arguments)))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ class Contender:
 
     Attributes:
         name: in the table.
-        make: returns `run`; `run(steps)` takes that many steps and returns when they are done.
+        make: returns `run`; `run(steps)` takes that many steps and returns when they are done: None
+            or, where other processes took them, the seconds of the processor that those spent.
     """
 
     name: str
-    make: Callable[[], Callable[[int], None]]
+    make: Callable[[], Callable[[int], float | None]]
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ def interleave(contenders, *, steps, rounds, warm_up=3, report=lambda line: None
         for name in names[first:] + names[:first]:
             runs[name](1)  # Untimed: caches and threads are still those of the one before.
             clock, processor = time.perf_counter(), time.process_time()
-            runs[name](steps)
+            elsewhere = runs[name](steps)
             clock, processor = time.perf_counter() - clock, time.process_time() - processor
+            processor = processor if elsewhere is None else elsewhere
             timings[name].append(Timing(clock / steps, processor / steps))
     return timings
 
@@ -89,6 +91,11 @@ def noting_first_step(contender, seconds):
     return Contender(contender.name, make)
 
 
+def ratio(timings, name, baseline):
+    """Returns how many times as long a contender's step takes: the median over the rounds."""
+    return statistics.median(_clock_ratios(timings, name, baseline))
+
+
 def ratio_table(timings, pairs):
     """Returns a header and one row of text per `(name, baseline)`."""
     header = ("ratio", "median", "min..max", "CPU")
@@ -96,29 +103,38 @@ def ratio_table(timings, pairs):
     return [header, *rows]
 
 
-def step_table(timings, baseline, batch_size, first_steps=None):
+def step_table(timings, baseline, batch_size, columns=None):
     """Returns a header and one row of text per contender; ratios are to `baseline`.
 
-    With `first_steps`, of `noting_first_step`, there is a column for them.
+    Further `columns` are a dict: header -> (name -> text).
     """
+    columns = columns or {}
     header = ("contender", "ms/step", "min..max", "CPU ms/step", "images/s")
     header += (f"/ {baseline}", "min..max", "CPU")
-    header += ("first step, s",) if first_steps else ()
+    header += tuple(columns)
     rows = []
     for name, rounds in timings.items():
         clock = [1e3 * timing.clock for timing in rounds]
         median = statistics.median(clock)
         processor = statistics.median(1e3 * timing.processor for timing in rounds)
-        row = (name, f"{median:.1f}", f"{min(clock):.1f}..{max(clock):.1f}", f"{processor:.1f}")
+        span = f"{_milliseconds(min(clock))}..{_milliseconds(max(clock))}"
+        row = (name, _milliseconds(median), span, _milliseconds(processor))
         row += (f"{1e3 * batch_size / median:.0f}", *_ratios(timings, name, baseline))
-        row += (f"{first_steps[name]:.1f}",) if first_steps else ()
-        rows.append(row)
+        rows.append((*row, *(texts[name] for texts in columns.values())))
     return [header, *rows]
 
 
+def _clock_ratios(timings, name, baseline):
+    return [a.clock / b.clock for a, b in zip(timings[name], timings[baseline], strict=True)]
+
+
+def _milliseconds(value):
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+
+
 def _ratios(timings, name, baseline):
-    pairs = list(zip(timings[name], timings[baseline], strict=True))
-    clock = [a.clock / b.clock for a, b in pairs]
+    clock = _clock_ratios(timings, name, baseline)
+    pairs = zip(timings[name], timings[baseline], strict=True)
     processor = [a.processor / b.processor for a, b in pairs]
     return (
         f"{statistics.median(clock):.3f}",
@@ -149,9 +165,11 @@ def environment(packages):
     Args:
         packages: names of distributions; those that are not installed are said to be missing.
     """
+    program = Path(os.path.relpath(sys.argv[0]))
+    called = ["-m", str(program.parent)] if program.name == "__main__.py" else [str(program)]
     return [
         f"date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        f"command: {shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])}",
+        f"command: {shlex.join(['python', *called, *sys.argv[1:]])}",
         f"versions: Python {platform.python_version()}, {', '.join(map(_version, packages))}",
         f"processor: {_processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f} at the start",
     ]

@@ -1,12 +1,12 @@
-"""Peak memory of training steps on the CPU: what each contender adds to a process.
+"""Peak memory of training steps: what each contender adds to a process.
 
     python benchmarks/memory.py [--markdown] [--network=resnet20] [--batch_size=128] [--rounds=3]
 
 Each measurement is a fresh process, because memory that was once freed is not given back. It builds
-the contender, looks at its peak resident memory (VmHWM, so on Linux only), takes some steps and
-looks again: the difference holds activations, gradients, the optimizer's state and what compiling
-takes, but not the libraries, the networks' weights and the images. Of several processes, in turn,
-the median is reported.
+the contender, looks at its peak resident memory (VmHWM, so on Linux only; on a GPU at what the
+library allocated there), takes some steps and looks again: the difference holds activations,
+gradients, the optimizer's state and what compiling takes, but not the libraries, the networks'
+weights and the images. Of several processes, in turn, the median is reported.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import step_time
+from benchmarks import device, step_time
 from benchmarks.measure import environment, format_table
 
 NAMES = (
@@ -31,15 +31,20 @@ MEASURE = "KDTOOLKIT_BENCHMARK_CONTENDER"  # which one a fresh process measures
 
 def measure(arguments, name):
     """Returns MiB: peak of the process before the first step, and what the steps add to it."""
-    (contender,) = (row for row in step_time.contenders(arguments) if row.name == name)
-    run = contender.make()
+    arguments.contender = name
+    run = step_time.build(arguments)
     before = peak()
     run(arguments.steps)
     return before, peak() - before
 
 
 def peak():
-    """MiB of this process's peak resident memory."""
+    """MiB of this process's peak memory: on its GPU, where it computes on one, or resident."""
+    torch, tf = (sys.modules.get(name) for name in ("torch", "tensorflow"))
+    if torch and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if tf and tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
@@ -58,7 +63,7 @@ def table(found):
 
 def main(argv=None):
     parser, arguments = step_time.parse(argv, rounds=3)
-    step_time.prepare_environment()
+    device.prepare(arguments.device)
     if MEASURE in os.environ:
         print(json.dumps(measure(arguments, os.environ[MEASURE])))
         return

@@ -6,13 +6,12 @@ The callback is timed alone: beside a step whose time varies by more than the ca
 difference of sums would say nothing.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import step_time
+from benchmarks import device, step_time
 from benchmarks.measure import Contender, environment, format_table, interleave, step_table
 
 BASELINE = "step"
@@ -21,8 +20,7 @@ NEVER = 10**9  # steps
 
 def main(argv=None):
     _, arguments = step_time.parse(argv)
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    device.prepare(arguments.device)
     rows = [
         Contender(BASELINE, lambda: step_time.patriarch(arguments, "plain")),
         Contender("callback between updates", lambda: callback(arguments, NEVER)),

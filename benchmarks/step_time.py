@@ -1,4 +1,4 @@
-"""Time of one training step on the CPU, beside plain Keras, Keras' Distiller and PyTorch.
+"""Time of one training step, beside plain Keras, Keras' Distiller and PyTorch.
 
     python benchmarks/step_time.py [--markdown] [--rounds=15] [--only='plain;Student']
 
@@ -8,14 +8,15 @@ left out.
 """
 
 import argparse
+import functools
 import importlib.util
-import os
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import device
 from benchmarks.measure import (
     Contender,
     cores,
@@ -43,6 +44,11 @@ STUDENTS = {
         "adjustment": "probability_shift",
         "dynamic_temperature": "focal",
     },
+}
+PYTORCH = {
+    "PyTorch": {},
+    "PyTorch, compiled": {"compiled": True},
+    "PyTorch, bfloat16": {"bfloat16": True},
 }
 TAUGHT = ("Student", "Student, cached teacher", *STUDENTS, "hints", "attention", "mutual learning")
 COMPARISONS = (
@@ -74,10 +80,34 @@ def contenders(arguments):
     ]
     if importlib.util.find_spec("torch") and re.fullmatch(r"resnet\d+", arguments.network):
         rows += [
-            Contender("PyTorch", lambda: pytorch(arguments, teacher=False)),
-            Contender("PyTorch, teacher", lambda: pytorch(arguments, teacher=True)),
+            Contender(name + suffix, functools.partial(pytorch, arguments, teacher, **options))
+            for name, options in PYTORCH.items()
+            for suffix, teacher in (("", False), (", teacher", True))
         ]
     return rows
+
+
+def build(arguments):
+    """Returns `run` of the contender that `arguments.contender` names."""
+    for contender in contenders(arguments):
+        if contender.name == arguments.contender:
+            return contender.make()
+    raise ValueError(
+        f"no contender {arguments.contender!r} for {arguments.network} without PyTorch"
+    )
+
+
+def as_chosen(make):
+    """Has the networks of a contender of ours built in the precision that is asked for."""
+
+    @functools.wraps(make)
+    def chosen(arguments, *others, **options):
+        from kdtoolkit.training import compute
+
+        with compute.choose(precision=arguments.precision).policy():
+            return make(arguments, *others, **options)
+
+    return chosen
 
 
 def plain(arguments):
@@ -89,6 +119,7 @@ def plain(arguments):
     return keras_steps(model, arguments)
 
 
+@as_chosen
 def patriarch(arguments, variant):
     from kdtoolkit.training import Patriarch
 
@@ -96,6 +127,7 @@ def patriarch(arguments, variant):
     return kdtoolkit_steps(trainer, arguments)
 
 
+@as_chosen
 def student(arguments, teacher_weight=TEACHER_WEIGHT, **options):
     from kdtoolkit.training import Student
 
@@ -119,30 +151,27 @@ def matching_student(arguments, kind):
     return student(arguments, 0.0, features=matching)
 
 
+@as_chosen
 def cached_student(arguments):
     # Through the whole pipeline: reading the cache is a part of what it costs. So are crops and
     # flips, which the other contenders are spared.
     import tempfile
 
-    import numpy as np
-
-    from kdtoolkit.data import Preprocessing, Split, Views
+    from kdtoolkit.data import Views
     from kdtoolkit.training import Student, teacher_cache
 
-    images, labels = (np.concatenate(part) for part in zip(*batches(arguments), strict=True))
-    pixels = np.clip(64 * images + 128, 0, 255).astype(np.uint8)
-    preprocessing = Preprocessing(pixels.shape[1:], [0.5] * 3, [0.25] * 3)
-    split = Split(pixels, labels, preprocessing)
+    data = split(arguments)
     teacher = network(arguments)
     with tempfile.TemporaryDirectory() as directory:  # what is mapped outlives its name
         cache = teacher_cache.build(
-            teacher, split, directory, views=Views(2), batch_size=arguments.batch_size
+            teacher, data, directory, views=Views(2), batch_size=arguments.batch_size
         )
     trainer = Student(network(arguments), teacher, TEACHER_WEIGHT, weight_decay=SGD["weight_decay"])
-    data = cache.attach(split).epochs(arguments.batch_size, seed=0, epochs=10**6)
+    data = cache.attach(data).epochs(arguments.batch_size, seed=0, epochs=10**6)
     return kdtoolkit_steps(trainer, arguments, data)
 
 
+@as_chosen
 def mutual(arguments):
     from kdtoolkit.training import MutualLearning
 
@@ -151,6 +180,7 @@ def mutual(arguments):
     return kdtoolkit_steps(trainer, arguments)
 
 
+@as_chosen
 def exits(arguments, distillation_weight, feature_weight):
     from kdtoolkit import models
     from kdtoolkit.training import SelfDistillation
@@ -183,7 +213,7 @@ def distiller(arguments):
     return keras_steps(model, arguments)
 
 
-def pytorch(arguments, teacher):
+def pytorch(arguments, teacher, **options):
     import torch
 
     from benchmarks import torch_resnet
@@ -202,6 +232,7 @@ def pytorch(arguments, teacher):
         TEACHER_WEIGHT,
         lr=LEARNING_RATE,
         **SGD,
+        **options,
     ).run
 
 
@@ -219,7 +250,10 @@ def keras_sgd(**changes):
 
 
 def kdtoolkit_steps(trainer, arguments, data=None):
-    trainer.compile(keras_sgd(weight_decay=None), metrics=["accuracy"])
+    from kdtoolkit.training import compute
+
+    options = compute.choose(precision=arguments.precision).compile_options()
+    trainer.compile(keras_sgd(weight_decay=None), metrics=["accuracy"], **options)
     return keras_steps(trainer, arguments, data)
 
 
@@ -243,7 +277,26 @@ def keras_steps(model, arguments, data=None):
     return run
 
 
-def batches(arguments):
+def arrays(arguments, count):
+    """Returns `count` batches in one array of standardised images and one of class indices."""
+    import numpy as np
+
+    images, labels = zip(*batches(arguments, count), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def split(arguments):
+    """Returns the batches as a `Split` of pixels."""
+    import numpy as np
+
+    from kdtoolkit.data import Preprocessing, Split
+
+    images, labels = arrays(arguments, BATCHES)
+    pixels = np.clip(64 * images + 128, 0, 255).astype(np.uint8)
+    return Split(pixels, labels, Preprocessing(pixels.shape[1:], [0.5] * 3, [0.25] * 3))
+
+
+def batches(arguments, count=BATCHES):
     """Returns pairs of standardised images and class indices, the same for every contender."""
     import numpy as np
 
@@ -254,7 +307,7 @@ def batches(arguments):
             random.standard_normal(shape, dtype=np.float32),
             random.integers(arguments.classes, size=arguments.batch_size, dtype=np.int32),
         )
-        for _ in range(BATCHES)
+        for _ in range(count)
     ]
 
 
@@ -267,19 +320,17 @@ def parse(argv, **defaults):
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5, help="timed steps in a round")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", choices=device.DEVICES, default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "auto"),
+        default="float32",
+        help="of our contenders; auto is what they choose by themselves",
+    )
     parser.add_argument("--only", help="names of contenders, separated by semicolons")
     parser.add_argument("--markdown", action="store_true", help="for benchmarks/RESULTS.md")
     parser.set_defaults(**defaults)
     return parser, parser.parse_args(argv)
-
-
-def prepare_environment():
-    """Settles what every contender computes with, before the libraries are imported."""
-    # Every TensorFlow contender has the same; a GPU would need its own settings (XLA, bfloat16),
-    # and PyTorch's contender does not use one.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
 def named(parser, arguments, names):
@@ -295,7 +346,7 @@ def named(parser, arguments, names):
 
 def main(argv=None):
     parser, arguments = parse(argv)
-    prepare_environment()
+    device.prepare(arguments.device)
     rows = contenders(arguments)
     names = named(parser, arguments, [row.name for row in rows])
     rows = [row for row in rows if row.name in names]
@@ -311,7 +362,9 @@ def main(argv=None):
     )
     bullet = "- " if arguments.markdown else ""
     print("\n".join(bullet + line for line in lines), end="\n\n")
-    table = step_table(timings, BASELINE, arguments.batch_size, first_steps)
+    starts = {name: f"{seconds:.1f}" for name, seconds in first_steps.items()}
+    columns = {"first step, s": starts}
+    table = step_table(timings, BASELINE, arguments.batch_size, columns)
     print(format_table(table, arguments.markdown))
     pairs = [pair for pair in COMPARISONS if timings.keys() >= set(pair)]
     if pairs:

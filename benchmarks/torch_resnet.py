@@ -43,12 +43,27 @@ class Training:
         batches: pairs of NumPy arrays, images `(batch, height, width, 3)` and class indices.
         teacher: returns logits of the same classes, or None.
         teacher_weight: of `KL(teacher || network)`; the labels have the rest.
+        compiled: whether `torch.compile` compiles the networks.
+        bfloat16: whether they compute under `torch.autocast`.
         **optimizer: arguments of `torch.optim.SGD`.
     """
 
-    def __init__(self, network, batches, teacher=None, teacher_weight=0.0, **optimizer):
-        self.network = network.train()
-        self.teacher = teacher and teacher.eval()
+    def __init__(
+        self,
+        network,
+        batches,
+        teacher=None,
+        teacher_weight=0.0,
+        *,
+        compiled=False,
+        bfloat16=False,
+        **optimizer,
+    ):
+        self.bfloat16 = bfloat16
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        prepare = torch.compile if compiled else (lambda network: network)
+        self.network = prepare(network.to(self.device).train())
+        self.teacher = teacher and prepare(teacher.to(self.device).eval())
         self.teacher_weight = teacher_weight
         self.optimizer = torch.optim.SGD(network.parameters(), **optimizer)
         # From (batch, height, width, 3), a transposed view is channels last without a copy.
@@ -57,21 +72,24 @@ class Training:
             for x, y in batches
         ]
         self.step = 0
-        self.loss, self.correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        self.loss = torch.zeros((), device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def run(self, steps):
         for _ in range(steps):
             x, y = self.batches[self.step % len(self.batches)]
             self.step += 1
-            self._train(x, y)
+            self._train(x.to(self.device), y.to(self.device))
         self.loss.item()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def _train(self, x, y):
-        logits = self.network(x)
+        logits = self._logits(self.network, x)
         loss = functional.cross_entropy(logits, y)
         if self.teacher is not None:
             with torch.inference_mode():
-                target = functional.log_softmax(self.teacher(x), dim=-1)
+                target = functional.log_softmax(self._logits(self.teacher, x), dim=-1)
             taught = functional.kl_div(
                 functional.log_softmax(logits, dim=-1),
                 target,
@@ -85,3 +103,7 @@ class Training:
         with torch.inference_mode():
             self.loss += loss.detach()
             self.correct += (logits.argmax(dim=-1) == y).sum()
+
+    def _logits(self, network, x):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            return network(x).float()
