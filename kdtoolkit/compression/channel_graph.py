@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kdtoolkit.models.graph import class_name
+
 # Names of Keras' own classes. A subclass may compute anything, so it is not meant.
 _SAME_CHANNELS = {
     "ActivityRegularization",
@@ -99,7 +101,7 @@ class ChannelGraph:
 
 def filters(layer):
     """The variable of a convolution or dense layer whose last axis makes new channels."""
-    return layer.pointwise_kernel if _kind(layer) == "SeparableConv2D" else layer.kernel
+    return layer.pointwise_kernel if class_name(layer) == "SeparableConv2D" else layer.kernel
 
 
 def analyse(network):
@@ -181,7 +183,7 @@ class _Channels:
 
 def _effect(operation, node, inputs, channels):
     """The effect of a call, or None if it is not understood."""
-    kind = _kind(operation)
+    kind = class_name(operation)
     if node.is_input or getattr(operation, "data_format", "channels_last") != "channels_last":
         return None
     if kind in _SAME_CHANNELS or kind.lower() in _ELEMENTWISE_CLASSES or kind == "Activation":
@@ -190,11 +192,6 @@ def _effect(operation, node, inputs, channels):
         return _arithmetic(node, inputs, channels)
     rule = _RULES.get(kind)
     return rule(operation, node, inputs, channels) if rule else None
-
-
-def _kind(operation):
-    kind = type(operation)
-    return kind.__name__ if kind.__module__.partition(".")[0] == "keras" else ""
 
 
 def _is_elementwise(operation):
@@ -253,7 +250,7 @@ def _depthwise(operation, node, inputs, channels):
     if not _is_elementwise(operation):
         channels.fix(outputs)
     config, slices = None, ((operation.kernel, -2, taken),)
-    if _kind(operation) == "Conv2D":  # with as many groups as channels
+    if class_name(operation) == "Conv2D":  # with as many groups as channels
         slices = ((operation.kernel, -1, outputs),)
 
         def config(count):

@@ -5,13 +5,12 @@ span. Gradients pass through the rounding unchanged, and are zero outside the gr
 al., CVPR 2018). The LiteRT converter takes the grids over from the operations that drew them.
 """
 
-import collections
-import itertools
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+
+from kdtoolkit.models.graph import called_twice, class_name, foldable, is_on_last_axis, takers
 
 # A channel whose weights are all next to nothing gets a grid as coarse as this fraction of the
 # kernel's largest weight: it disappears in the rounding of its neighbours' output, and its bias,
@@ -255,8 +254,11 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
             f"Argument `images` must be a batch for {network.name!r}, of shape (n, "
             f"{', '.join(map(str, graph.input_shape[1:]))}). Received: shape {np.shape(images)}"
         )
-    takers = _takers(graph)
-    norms = _foldable(graph, takers)
+    twice = called_twice(graph)
+    if twice is not None:
+        _refuse(twice, ", called twice")
+    taker_of = takers(graph)
+    norms = foldable(graph, _WEIGHTED, taker_of)
     folded = {norm.name for norm in norms.values()}
     settings = {"bits": bits, "momentum": momentum}
     layer_of, range_of = {}, {}
@@ -266,8 +268,8 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
         if name in folded:
             return operation
         norm = norms.get(name)
-        kind = _kind(operation)
-        stored = kind not in _TAKING_A_RELU or not _is_relu(takers[(norm or operation).name])
+        kind = class_name(operation)
+        stored = kind not in _TAKING_A_RELU or not _is_relu(taker_of[(norm or operation).name])
         if stored and kind in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
             range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
         layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
@@ -290,51 +292,12 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
     return model
 
 
-def _takers(graph):
-    """Name of each operation -> the one operation that takes what it returns, or None."""
-    nodes = list(itertools.chain.from_iterable(graph._nodes_by_depth.values()))
-    found = collections.defaultdict(list)
-    for node in nodes:
-        for tensor in node.input_tensors:
-            found[id(tensor)].append(node.operation)
-    for tensor in graph.outputs:
-        found[id(tensor)].append(None)
-    alone = {}
-    for node in nodes:
-        if node.operation.name in alone:
-            _refuse(node.operation, ", called twice")
-        takers = found[id(node.output_tensors[0])]
-        alone[node.operation.name] = takers[0] if len(takers) == 1 else None
-    return alone
-
-
-def _kind(operation):
-    """Name of the operation's class, if that is one of Keras' own."""
-    kind = type(operation)
-    return kind.__name__ if kind.__module__.partition(".")[0] == "keras" else None
-
-
-def _foldable(graph, takers):
-    """Name of a layer with a kernel -> the batch normalisation that is folded into it."""
-    found = {}
-    for layer in graph.layers:
-        if _kind(layer) in _WEIGHTED and layer.activation is keras.activations.linear:
-            taker = takers[layer.name]
-            if _kind(taker) == "BatchNormalization" and _is_on_last_axis(taker):
-                found[layer.name] = taker
-    return found
-
-
-def _is_on_last_axis(norm):
-    return norm.axis in (-1, len(norm.input.shape) - 1)
-
-
 def _is_relu(operation):
     """Whether an operation is a ReLU that runs as one with the operation before it."""
-    if _kind(operation) == "ReLU":
+    if class_name(operation) == "ReLU":
         plain = not operation.negative_slope and not operation.threshold
         return plain and operation.max_value in (None, 6)
-    return _kind(operation) == "Activation" and operation.activation in _RELUS
+    return class_name(operation) == "Activation" and operation.activation in _RELUS
 
 
 def _is_curve(operation):
@@ -342,14 +305,14 @@ def _is_curve(operation):
 
     Another one behind it is more than the converter understands in front of a concatenation.
     """
-    return _kind(operation) == "Activation" and operation.activation in _CURVES
+    return class_name(operation) == "Activation" and operation.activation in _CURVES
 
 
 def _replacement(operation, norm, **settings):
     """What takes the place of an operation, without its weights: quantised if it has a kernel."""
-    kind = _kind(operation)
+    kind = class_name(operation)
     if kind == "BatchNormalization":
-        if not _is_on_last_axis(operation) or len(operation.input.shape) != 4:
+        if not is_on_last_axis(operation) or len(operation.input.shape) != 4:
             _refuse(operation, ", not on the channels of images")
         return QuantizedDepthwiseConv2D(1, name=operation.name, **settings)
     if kind not in _SUPPORTED:
@@ -379,7 +342,7 @@ def _refuse(operation, detail=""):
 
 
 def _copy_weights(layer, norm, target):
-    if _kind(layer) == "BatchNormalization":
+    if class_name(layer) == "BatchNormalization":
         norm, channels = layer, layer.moving_mean.shape[0]
         kernel, bias = np.ones((1, 1, channels, 1)), np.zeros(channels)
     else:

@@ -1,7 +1,9 @@
-"""A faster way through a network: batch normalisation as one fused operation."""
+"""Faster ways through a network: batch normalisation as one operation, or as none."""
 
 import keras
 import tensorflow as tf
+
+from kdtoolkit.models.graph import called_twice, foldable, takers
 
 
 class Untracked:
@@ -34,6 +36,38 @@ def fused(network):
         return network
 
     def replace(layer):
+        return _FusedBatchNormalization(layer) if _is_covered(layer) else layer
+
+    return keras.models.clone_model(network, clone_function=replace)
+
+
+def folded(network):
+    """Returns the network for inference, batch normalisation folded into the convolutions.
+
+    A convolution whose kernel is scaled and shifted by the normalisation behind it needs no further
+    pass over its output; in bfloat16 that makes a step with a teacher of the same kind a
+    twenty-fifth shorter. Nothing is copied: kernels are scaled in every call, which costs nothing
+    beside a batch of images, and so the returned model computes, up to rounding, what the network
+    computes, also after the network's variables have changed. Normalisation that is not behind a
+    convolution is fused.
+
+    Args:
+        network: Keras model; one that is not functional, or that calls a layer twice, is fused
+            only.
+
+    Returns:
+        A Keras model, not to be saved or trained.
+    """
+    if not hasattr(network, "operations") or called_twice(network) is not None:
+        return fused(network)
+    norm_of = foldable(network, ("Conv2D",), takers(network))
+    norms = {norm.name for norm in norm_of.values()}
+
+    def replace(layer):
+        if layer.name in norm_of:
+            return _FoldedConvolution(layer, norm_of[layer.name])
+        if layer.name in norms:
+            return _PassOn(name=layer.name, dtype=layer.dtype_policy)
         return _FusedBatchNormalization(layer) if _is_covered(layer) else layer
 
     return keras.models.clone_model(network, clone_function=replace)
@@ -96,3 +130,38 @@ class _FusedBatchNormalization(keras.layers.Layer):
             variance * layer.momentum + batch_variance * (1 - layer.momentum)
         )
         return outputs
+
+
+class _FoldedConvolution(keras.layers.Layer):
+    """Computes a `Conv2D` layer and the normalisation behind it, whose variables it uses."""
+
+    def __init__(self, convolution, norm):
+        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
+        self._layers_of = Untracked((convolution, norm))
+
+    def compute_output_spec(self, inputs):
+        return self._layers_of.value[0].compute_output_spec(inputs)
+
+    def call(self, inputs):
+        convolution, norm = self._layers_of.value
+        scale = tf.math.rsqrt(norm.moving_variance.value + norm.epsilon)
+        scale = scale * norm.gamma.value if norm.scale else scale
+        bias = tf.cast(convolution.bias.value, "float32") if convolution.use_bias else 0.0
+        offset = (bias - norm.moving_mean.value) * scale
+        offset = offset + norm.beta.value if norm.center else offset
+        outputs = keras.ops.conv(
+            inputs,
+            tf.cast(tf.cast(convolution.kernel.value, "float32") * scale, inputs.dtype),
+            convolution.strides,
+            convolution.padding,
+            convolution.data_format,
+            convolution.dilation_rate,
+        )
+        return tf.nn.bias_add(outputs, tf.cast(offset, outputs.dtype))
+
+
+class _PassOn(keras.layers.Layer):
+    """Stands where the normalisation was, for those who look for the layer by its name."""
+
+    def call(self, inputs, training=None, mask=None):
+        return inputs

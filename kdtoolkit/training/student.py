@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence
 from kdtoolkit.models.contract import check_logits
-from kdtoolkit.training.fused import Untracked, fused
+from kdtoolkit.training.fused import Untracked, folded
 from kdtoolkit.training.step import Trainer
 from kdtoolkit.training.supervision import Supervision
 
@@ -79,7 +79,7 @@ class Student(Trainer):
             probe, teaching, projectors = features.attach(network, teacher)
         super().__init__(network, terms, probe=probe, **kwargs)
         self._teacher = Untracked(teacher)
-        self._teaching = Untracked(fused(teaching))
+        self._teaching = Untracked(folded(teaching))
         self.projectors = projectors
         self.teacher_weight, self.supervision = teacher_weight, supervision
         self.confidence_weighted = confidence_weighted

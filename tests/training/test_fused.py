@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kdtoolkit import models
-from kdtoolkit.training.fused import fused
+from kdtoolkit.training.fused import folded, fused
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(6, 9, 9, 3)).astype("float32")
@@ -95,3 +95,67 @@ def test_what_is_not_covered_is_used_as_it_is(options):
 def test_a_network_that_is_not_functional_is_returned():
     ensemble = models.Ensemble([network()])
     assert fused(ensemble) is ensemble
+
+
+def random_network(seed=0, policy="float32"):
+    """Convolutions before normalisations of every kind, one of them where both are looked at."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        image = keras.Input((9, 9, 3))
+        x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="striding")(image)
+        x = keras.layers.BatchNormalization(epsilon=1e-2, name="striding_bn")(x)
+        x = keras.layers.ReLU()(x)
+        x = keras.layers.Conv2D(6, 3, padding="same", groups=2, use_bias=False, name="groups")(x)
+        x = keras.layers.BatchNormalization(scale=False, name="groups_bn")(x)
+        x = keras.layers.Conv2D(6, 2, dilation_rate=2, name="dilated")(x)
+        x = keras.layers.BatchNormalization(center=False, name="dilated_bn")(x)
+        x = keras.layers.Conv2D(6, 1, activation="relu", name="active")(x)
+        x = keras.layers.BatchNormalization(name="active_bn")(x)
+        seen = keras.layers.Conv2D(6, 1, name="seen")(x)
+        x = seen + keras.layers.BatchNormalization(name="seen_bn")(seen)
+        logits = keras.layers.Dense(5, dtype="float32")(keras.layers.GlobalAveragePooling2D()(x))
+        network = keras.Model(image, logits)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    rng = np.random.default_rng(seed)
+    network.set_weights([rng.uniform(0.2, 1, w.shape) for w in network.get_weights()])
+    return network
+
+
+def test_folded_convolutions_compute_the_network():
+    network = random_network()
+    view = folded(network)
+    kept = {type(view.get_layer(name)).__name__ for name in ("active", "seen")}
+    gone = {type(view.get_layer(name)).__name__ for name in ("striding", "groups", "dilated")}
+    assert (kept, gone) == ({"Conv2D"}, {"_FoldedConvolution"})
+    for seed in (0, 1):  # the second time with other variables
+        network.set_weights(random_network(seed).get_weights())
+        expected = network(IMAGES, training=False)
+        np.testing.assert_allclose(view(IMAGES, training=False), expected, rtol=1e-5, atol=1e-5)
+    # What is looked up by the name of a normalisation is its output.
+    found, expected = (
+        keras.Model(model.inputs, model.get_layer("groups_bn").output)(IMAGES, training=False)
+        for model in (view, network)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_folded_bfloat16_is_as_close_as_the_network():
+    expected = random_network()(IMAGES, training=False)
+    network = random_network(policy="mixed_bfloat16")
+    view = folded(network)
+    assert view.get_layer("striding").output.dtype == "bfloat16"
+    own, ours = (
+        np.abs(model(IMAGES, training=False) - expected).max() for model in (network, view)
+    )
+    assert 0 < ours < 2 * own < 0.1 * np.abs(expected).max()
+
+
+def test_a_layer_that_is_called_twice_is_not_folded():
+    image = keras.Input((9, 9, 3))
+    layer, norm = keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization()
+    network = keras.Model(image, layer(norm(layer(image))))
+    view = folded(network)
+    assert view.get_layer(layer.name) is layer
+    found, expected = view(IMAGES, training=False), network(IMAGES, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
