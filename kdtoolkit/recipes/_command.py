@@ -167,10 +167,14 @@ class Recipe:
 def check_output_dir(flags: Flags) -> None:
     """Checks that the output directory is, or can become, this run's own; writes nothing.
 
+    Of several workers the chief alone does this.
+
     Raises:
         UsageError: the directory cannot be written to, or holds a run with other flags.
     """
     path = Path(flags["output_dir"].value)
+    if not cluster.is_chief(flags["strategy"].value):
+        return
     config = path / CONFIG
     try:
         nearest = path

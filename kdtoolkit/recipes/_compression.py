@@ -7,7 +7,7 @@ from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
 from kdtoolkit.recipes import _run
 from kdtoolkit.recipes._command import RunError, UsageError, blaming
-from kdtoolkit.training import evaluation
+from kdtoolkit.training import distribution, evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
 
@@ -103,6 +103,8 @@ class Compression:
         Returns:
             A row of `results.json`.
         """
+        network = distribution.local(network)
+        (output_dir / "export").mkdir(exist_ok=True)
         quantization = "int8" if kind == "qat" else kind
         images, labels = self._data.test.pixels(_run.EXPORT_IMAGES)
         name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")

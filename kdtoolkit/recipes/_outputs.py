@@ -1,11 +1,13 @@
 """Networks that a run is given: a file, or what another run's directory ended with."""
 
+import atexit
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
-from kdtoolkit import files
-from kdtoolkit.recipes._command import UsageError
+from kdtoolkit import cluster, files
+from kdtoolkit.recipes._command import RunError, UsageError, blaming
 
 
 def network_path(path: str, flag: str) -> Path:
@@ -50,12 +52,59 @@ def name(path: str) -> str:
     return Path(path).stem if path.endswith(".keras") else Path(path).resolve().name
 
 
-def remember(path: Path, flag: str, output_dir: Path) -> None:
+def check_network(flags, flag: str) -> None:
+    """Checks that a flag names a network, as `network_path` does.
+
+    Of several workers the chief alone does this: the others need not see its disk.
+
+    Raises:
+        UsageError: it names none.
+    """
+    with blaming("strategy"):
+        sees = cluster.is_chief(flags.strategy)
+    if sees:
+        network_path(flags[flag].value, flag)
+
+
+def fetch(flags, flag: str) -> Path:
+    """Returns the network's file that a flag names; on workers that do not read it, a copy.
+
+    All workers have to call this at the same point of their program.
+
+    Raises:
+        RunError: another worker ended.
+    """
+    if cluster.of_strategy(flags.strategy) is None:
+        return network_path(flags[flag].value, flag)
+    from kdtoolkit.training import distribution
+
+    def read():
+        path = network_path(flags[flag].value, flag)
+        return path, path.read_bytes()
+
+    strategy = distribution.strategy(flags.strategy)
+    try:
+        path, content = distribution.from_chief(strategy, read)
+    except distribution.WorkerLostError as error:
+        raise RunError(str(error)) from error
+    if not distribution.is_chief(strategy):
+        with tempfile.NamedTemporaryFile(suffix=path.suffix, delete=False) as copy:
+            copy.write(content)
+        path = Path(copy.name)
+        atexit.register(files.remove, path)
+    return path
+
+
+def remember(flags, flag: str, path: Path, output_dir: Path) -> None:
     """Notes in the output directory which file a run was given, or finds that it is the same.
+
+    Of several workers the chief alone does this.
 
     Raises:
         UsageError: it is another one, or the note cannot be read.
     """
+    if not cluster.is_chief(flags.strategy):
+        return
     note = output_dir / f"{flag}.json"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not note.exists():

@@ -5,33 +5,37 @@ import dataclasses
 from kdtoolkit import models, training
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _methods, _outputs, _supervision
+from kdtoolkit.recipes import _methods, _supervision
 from kdtoolkit.recipes._command import blaming
-from kdtoolkit.training import evaluation, teacher_cache
+from kdtoolkit.training import distribution, evaluation, teacher_cache
 
 
 class Teaching:
     """What the flags of a run ask for, on its data.
+
+    Args:
+        flags, data: of the run.
+        path: of the teacher's file, None for one that is trained.
 
     Attributes:
         data: what networks are trained on that have no teacher.
         taught: what students are trained on; with the teacher's outputs after `cache`.
     """
 
-    def __init__(self, flags, data):
+    def __init__(self, flags, data, path):
         self.flags, self.data, self.taught = flags, data, data
+        self._path = path
         self._shape, self._classes = data.info.image_shape, data.info.classes
         self._options = {"weight_decay": flags.weight_decay}
 
     def example_teacher(self):
         """The teacher from its file, or an untrained one of its kind."""
-        flags = self.flags
-        if not _methods.teacher_is_file(flags):
+        if self._path is None:
             return self.build_teacher()
         with blaming("teacher"):
-            path = _outputs.network_path(flags.teacher, "teacher")
-            network = saved.load_classifier(path, self._shape, self._classes)
-            return saved.from_input_range(network, self.data.preprocessing, flags.teacher_input)
+            network = saved.load_classifier(self._path, self._shape, self._classes)
+            pixels = self.flags.teacher_input
+            return saved.from_input_range(network, self.data.preprocessing, pixels)
 
     def build_teacher(self):
         return self._network(self.flags.teacher)
@@ -70,16 +74,23 @@ class Teaching:
             matching = self._matching(method.features, teacher)
             return training.Student(network, teacher, weight, features=matching, **options)
 
-    def cache(self, teacher, methods, directory):
-        """Computes what the teacher says of fixed views, in which all methods then see images."""
+    def cache(self, teacher, methods, directory, strategy):
+        """Computes what the teacher says of fixed views, in which all methods then see images.
+
+        Each worker reads whole batches: those that do not see the chief's disk have files of their
+        own.
+        """
         views = Views(self.flags.views, self.flags.teacher_seed, generation=1)
         kinds = {method.features for method in methods if method.features}
         pairs = [pair for kind in sorted(kinds) for pair in self._pairs(kind, teacher)]
         train = self.data.train
+        layers = [layer for _, layer in pairs]
+
+        def build():
+            return teacher_cache.build(teacher, train, directory, views=views, layers=layers)
+
         with blaming("cache_teacher"):
-            cache = teacher_cache.build(
-                teacher, train, directory, views=views, layers=[layer for _, layer in pairs]
-            )
+            cache = distribution.chief_first(strategy, build)
         self.taught = dataclasses.replace(self.data, train=cache.attach(train))
         self.data = dataclasses.replace(self.data, train=train.in_views(views))
 

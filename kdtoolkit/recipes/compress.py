@@ -115,7 +115,7 @@ def _check(flags):
     _smoke.shrink(flags, data=False, calibration_images=8)
     _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
-    path = _outputs.network_path(flags.model, "model")
+    _outputs.check_network(flags, "model")
     flags.require_one_of("model_input", INPUT_RANGES)
     flags.require_one_of("structure", STRUCTURES)
     flags.require_one_of("threshold", SCOPES)
@@ -145,21 +145,19 @@ def _check(flags):
         flags.schedule = "fine_tuning"
     usual = _run.usual_schedule(flags, flags.schedule)
     _run.check_training(flags, usual)
-    alone = cluster.of_strategy(flags.strategy) is None
-    flags.require("strategy", alone, "one_device or mirrored: several workers do not compress")
     masked = flags.structure in ("weights", "2:4")
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
     flags.require("steps_per_execution", not masked or flags.steps_per_execution == 1, accepted)
     kept = f"{flags.structure}-{flags.sparsity:g}" if flags.structure != "none" else "none"
     kinds = "+".join(flags.quantize)
     _run.default_output_dir(flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed)
-    return usual, path
+    return usual
 
 
-def _run_recipe(flags, checked):
-    usual, path = checked
+def _run_recipe(flags, usual):
     data = _run.load(flags)
     _run.prepare_process(flags)
+    path = _outputs.fetch(flags, "model")
 
     from kdtoolkit import analysis
     from kdtoolkit.recipes._compression import Compression
@@ -183,12 +181,14 @@ def _run_recipe(flags, checked):
     settings = _run.settings(flags, usual, data, bar)
     work.check_export()
     output_dir = _run.begin(flags, settings.compute)
-    _outputs.remember(path, "model", output_dir)
+    _outputs.remember(flags, "model", path, output_dir)
 
     def fine_tune(directory, build, callbacks, schedule, done):
         training = loop.Training(
             output_dir / directory,
-            dataclasses.replace(settings, schedule=schedule, callbacks=[*callbacks, bar]),
+            dataclasses.replace(
+                settings, schedule=schedule, callbacks=[*callbacks, *settings.callbacks]
+            ),
             log_dir=output_dir / "logs" / directory,
         )
         with _run.one_line_errors(data):
@@ -200,15 +200,18 @@ def _run_recipe(flags, checked):
                 lambda: bar.begin(directory, done),
             )
 
-    (output_dir / "export").mkdir(exist_ok=True)
-    network, seconds = work.original, 0.0
-    rows = [work.measure("original", network, "float32", output_dir)]
+    rows = []
+
+    def measure(variant, network, kind, *trained):
+        if cluster.is_chief(flags.strategy):
+            rows.append(work.measure(variant, network, kind, output_dir, *trained))
+
+    name, network, seconds = "original", work.original, 0.0
+    measure(name, network, "float32")
     if trains[0]:
         network, results = fine_tune("pruned", work.pruned, callbacks, settings.schedule, 0)
-        seconds = results["seconds"]
-        name = f"{100 * flags.sparsity:g}% {flags.structure}"
-        rows.append(work.measure(name, network, "float32", output_dir, "pruned", seconds))
-    name = rows[-1]["variant"]
+        name, seconds = f"{100 * flags.sparsity:g}% {flags.structure}", results["seconds"]
+        measure(name, network, "float32", "pruned", seconds)
     for kind in kinds:
         directory, trained = "pruned" if trains[0] else None, network
         if kind == "qat":
@@ -222,8 +225,7 @@ def _run_recipe(flags, checked):
                 trains[0] * flags.epochs,
             )
             seconds = results["seconds"]
-        row = work.measure(f"{name}, {kind}", trained, kind, output_dir, directory, seconds)
-        rows.append(row)
+        measure(f"{name}, {kind}", trained, kind, directory, seconds)
 
     def export():
         return [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]

@@ -6,7 +6,6 @@ import os
 import statistics
 import sys
 
-from kdtoolkit import cluster
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _smoke, _supervision
@@ -150,8 +149,6 @@ def _check(flags):
     flags.require_one_of("export", _EXPORTS)
     usual = _run.usual_schedule(flags, "distillation")
     _run.check_training(flags, usual)
-    alone = not flags.cache_teacher or cluster.of_strategy(flags.strategy) is None
-    flags.require("strategy", alone, "one_device or mirrored with --cache_teacher")
     if trains_teacher and flags.teacher_epochs is None:
         flags.teacher_epochs = flags.epochs
     if trains_teacher:
@@ -204,7 +201,7 @@ def _check_teacher(flags, info, methods):
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
     if _methods.teacher_is_file(flags):
-        _outputs.network_path(flags.teacher, "teacher")
+        _outputs.check_network(flags, "teacher")
     else:
         _run.check_network(flags, info, "teacher")
         untrained = flags.teacher_input == "normalized"
@@ -239,9 +236,10 @@ def _run_recipe(flags, checked):
     from kdtoolkit.recipes._teaching import Teaching
     from kdtoolkit.training import loop, progress
 
-    teaching = Teaching(flags, data)
     taught = any(method.needs_teacher for method in methods)
     trains_teacher = taught and not _methods.teacher_is_file(flags)
+    path = _outputs.fetch(flags, "teacher") if taught and not trains_teacher else None
+    teaching = Teaching(flags, data, path)
     before = flags.teacher_epochs if trains_teacher else 0
     bar = progress.Progress(before + len(methods) * len(seeds) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
@@ -251,9 +249,8 @@ def _run_recipe(flags, checked):
         teaching.trainer(method, example, seeds[0])
     output_dir = _run.begin(flags, settings.compute)
 
-    if taught and not trains_teacher:
-        path = _outputs.network_path(flags.teacher, "teacher")
-        _outputs.remember(path, "teacher", output_dir)
+    if path is not None:
+        _outputs.remember(flags, "teacher", path, output_dir)
 
     def complete(path, settings, generation, build, make_trainer, data, done, name, **labels):
         training = loop.Training(
@@ -277,7 +274,8 @@ def _run_recipe(flags, checked):
     elif taught:
         teacher, teacher_row = example, teaching.figures(example)
     if flags.cache_teacher:
-        teaching.cache(teacher, methods, output_dir / "teacher_cache")
+        with _run.one_line_errors(data):
+            teaching.cache(teacher, methods, output_dir / "teacher_cache", settings.strategy)
 
     rows, networks = [], {}
     for seed in seeds:

@@ -53,14 +53,16 @@ class Checkpoints:
     def restore(self, trainer):
         """Puts the newest undamaged state into the trainer, on every worker the chief's.
 
-        A damaged file is named in a warning and set aside, and the one before it is used.
+        A damaged file is named in a warning and set aside, and the one before it is used. Where
+        there is no file the chief's trainer is the state: machines of several kinds do not compute
+        what they begin with, such as the ranges of activations, to the same last bit.
 
         Returns:
             `(epoch, notes)`; `(0, {})` where there is no state.
         """
         state = self._state(trainer)
         header, values = from_chief(trainer.distribute_strategy, lambda: self._newest(state))
-        for variable, value in zip(state, values, strict=False):
+        for variable, value in zip(state, values, strict=True):
             variable.assign(value)
         return header["epoch"], header["notes"]
 
@@ -80,7 +82,7 @@ class Checkpoints:
                 )
             else:
                 return header, values
-        return {"epoch": 0, "notes": {}}, []
+        return {"epoch": 0, "notes": {}}, [np.asarray(variable) for variable in state]
 
     def clear(self):
         """Removes the stored states, but not the damaged ones that were set aside."""

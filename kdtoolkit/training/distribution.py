@@ -135,6 +135,27 @@ def from_chief(strategy, compute):
         return pickle.loads(_sum(strategy, words).tobytes()[:size])
 
 
+def chief_first(strategy, make):
+    """Calls `make` on the chief, and when that is done on all other workers.
+
+    For large files: where workers see the chief's disk they find them there, and where they do not
+    they make their own. All workers have to call this at the same point of their program.
+
+    Args:
+        strategy: of the run.
+        make: called without arguments; opens the files, or makes them where there are none.
+
+    Returns:
+        What `make` returned on this worker.
+
+    Raises:
+        WorkerLostError: another worker ended; on all but the chief also where `make` raised.
+    """
+    value = make() if is_chief(strategy) else None
+    from_chief(strategy, lambda: None)
+    return value if is_chief(strategy) else make()
+
+
 def local(network):
     """Returns the network, or a copy that this worker can use without the others."""
     if not has_workers(network.distribute_strategy):

@@ -1,0 +1,137 @@
+"""Recipes on two workers end as on two replicas of one process; only the chief's disk is used.
+
+The workers run in directories of their own, and all paths among their flags are relative: what the
+second one reads of a file or finds in a directory is what the chief sent it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit.launch import _free_ports
+from tests.recipes.test_resume import weights
+
+FLAGS = ("--output_dir=run", "--train_examples=100", "--epochs=2", "--batch_size=30")
+TWO_CPUS = """
+import sys, tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+from kdtoolkit.recipes import {recipe}
+sys.exit({recipe}.RECIPE.main())
+"""
+RECIPES = {
+    "compress": ("--model=network.keras", "--sparsity=0.7", "--quantize=qat"),
+    "distill": (
+        *("--teacher=network.keras", "--student=resnet8", "--method=kd+attention"),
+        *("--cache_teacher", "--views=2", "--export=none"),
+    ),
+}
+
+RESULTS = {"compress": "variants", "distill": "methods"}
+
+
+def start(directory, command, flags, **environment):
+    return subprocess.Popen(
+        [sys.executable, *command, *FLAGS, *flags],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "TF_ENABLE_ONEDNN_OPTS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def network():
+    """A small one with stages like those of a ResNet on the digits."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((8, 8, 1))
+    for stage, (width, stride) in enumerate(((8, 1), (16, 2), (16, 2)), start=1):
+        x = keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU(name=f"stage{stage}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10)(x))
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def runs(request, tmp_path_factory):
+    """The recipe and the directories of one process with two replicas, the chief, the other."""
+    recipe, flags = request.param, RECIPES[request.param]
+    directories = [tmp_path_factory.mktemp(name) for name in ("alone", "chief", "other")]
+    for directory in directories[:2]:
+        network().save(directory / "network.keras")
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    configs = [
+        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        for index in range(2)
+    ]
+    command = ("-m", f"kdtoolkit.recipes.{recipe}", "--strategy=multi_worker")
+    processes = [
+        start(directory, command, flags, TF_CONFIG=json.dumps(config))
+        for directory, config in zip(directories[1:], configs, strict=True)
+    ]
+    try:
+        ends(processes)
+        command = ("-c", TWO_CPUS.format(recipe=recipe), "--strategy=mirrored")
+        processes.append(start(directories[0], command, flags))
+        ends(processes[2:])
+    finally:
+        for process in processes:
+            process.kill()
+    return recipe, *directories
+
+
+def ends(processes):
+    for process in processes:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+
+
+def files(directory):
+    """What a run left, by name; events and caches by directory."""
+    found = {path.relative_to(directory) for path in directory.rglob("*") if path.is_file()}
+    return {str(path.parent if "logs" in path.parts else path) for path in found}
+
+
+def test_only_the_chief_writes(runs):
+    """The other worker keeps, where it cannot read the chief's, a teacher cache of its own."""
+    recipe, alone, chief, other = runs
+    assert files(chief) == files(alone)
+    cached = {name for name in files(alone) if name.startswith("run/teacher_cache/")}
+    assert bool(cached) == (recipe == "distill")
+    assert files(other) == cached
+
+
+def test_same_weights(runs):
+    """Of every network that was trained, bit for bit; and the second worker's cached outputs."""
+    _, alone, chief, other = runs
+    networks = sorted(Path(name) for name in files(alone) if name.endswith("network.keras"))
+    assert len(networks) > 1
+    for path in networks:
+        expected, found = weights(alone / path), weights(chief / path)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=f"{path} {name}")
+    for path in other.rglob("*.npy"):
+        assert path.read_bytes() == (chief / path.relative_to(other)).read_bytes()
+
+
+def test_same_figures(runs):
+    recipe, alone, chief, _ = runs
+    rows, found = (
+        json.loads((directory / "run" / "results.json").read_text())[RESULTS[recipe]]
+        for directory in (alone, chief)
+    )
+    assert len(rows) == len(found)
+    for expected, row in zip(rows, found, strict=True):
+        assert expected.keys() == row.keys()
+        same = {"test_accuracy", "validation_accuracy", "test_loss", "sparsity"} & row.keys()
+        assert len(same) == 3
+        for name in same:
+            assert row[name] == pytest.approx(expected[name], rel=1e-6), name
