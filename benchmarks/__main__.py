@@ -22,7 +22,11 @@ STEPS = (
     *(step_time.BASELINE, "Patriarch, plain", "Student", "Self-distillation", "Distiller"),
     *("PyTorch", "PyTorch, teacher", "PyTorch, compiled", "PyTorch, compiled, teacher"),
 )
-AS_CHOSEN = {"Patriarch, as chosen": "Patriarch, plain", "Student, as chosen": "Student"}
+AS_CHOSEN = {
+    "Patriarch, as chosen": "Patriarch, plain",
+    "Student, as chosen": "Student",
+    "Self-distillation, as chosen": "Self-distillation",
+}
 IN_BFLOAT16 = ("PyTorch, bfloat16", "PyTorch, bfloat16, teacher")
 AS_STARTED = {
     "plain, as started": "plain",
@@ -47,32 +51,32 @@ QUICK = {
 }
 
 NOTES = {
-    "steps": """\
-The same network, batch and optimizer for all. Rows without *as started* repeat the step alone on
-batches at hand: float32, oneDNN on in TensorFlow, XLA where `compute.choose` (ours) or Keras has it
-on this device, PyTorch channels last. *As chosen* is in the precision that `compute.choose` takes
-by itself (above), PyTorch's *bfloat16* is `torch.autocast`. *As started* is a whole `fit` on arrays
-with each library's defaults: Keras as its documentation shows, `Student` with all that a recipe
-chooses by itself.{onednn}
-
-Peak memory is {memory}; seconds to the first step are those of a process from its start: imports,
-network, compilation.""",
+    "steps": """
+        The same network, batch and optimizer for all. Rows without *as started* repeat the step
+        alone on batches at hand: float32, oneDNN on in TensorFlow, XLA where `compute.choose` (for
+        ours) or Keras (for its own) has it on this device, PyTorch channels last. *As chosen* is in
+        the precision that `compute.choose` takes by itself (above); PyTorch's *bfloat16* is
+        `torch.autocast`. *As started* is a whole `fit` on arrays with each library's defaults:
+        Keras as its documentation shows, `Student` with all that a recipe chooses by itself.""",
     "onednn": """
-*No oneDNN* sets `TF_ENABLE_ONEDNN_OPTS=0`, which is what TensorFlow does by itself on a CPU without
-AVX512; where it has AVX512, users start the row above it.""",
+        *No oneDNN* sets `TF_ENABLE_ONEDNN_OPTS=0`, which is what TensorFlow does by itself on a CPU
+        without AVX512; on one that has it, users start the row above it.""",
+    "memory": "Peak memory is that of the process, resident",
+    "gpu_memory": "Peak memory is what the library allocated on the GPU",
+    "start": "seconds to the first step are a process's own: imports, network, compilation.",
     "ratios": "Above 1 the second of the two is the faster one. Medians over the rounds.",
-    "cpu_replicas": """\
-The same global batch through `Patriarch.fit`, crops and flips included; below 1 is faster than one
-device. One device and the two logical CPUs share one pool of {cores} threads; each of the two
-workers, processes on the loopback interface, has a pool of {half}.""",
-    "gpu_replicas": """\
-The same global batch through `Patriarch.fit`, crops and flips included; below 1 is faster than one
-GPU. One GPU computes with XLA, which several replicas cannot.""",
-    "pipeline": "Random images in memory, shuffled, cropped, flipped, normalised; no training.",
-    "latency": """\
-One image at a time on the CPU: LiteRT files and the early-exit classifier on one thread, Keras on
-TensorFlow's own. The weights are random; thresholds of 0 and 2 let the classifier stop where a row
-says.""",
+    "replicas": """
+        The same global batch through `Patriarch.fit` as `compute.choose` says, crops and flips
+        included; below 1 is faster than one device.""",
+    "cpu_replicas": """
+        One device and the two logical CPUs share one pool of {cores} threads; each of the two
+        workers, processes on the loopback interface, has a pool of {half}.""",
+    "gpu_replicas": "One GPU computes with XLA, which several replicas cannot.",
+    "pipeline": "random images in memory, shuffled, cropped, flipped, normalised; no training.",
+    "latency": """
+        One image at a time on the CPU: LiteRT files and the early-exit classifier on one thread,
+        Keras on TensorFlow's own. The weights are random; thresholds of 0 and 2 let the classifier
+        stop where a row says.""",
 }
 
 
@@ -124,14 +128,18 @@ def training(sizes, variables, gpus, precision):
         ]
     timings, runs, seconds, failures = timed(contenders, settings, sizes["at_once"])
     memory = {name: (run.before, run.peak) for name, run in runs.items()}
-    notes = NOTES["steps"].format(
-        onednn="" if gpus else NOTES["onednn"],
-        memory="what the library allocated on the GPU" if gpus else "resident, of the process",
-    )
+    notes = NOTES["steps"] + ("" if gpus else NOTES["onednn"])
+    columns = f"{NOTES['gpu_memory' if gpus else 'memory']}; {NOTES['start']}"
     table = report.steps(timings, step_time.BASELINE, settings["batch_size"], memory, seconds)
     return {
-        "Training step": [size(settings), notes, table, report.missing(failures)],
-        "Ratios": [NOTES["ratios"], report.targets(timings)],
+        "Training step": [
+            size(settings),
+            report.prose(notes),
+            report.prose(columns),
+            table,
+            report.missing(failures),
+        ],
+        "Ratios": [report.prose(NOTES["ratios"]), report.targets(timings)],
     }
 
 
@@ -140,10 +148,10 @@ def over_replicas(sizes, variables, gpus):
     settings = settings_of(sizes["replicas"])
     contenders = replicas.contenders(settings, {**variables, device.ONEDNN: "1"}, gpus)
     timings, _, _, failures = timed(contenders, settings, sizes["at_once"])
-    notes = NOTES["gpu_replicas" if gpus else "cpu_replicas"]
-    notes = notes.format(cores=cores(), half=max(1, cores() // 2))
+    threads = NOTES["cpu_replicas"].format(cores=cores(), half=replicas.threads(workers=2))
+    notes = NOTES["replicas"] + (NOTES["gpu_replicas"] if gpus else threads)
     table = report.plain(timings, replicas.BASELINE, settings["batch_size"])
-    return [size(settings), notes, table, report.missing(failures)]
+    return [size(settings), report.prose(notes), table, report.missing(failures)]
 
 
 def pipeline(sizes):
@@ -152,7 +160,7 @@ def pipeline(sizes):
     settings = vars(input_pipeline.parse(sizes["pipeline"]))
     seconds = processes.call("benchmarks.input_pipeline:measure", settings, device.variables("cpu"))
     images = f"{settings['images']:,} images of {settings['size']}x{settings['size']}x3"
-    return [f"{images}. {NOTES['pipeline']}", input_pipeline.summary(settings["images"], seconds)]
+    return [f"{images}: {NOTES['pipeline']}", input_pipeline.summary(settings["images"], seconds)]
 
 
 def latencies(sizes):
@@ -167,7 +175,8 @@ def latencies(sizes):
     timings = latency.timings(measured)
     table = report.plain(timings, latency.BASELINE, batch_size=1)
     ratios = report.ratios(timings, latency.pairs(timings))
-    return [f"{settings['network']}. {NOTES['latency']}", table, NOTES["ratios"], ratios]
+    notes = report.prose(f"{settings['network']}. {NOTES['latency']}")
+    return [notes, table, report.prose(NOTES["ratios"]), ratios]
 
 
 def timed(contenders, settings, at_once):

@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ _PATIENCE = 10  # seconds for a process that has nothing more to do
 
 
 class ProcessFailed(RuntimeError):
-    """The process ended; the message is the last line that it said."""
+    """The process ended; the message is its error, or the last line that it said."""
 
 
 class Process:
@@ -86,9 +87,15 @@ class Process:
         self._process.stdout.close()
         if not self._said.closed:
             self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").split("\n")
-            self._last_words = next((line for line in reversed(lines) if line.strip()), "nothing")
+            self._last_words = _error(self._said.read().decode(errors="replace"))
             self._said.close()
+
+
+def _error(said):
+    """The first line of the last error in what a process said, or else the last line."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 class Remote:

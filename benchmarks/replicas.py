@@ -34,11 +34,11 @@ def contenders(arguments, variables, gpus):
             contender(f"{count} GPUs, MirroredStrategy", "mirrored", _visible(count))
             for count in (*counts, *([gpus] if gpus > 1 else []))
         ]
-    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, cores() // 2))}
+    few = {"TF_NUM_INTRAOP_THREADS": str(threads(workers=2))}
     return [
         contender(BASELINE, "one_device", {}),
         contender("2 logical CPUs, MirroredStrategy", "mirrored", {}, logical_cpus=2),
-        contender("2 workers", "multi_worker", *({**threads, **each} for each in _cluster(2))),
+        contender("2 workers", "multi_worker", *({**few, **each} for each in _cluster(2))),
     ]
 
 
@@ -71,6 +71,11 @@ def trainer(arguments):
             verbose=0,
         )
     )
+
+
+def threads(workers):
+    """Number of threads of each of several workers on this machine."""
+    return max(1, cores() // workers)
 
 
 def _visible(count):

@@ -1,6 +1,7 @@
 """The report of `python -m benchmarks`: tables of Markdown from timings, and nothing measured."""
 
 import operator
+import textwrap
 from typing import NamedTuple
 
 from benchmarks.measure import format_table, ratio, ratio_table, step_table
@@ -87,6 +88,11 @@ def plain(timings, baseline, batch_size):
 def ratios(timings, pairs):
     """Returns a table of the ratios between pairs of names."""
     return format_table(ratio_table(timings, pairs), markdown=True)
+
+
+def prose(text):
+    """Returns one paragraph in lines of at most 100 characters."""
+    return textwrap.fill(" ".join(text.split()), 100)
 
 
 def items(lines):

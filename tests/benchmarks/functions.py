@@ -9,7 +9,7 @@ def variables(arguments):
 
 def failing(arguments):
     print("an answer to nobody")
-    raise ValueError("no such thing")
+    raise ValueError("no such thing\n\n  * details")
 
 
 def remembering(arguments):

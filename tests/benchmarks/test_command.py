@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"plain", "Patriarch, plain", "Student", "Self-distillation", "Distiller"}
 STEPS |= {"plain, as started", "Student, as started", "Distiller, as started"}
@@ -29,6 +31,12 @@ def section(report, heading):
 def rows(text):
     """First cells of the rows of tables."""
     return {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")}
+
+
+def test_no_gpu(capsys):
+    with pytest.raises(SystemExit):
+        main(["--device=gpu"])
+    assert "--device=gpu needs a GPU" in capsys.readouterr().err
 
 
 def test_environment(report):
