@@ -34,20 +34,16 @@ class KeepZeros(keras.callbacks.Callback):
                     f"Argument `pruned` must have the layers of {network.name!r}. "
                     f"Received: {name!r} of shape {mask.shape}"
                 )
-        pairs = [
-            (found[name], tf.constant(mask, found[name].dtype))
-            for name, mask in self._masks.items()
-        ]
-
-        def on_every_replica():
-            for kernel, mask in pairs:
-                kernel.assign(kernel.value * mask)
+        pairs = [(found[name], tf.constant(mask)) for name, mask in self._masks.items()]
 
         @tf.function(autograph=False)
         def apply():
-            self.model.distribute_strategy.run(on_every_replica)
+            for kernel, mask in pairs:
+                kernel.assign(tf.where(mask, kernel.value, tf.zeros_like(kernel.value)))
 
         self._apply = apply
 
     def on_train_batch_end(self, batch, logs=None):
-        self._apply()
+        # In the scope, not on every replica: an assignment there would be a mean over all of them.
+        with self.model.distribute_strategy.scope():
+            self._apply()

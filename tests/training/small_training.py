@@ -89,11 +89,12 @@ CONTENDERS = {
     "self-distillation": lambda n: SelfDistillation(
         n.exits(), dynamic_temperature="student_max", **OPTIONS
     ),
-    "mutual learning": lambda n: MutualLearning(
-        [n.student(0), n.student(1), n.student(2, width=3)], **OPTIONS
-    ),
+    "mutual learning": lambda n: MutualLearning([n.student(), n.student(1, width=3)], **OPTIONS),
 }
-PRUNED = ("patriarch", "student")
+PRUNED = {
+    "patriarch": {"layers": "conv2d*", "threshold": "global"},
+    "student": {"layers": "conv2d_1", "structure": "2:4"},
+}
 
 
 def synchronized_norm(x, *, name):
@@ -108,8 +109,8 @@ def contend(strategy, name):
         trainer, its optimizer and the pruning, and `pruned LAYER`: the weights that are masked.
     """
     batches = tf.data.Dataset.from_tensor_slices((DIGITS[:13], TARGETS[:13], W)).batch(5)
-    decay = PolynomialDecay(0.2, 0.8, begin_step=1, end_step=5, frequency=2)
-    pruning = MagnitudePruning(decay, layers="conv2d*") if name in PRUNED else None
+    decay = PolynomialDecay(0.1, 0.5, begin_step=1, end_step=5, frequency=2)
+    pruning = MagnitudePruning(decay, **PRUNED[name]) if name in PRUNED else None
     keras.backend.clear_session()  # the layers' names are those of a new process
     with strategy.scope(), mock.patch("kdtoolkit.training.features.batch_norm", synchronized_norm):
         trainer = CONTENDERS[name](Networks(synchronized=True, l2=0.01))

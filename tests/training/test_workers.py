@@ -120,11 +120,11 @@ def test_contenders_on_workers_equal_one_process(contender):
             np.testing.assert_allclose(found[name], value, 0, 1e-6 * scale, err_msg=name)
 
 
-def test_masked_weights_are_zero_on_every_worker(contender):
-    for found in contender[2]:
-        for name, weights in found.items():
-            if name.startswith("pruned"):
-                assert weights.size > 0 and not weights.any()
+def test_masked_weights_are_zero_on_every_worker(stepped):
+    for name in small_training.PRUNED:
+        for found in stepped(name):
+            masked = [weights for key, weights in found.items() if key.startswith("pruned")]
+            assert masked and all(weights.size > 0 and not weights.any() for weights in masked)
 
 
 def test_moving_statistics_are_the_mean_of_the_replicas(stepped, two_replicas):
