@@ -11,6 +11,7 @@ import numpy as np
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.exits import cut, exit_names
+from kdtoolkit.models.precision import in_policy
 
 
 def check_file(path):
@@ -71,7 +72,7 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
 
     A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation, a
     layer or an operation, is left out: what it was applied to are the logits. A network for images
-    of any size becomes one for `input_shape`.
+    of any size becomes one for `input_shape`. It computes in the policy that Keras is set to.
 
     Args:
         path: a `.keras` file.
@@ -110,7 +111,7 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
         network = _behind(network, keras.Input(input_shape, name="image"))
     if None not in network.input_shape[1:]:
         _check_values(network, path)
-    return network
+    return in_policy(network)
 
 
 def _check_values(network, path):
@@ -149,6 +150,7 @@ def from_input_range(network, preprocessing, input_range):
     pixels = keras.layers.Rescaling(
         scale=[top * std for std in preprocessing.std],
         offset=[top * mean for mean in preprocessing.mean],
+        dtype="float32",  # eight bits of a pixel are more than bfloat16 has
         name="pixels",
     )
     return _behind(network, keras.Input(network.input_shape[1:], name="image"), pixels)

@@ -154,6 +154,18 @@ def _check(flags):
     return usual
 
 
+def _example(work):
+    """A network as it will be fine-tuned, and the callbacks; they say what cannot be pruned."""
+    try:
+        example = work.pruned()
+        return example, work.pruning(example)
+    except UsageError:
+        raise
+    except ValueError as error:
+        flag = "layers" if "`layers`" in str(error) else "structure"
+        raise UsageError(f"--{flag}: {error}") from error
+
+
 def _run_recipe(flags, usual):
     data = _run.load(flags)
     _run.prepare_process(flags)
@@ -163,22 +175,16 @@ def _run_recipe(flags, usual):
     from kdtoolkit.recipes._compression import Compression
     from kdtoolkit.training import loop, progress
 
-    work = Compression(flags, path, data)
-    try:
-        example = work.pruned()
-        callbacks = work.pruning(example)
-    except UsageError:
-        raise
-    except ValueError as error:
-        flag = "layers" if "`layers`" in str(error) else "structure"
-        raise UsageError(f"--{flag}: {error}") from error
     kinds = [kind for kind in flags.quantize if kind != "float32"]
-    if "qat" in kinds:
-        with blaming("quantize"):
-            work.quantization_aware(example)
     trains = [flags.structure != "none", "qat" in kinds]
     bar = progress.Progress(sum(trains) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
+    with settings.compute.policy():
+        work = Compression(flags, path, data)
+        example, callbacks = _example(work)
+    if "qat" in kinds:
+        with blaming("quantize"):
+            work.quantization_aware(example)
     work.check_export()
     output_dir = _run.begin(flags, settings.compute)
     _outputs.remember(flags, "model", path, output_dir)

@@ -243,10 +243,11 @@ def _run_recipe(flags, checked):
     before = flags.teacher_epochs if trains_teacher else 0
     bar = progress.Progress(before + len(methods) * len(seeds) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
-    # Whatever is wrong with a method is said before any training.
-    example = teaching.example_teacher() if taught else None
-    for method in methods:
-        teaching.trainer(method, example, seeds[0])
+    with settings.compute.policy():
+        example = teaching.example_teacher() if taught else None
+        # Whatever is wrong with a method is said before any training.
+        for method in methods:
+            teaching.trainer(method, example, seeds[0])
     output_dir = _run.begin(flags, settings.compute)
 
     if path is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from kdtoolkit import models
 from kdtoolkit.data import Preprocessing, Split
-from kdtoolkit.models.precision import in_float32
+from kdtoolkit.models.precision import in_float32, in_policy
 from kdtoolkit.training import evaluation
 
 RNG = np.random.default_rng(0)
@@ -45,3 +45,26 @@ def test_figures_are_those_of_the_exported_network():
     expected, _ = evaluation.predict(resnet8("float32"), SPLIT)
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(labels, SPLIT.labels)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vgg8-w4", "densenet-bc-10-4"])
+def test_a_stored_network_computes_as_it_was_trained(name, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = models.build(name, (32, 32, 1), 10)
+        with in_float32(network):
+            network.save(tmp_path / "network.keras")
+        stored = in_policy(keras.models.load_model(tmp_path / "network.keras"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found = {layer.name: layer.compute_dtype for layer in stored.layers}
+    expected = {layer.name: layer.compute_dtype for layer in network.layers}
+    del found[stored.layers[0].name], expected[network.layers[0].name]  # it computes nothing
+    assert found == expected
+    x = RNG.normal(size=(2, 32, 32, 1)).astype("float32")
+    np.testing.assert_array_equal(stored.predict(x, verbose=0), network.predict(x, verbose=0))
+
+
+def test_a_float32_policy_changes_nothing():
+    network = resnet8("mixed_bfloat16")
+    assert in_policy(network).get_layer("stem_conv").compute_dtype == "bfloat16"
