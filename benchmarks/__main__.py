@@ -26,6 +26,8 @@ AS_CHOSEN = {
     "Patriarch, as chosen": "Patriarch, plain",
     "Student, as chosen": "Student",
     "Self-distillation, as chosen": "Self-distillation",
+    "plain, bfloat16": "plain",
+    "Distiller, bfloat16": "Distiller",
 }
 IN_BFLOAT16 = ("PyTorch, bfloat16", "PyTorch, bfloat16, teacher")
 AS_STARTED = {
@@ -55,9 +57,10 @@ NOTES = {
         The same network, batch and optimizer for all. Rows without *as started* repeat the step
         alone on batches at hand: float32, oneDNN on in TensorFlow, XLA where `compute.choose` (for
         ours) or Keras (for its own) has it on this device, PyTorch channels last. *As chosen* is in
-        the precision that `compute.choose` takes by itself (above); PyTorch's *bfloat16* is
-        `torch.autocast`. *As started* is a whole `fit` on arrays with each library's defaults:
-        Keras as its documentation shows, `Student` with all that a recipe chooses by itself.""",
+        the precision that `compute.choose` takes by itself (above); beside it *bfloat16*, Keras'
+        `mixed_bfloat16` and PyTorch's `torch.autocast`. *As started* is a whole `fit` on arrays
+        with each library's defaults: Keras as its documentation shows, `Student` with all that a
+        recipe chooses by itself.""",
     "onednn": """
         *No oneDNN* sets `TF_ENABLE_ONEDNN_OPTS=0`, which is what TensorFlow does by itself on a CPU
         without AVX512; on one that has it, users start the row above it.""",

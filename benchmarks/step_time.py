@@ -98,7 +98,7 @@ def build(arguments):
 
 
 def as_chosen(make):
-    """Has the networks of a contender of ours built in the precision that is asked for."""
+    """Has the networks of a contender built in the precision that is asked for."""
 
     @functools.wraps(make)
     def chosen(arguments, *others, **options):
@@ -110,6 +110,7 @@ def as_chosen(make):
     return chosen
 
 
+@as_chosen
 def plain(arguments):
     import keras
 
@@ -194,6 +195,7 @@ def exits(arguments, distillation_weight, feature_weight):
     return kdtoolkit_steps(trainer, arguments)
 
 
+@as_chosen
 def distiller(arguments):
     import keras
 
@@ -325,7 +327,7 @@ def parse(argv, **defaults):
         "--precision",
         choices=("float32", "auto"),
         default="float32",
-        help="of our contenders; auto is what they choose by themselves",
+        help="of TensorFlow's contenders; auto is what ours choose by themselves",
     )
     parser.add_argument("--only", help="names of contenders, separated by semicolons")
     parser.add_argument("--markdown", action="store_true", help="for benchmarks/RESULTS.md")
