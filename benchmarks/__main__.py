@@ -59,8 +59,8 @@ NOTES = {
         ours) or Keras (for its own) has it on this device, PyTorch channels last. *As chosen* is in
         the precision that `compute.choose` takes by itself (above); beside it *bfloat16*, Keras'
         `mixed_bfloat16` and PyTorch's `torch.autocast`. *As started* is a whole `fit` on arrays
-        with each library's defaults: Keras as its documentation shows, `Student` with all that a
-        recipe chooses by itself.""",
+        with each library's defaults: Keras as its documentation shows, `Student` in the precision,
+        with XLA or without, as `compute.choose` takes them by itself.""",
     "onednn": """
         *No oneDNN* sets `TF_ENABLE_ONEDNN_OPTS=0`, which is what TensorFlow does by itself on a CPU
         without AVX512; on one that has it, users start the row above it.""",

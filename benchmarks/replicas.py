@@ -86,9 +86,9 @@ def _visible(count):
 
 def _cluster(workers):
     """The environments of workers on this machine."""
-    from kdtoolkit.launch import _free_ports
+    from kdtoolkit.launch import free_ports
 
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     tasks = [{"type": "worker", "index": index} for index in range(workers)]
     configs = [{"cluster": {"worker": addresses}, "task": task} for task in tasks]
     return [{"TF_CONFIG": json.dumps(config)} for config in configs]

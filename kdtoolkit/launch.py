@@ -43,7 +43,7 @@ def run(command: Sequence[str], workers: int) -> int:
         The exit status of the worker that failed first, 128 plus the signal if one killed it; 130
         after Ctrl-C; else 0.
     """
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes, readers = [], []
     # A terminated launch leaves no worker behind either.
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -110,7 +110,8 @@ def _interrupt(number, frame):
     raise KeyboardInterrupt
 
 
-def _free_ports(count):
+def free_ports(count):
+    """Returns that many numbers of ports of this machine that nobody listens at."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

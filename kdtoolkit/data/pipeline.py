@@ -140,14 +140,21 @@ class _Split:
             Function of the `x` of a batch of `epochs(..., on_device=True)` that returns the `x` of
             the same batch without `on_device`, for `Trainer.compile(reader=...)`: a training step
             then gathers, crops and mirrors its images itself, and a few integers an image are all
-            that is sent to it.
+            that is sent to it. What is `x` without `on_device` already, it returns as it is.
 
         Raises:
-            ValueError: the images are not in memory.
+            ValueError: `bytes_for_device` is None.
         """
-        images = self._stored()
+        if self.bytes_for_device is None:
+            raise ValueError(
+                "Argument `on_device` must be False for images that are streamed or augmented as "
+                "photographs. Received: on_device=True"
+            )
+        images = tf.constant(self.images)
 
         def read(x):
+            if not isinstance(x, dict) or "index" not in x:
+                return x
             return _with(x["attached"], self._prepare(tf.gather(images, x["index"]), *x["draws"]))
 
         return read
@@ -223,12 +230,10 @@ class Split(_Split):
         return self.images[:count], self.labels[:count]
 
     @property
-    def bytes_in_memory(self):
-        """Of the images, as they are stored; None where they are streamed."""
-        return self.images.nbytes
-
-    def _stored(self):
-        return tf.constant(self.images)
+    def bytes_for_device(self):
+        """What `reader` keeps on the device; None for photographs, which XLA cannot distort."""
+        is_for_host = isinstance(self.augmentation, PhotographAugmentation)
+        return None if is_for_host else self.images.nbytes
 
     def _identity(self):
         return self.images, self.labels
@@ -306,15 +311,9 @@ class StreamingSplit(_Split):
         return np.concatenate(images), np.concatenate(labels)
 
     @property
-    def bytes_in_memory(self):
-        """As `Split.bytes_in_memory`: None."""
+    def bytes_for_device(self):
+        """As `Split.bytes_for_device`: None, for images that are in no memory."""
         return None
-
-    def _stored(self):
-        raise ValueError(
-            "Argument `on_device` must be False for a streamed data set, whose images are in no "
-            "memory. Received: on_device=True"
-        )
 
     def _identity(self):
         files = [Path(file) for file in self._records.files]
@@ -335,7 +334,7 @@ class StreamingSplit(_Split):
 
     def _shuffled(self, plans, batch_size, on_device):
         if on_device:
-            self._stored()
+            self.reader()  # says that there is none
 
         def epoch(view, order, *draws):
             due = tf.math.invert_permutation(order)

@@ -1,5 +1,8 @@
 """What a teacher's logits teach."""
 
+import math
+
+import tensorflow as tf
 from keras import ops
 
 from kdtoolkit.losses.crossentropies import log_probabilities
@@ -35,26 +38,31 @@ def distillation_divergence(teacher_logits, student_logits, temperature=1.0):
     return ops.square(temperature) * divergence
 
 
-def permute_secondary(logits, keys):
-    """Permutes every entry but the largest (DKPP, Furlanello et al. 2018, at random).
+def permute_secondary(logits, seed):
+    """Permutes every entry but the largest at random (DKPP, Furlanello et al. 2018).
 
     Softmax commutes with a permutation, so permuting logits permutes the probabilities at every
     temperature.
 
     Args:
         logits: `(batch, classes)`.
-        keys: float `(batch, classes)`, in [0, 1): their order is the permutation, a random one for
-            random keys.
+        seed: two integers, the stateless random seed: equal seeds give equal permutations.
 
     Returns:
         `(batch, classes)`, the dtype of `logits`.
     """
     logits = ops.convert_to_tensor(logits)
+    return permute_secondary_by(logits, tf.random.stateless_uniform(tf.shape(logits), seed))
+
+
+def permute_secondary_by(logits, keys):
+    """`permute_secondary`, the permutation being the order of `keys`, float `(batch, classes)`."""
+    logits = ops.convert_to_tensor(logits)
     largest = ops.argmax(logits, axis=-1, keepdims=True)
     positions = ops.arange(logits.shape[-1], dtype=largest.dtype)[None, :]
     # A key above all others sorts the largest entry to the end; each position then takes its turn
     # in the shuffled order, the largest entry's own position the end of it.
-    order = ops.argsort(ops.where(positions == largest, 2.0, keys), axis=-1)
+    order = ops.argsort(ops.where(positions == largest, math.inf, keys), axis=-1)
     turn = ops.where(positions == largest, logits.shape[-1] - 1, positions)
     turn = ops.where(positions > largest, positions - 1, turn)
     return ops.take_along_axis(logits, ops.take_along_axis(order, turn, axis=-1), axis=-1)

@@ -62,7 +62,9 @@ def foldable(network, kinds, taker_of):
     """
     found = {}
     for layer in network.layers:
-        if class_name(layer) in kinds and layer.activation is keras.activations.linear:
+        last = getattr(layer, "data_format", "channels_last") == "channels_last"
+        linear = class_name(layer) in kinds and layer.activation is keras.activations.linear
+        if linear and last:
             taker = taker_of[layer.name]
             if class_name(taker) == "BatchNormalization" and is_on_last_axis(taker):
                 found[layer.name] = taker

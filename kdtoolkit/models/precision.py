@@ -6,6 +6,9 @@ import keras
 
 from kdtoolkit.models.graph import class_name
 
+# They take pixels, eight bits of which are more than bfloat16 has.
+_OF_PIXELS = ("Rescaling", "Normalization")
+
 
 @contextlib.contextmanager
 def in_float32(network):
@@ -24,10 +27,12 @@ def in_float32(network):
 
 
 def in_policy(network):
-    """Lets a stored network compute as if it had been built in the policy that Keras is set to.
+    """Lets a network from a file compute as if it had been built in the policy Keras is set to.
 
-    That is what `in_float32` took from it. Under a mixed policy Keras' own layers take it, but for
-    those that return the network's outputs: logits stay float32. Other classes stay as they are.
+    Keras' own layers on float32 variables take the policy, whatever they were stored with, but for
+    the last ones before the outputs, since logits are float32, and those that take pixels. Networks
+    with layers of other classes, which may compute anything, keep what they have: that of a
+    quantised activation, for one, is a grid.
 
     Args:
         network: functional; changed in place.
@@ -36,13 +41,14 @@ def in_policy(network):
         The network.
     """
     policy = keras.config.dtype_policy()
-    last = [output._keras_history.operation for output in network.outputs]
-    for layer in network.layers if policy.compute_dtype != policy.variable_dtype else ():
-        if isinstance(layer, keras.Model):
-            in_policy(layer)
-        elif layer.dtype_policy.name == policy.variable_dtype and class_name(layer):
-            layer.dtype_policy = layer.dtype_policy if layer in last else policy
-    network.predict_function = None
+    layers = [layer for layer in _layers(network) if layer.variable_dtype == policy.variable_dtype]
+    if not all(class_name(layer) for layer in layers):
+        return network
+    exact = {id(layer) for layer in (*_last(network), *_inputs(network))}
+    exact |= {id(layer) for layer in layers if class_name(layer) in _OF_PIXELS}
+    float32 = keras.DTypePolicy(policy.variable_dtype)
+    policies = [float32 if id(layer) in exact else policy for layer in layers]
+    _compute_in(network, layers, policies)
     return network
 
 
@@ -53,7 +59,28 @@ def _compute_in(network, layers, policies):
         network.predict_function = None  # traced with the policies before
 
 
-def _layers(layer):
-    yield layer
-    for child in layer.layers if isinstance(layer, keras.Model) else ():
-        yield from _layers(child)
+def _layers(network):
+    """All layers, those inside of layers and of models too."""
+    return network._flatten_layers()
+
+
+def _inputs(network):
+    return [layer for layer in _layers(network) if isinstance(layer, keras.layers.InputLayer)]
+
+
+def _last(network):
+    """The layers that return the network's outputs, and all around them.
+
+    An operation that is no layer computes in what it is given: the layers before it are the last.
+    """
+    found, ends = [], list(network.outputs)
+    while ends:
+        operation, node, _ = (history := ends.pop()._keras_history)
+        if isinstance(operation, keras.Model) and hasattr(operation, "operations"):
+            found.append(operation)
+            ends.append(operation.outputs[history.tensor_index])
+        elif isinstance(operation, keras.layers.Layer):
+            found += operation._flatten_layers()
+        else:
+            ends += operation._inbound_nodes[node].input_tensors
+    return found

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from kdtoolkit import cluster, files
-from kdtoolkit.recipes._command import RunError, UsageError, blaming
+from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._run import losing_workers
 
 
 def network_path(path: str, flag: str) -> Path:
@@ -83,10 +84,8 @@ def fetch(flags, flag: str) -> Path:
         return path, path.read_bytes()
 
     strategy = distribution.strategy(flags.strategy)
-    try:
+    with losing_workers():
         path, content = distribution.from_chief(strategy, read)
-    except distribution.WorkerLostError as error:
-        raise RunError(str(error)) from error
     if not distribution.is_chief(strategy):
         with tempfile.NamedTemporaryFile(suffix=path.suffix, delete=False) as copy:
             copy.write(content)

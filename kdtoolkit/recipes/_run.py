@@ -149,7 +149,7 @@ def define_training(flags):
         "data_on_device",
         "auto",
         "Keep the training images in the device's memory and augment them there: true (one "
-        "replica, data that are not streamed), false, or auto: on a GPU with XLA, up to 2 GiB.",
+        "replica; not streamed, not photographs), false, or auto: on a GPU with XLA, up to 2 GiB.",
     )
     flags.add(
         "string",
@@ -293,9 +293,18 @@ def _join(flags):
         return
     from kdtoolkit.training import distribution
 
-    try:
+    with losing_workers():
         distribution.strategy(flags.strategy)
-    except distribution.WorkerLostError as error:
+
+
+@contextlib.contextmanager
+def losing_workers():
+    """Ends a run that has lost a worker with one line."""
+    from kdtoolkit.training.distribution import WorkerLostError
+
+    try:
+        yield
+    except WorkerLostError as error:
         raise RunError(str(error)) from error
 
 
@@ -338,7 +347,7 @@ def computing(flags, data, strategy):
     from kdtoolkit.training import distribution
 
     try:
-        replicas, images = strategy.num_replicas_in_sync, data.train.bytes_in_memory
+        replicas, images = strategy.num_replicas_in_sync, data.train.bytes_for_device
         chosen = _choose(flags, replicas, data_on_device=flags.data_on_device, data_bytes=images)
         chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
     except ValueError as error:
@@ -346,7 +355,8 @@ def computing(flags, data, strategy):
         flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
         raise UsageError(f"--{flag}: {error}") from error
     # Workers on machines of several kinds train one network.
-    return distribution.from_chief(strategy, lambda: chosen)
+    with losing_workers():
+        return distribution.from_chief(strategy, lambda: chosen)
 
 
 def _choose(flags, replicas=1, **options):
@@ -377,13 +387,12 @@ def begin(flags, chosen):
 def one_line_errors(data):
     """Turns a training that failed for a reason that a person can act on into one line."""
     from kdtoolkit.data import DamagedDataError, reading
-    from kdtoolkit.training.distribution import WorkerLostError
     from kdtoolkit.training.step import NonFiniteLossError
 
     try:
-        with reading(data.info):
+        with losing_workers(), reading(data.info):
             yield
-    except (DamagedDataError, WorkerLostError) as error:
+    except DamagedDataError as error:
         raise RunError(str(error)) from error
     except NonFiniteLossError as error:
         raise RunError(

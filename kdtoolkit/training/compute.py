@@ -41,19 +41,19 @@ class Compute:
             logits of float32; or None, the policy that Keras is set to.
         xla: whether training is compiled by XLA; None: Keras decides.
         steps_per_execution: training steps between two looks of the host.
-        data_on_device: whether the training images are kept in the device's memory, and augmented
-            there.
         deterministic: whether operations should give the same numbers each time; that is a setting
             of the process, for `tf.config.experimental.enable_op_determinism()`; None: as it is.
         summary: one line for people: the device, what was chosen, and why.
+        data_on_device: whether the training images are kept in the device's memory, and augmented
+            there.
     """
 
     precision: str | None = None
     xla: bool | None = None
     steps_per_execution: int = 1
-    data_on_device: bool = False
     deterministic: bool | None = None
     summary: str = ""
+    data_on_device: bool = False
 
     def compile_options(self):
         """Returns the arguments of `Trainer.compile`."""
@@ -131,12 +131,12 @@ def choose(
         precision: one of `PRECISIONS`.
         xla, data_on_device, deterministic: one of `SWITCHES`.
         steps_per_execution: training steps between two looks of the host, positive.
-        data_bytes: of the training images in memory, None where they are streamed.
+        data_bytes: `bytes_for_device` of the training data.
 
     Raises:
         ValueError: an argument is none of these; or XLA is asked for with several replicas or
             deterministic operations, several steps at once or data on the device with several
-            replicas, or streamed data on the device.
+            replicas, or data on the device that cannot be there.
     """
     _check_one_of("precision", precision, PRECISIONS)
     _check_one_of("xla", xla, SWITCHES)
@@ -157,7 +157,7 @@ def choose(
     if data_on_device == "true" and (replicas > 1 or data_bytes is None):
         why = f"{replicas} replicas, each of which would hold all images"
         if data_bytes is None:
-            why = "streamed data"
+            why = "data without `data_bytes`: streamed, or augmented as photographs"
         raise ValueError(
             f"Argument `data_on_device` must be 'auto' or 'false' for {why}. "
             "Received: data_on_device='true'"
@@ -194,9 +194,9 @@ def choose(
         precision,
         compiled,
         steps_per_execution,
-        resident,
         repeatable,
         f"computing on {device.name}: {', '.join(parts)}",
+        resident,
     )
 
 
@@ -259,7 +259,7 @@ def cores():
 
 
 def _onednn_is_off():
-    return os.environ.get(_ONEDNN) == "0"
+    return os.environ.get(_ONEDNN, "1").lower() in ("0", "false")  # as TensorFlow reads it
 
 
 def _cpu_flags():

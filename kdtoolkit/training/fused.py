@@ -53,14 +53,18 @@ def folded(network):
 
     Args:
         network: Keras model; one that is not functional, or that calls a layer twice, is fused
-            only.
+            only, as are layers whose variables are not float32.
 
     Returns:
         A Keras model, not to be saved or trained.
     """
     if not hasattr(network, "operations") or called_twice(network) is not None:
         return fused(network)
-    norm_of = foldable(network, ("Conv2D",), takers(network))
+    norm_of = {
+        name: norm
+        for name, norm in foldable(network, ("Conv2D",), takers(network)).items()
+        if norm.variable_dtype == network.get_layer(name).variable_dtype == "float32"
+    }
     norms = {norm.name for norm in norm_of.values()}
 
     def replace(layer):

@@ -120,8 +120,8 @@ class Trainer(keras.Model):
         Args:
             optimizer: Keras optimizer; its clipping arguments act on the summed gradient.
             metrics: as in Keras; `"accuracy"` works with every kind of label.
-            reader: function that makes images, on the device, of what a training data set has in
-                their place (`Split.reader`), or None.
+            reader: function that makes images, on the device, of what a data set has in their place
+                (`Split.reader`) and returns images as they are, or None.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
@@ -159,9 +159,7 @@ class Trainer(keras.Model):
         self.optimizer._all_reduce_sum_gradients = list
 
     def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._reader is not None:
-            x = self._reader(x)
+        x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         with tf.GradientTape() as tape:
             self._clear_losses()
@@ -176,7 +174,7 @@ class Trainer(keras.Model):
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 
     def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         self._clear_losses()
         outputs = self._forward.value(self.inputs(x), training=False)
@@ -235,6 +233,10 @@ class Trainer(keras.Model):
         return (
             tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
         )
+
+    def _read(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return x if self._reader is None else self._reader(x), y, sample_weight
 
     def _global_batch(self, values):
         return tf.cast(_sum_over_replicas(tf.shape(values)[0]), "float32")
@@ -301,6 +303,7 @@ class Trainer(keras.Model):
                 lambda v: v.values[0] if isinstance(v, tf.distribute.DistributedValues) else v,
                 next(batches),
             )
+        data_batch = keras.utils.pack_x_y_sample_weight(*self._read(data_batch))
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 

@@ -121,7 +121,7 @@ class Student(Trainer):
             teacher_logits = signals["teacher_logits"]
             if self.permute_secondary:
                 keys = self.uniform(teacher_logits)
-                teacher_logits = divergence.permute_secondary(teacher_logits, keys)
+                teacher_logits = divergence.permute_secondary_by(teacher_logits, keys)
             taught = self.supervision.taught(y, teacher_logits, logits, self.global_mean)
             terms["teacher"] = self.teacher_weight * taught
         if self.matching:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from kdtoolkit import files
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.fused import fused
 
 FORMAT = 1
@@ -96,7 +97,8 @@ def build(teacher, split, directory, *, views, layers=(), batch_size=512):
     are computed again. A second process waits for the first one's cache.
 
     float16 keeps a logit to a relative 2^-11. Logits are not shifted, which would leave their
-    softmax as it is and gain precision, because the focal temperature depends on the shift.
+    softmax as it is and gain precision, because the focal temperature depends on the shift. A
+    teacher in mixed precision computes in float32 here.
 
     Args:
         teacher: functional Keras model, or `Ensemble`, that returns logits.
@@ -115,6 +117,11 @@ def build(teacher, split, directory, *, views, layers=(), batch_size=512):
     """
     check_logits(teacher, "teacher")
     layers = tuple(dict.fromkeys(layers))
+    with in_float32(teacher):
+        return _build(teacher, split, directory, views, layers, batch_size)
+
+
+def _build(teacher, split, directory, views, layers, batch_size):
     teaching = _teaching(teacher, layers)
     fingerprint = split.fingerprint()
     key = _key(teacher, fingerprint, views, layers)

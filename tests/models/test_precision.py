@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from kdtoolkit import models
+from kdtoolkit.compression import quantization_aware
 from kdtoolkit.data import Preprocessing, Split
 from kdtoolkit.models.precision import in_float32, in_policy
 from kdtoolkit.training import evaluation
@@ -47,24 +49,77 @@ def test_figures_are_those_of_the_exported_network():
     np.testing.assert_array_equal(labels, SPLIT.labels)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "vgg8-w4", "densenet-bc-10-4"])
-def test_a_stored_network_computes_as_it_was_trained(name, tmp_path):
+def nested():
+    image = keras.Input((8, 8, 3))
+    body = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 1), layers.ReLU()])
+    x = layers.GlobalAveragePooling2D()(body(image))
+    return keras.Model(image, layers.Dense(5, dtype="float32")(x))
+
+
+def ending_with_an_operation():
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 1)(image))
+    return keras.Model(image, layers.Dense(5, dtype="float32")(x) / 2.0)
+
+
+def taking_pixels():
+    image = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255, dtype="float32")(image)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 1)(x))
+    return keras.Model(image, layers.Dense(5, dtype="float32")(x))
+
+
+def attentive():
+    image = keras.Input((8, 8, 3))
+    x = layers.Reshape((64, 3))(image)
+    x = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(x, x))
+    return keras.Model(image, layers.Dense(5, dtype="float32")(x))
+
+
+def registered(name):
+    return lambda: models.build(name, (8, 8, 3), 5)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *map(registered, ("resnet8", "vgg8-w4", "densenet-bc-10-4")),
+        *(nested, ending_with_an_operation, taking_pixels, attentive),
+    ],
+)
+def test_a_stored_network_computes_as_it_was_trained(build, tmp_path):
+    x = RNG.normal(size=(2, 8, 8, 3)).astype("float32")
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = models.build(name, (32, 32, 1), 10)
+        network = build()
+        expected = network.predict(x, verbose=0)
         with in_float32(network):
             network.save(tmp_path / "network.keras")
+        assert dtypes(keras.models.load_model(tmp_path / "network.keras")) == {"float32"}
         stored = in_policy(keras.models.load_model(tmp_path / "network.keras"))
     finally:
         keras.config.set_dtype_policy("float32")
-    found = {layer.name: layer.compute_dtype for layer in stored.layers}
-    expected = {layer.name: layer.compute_dtype for layer in network.layers}
-    del found[stored.layers[0].name], expected[network.layers[0].name]  # it computes nothing
-    assert found == expected
-    x = RNG.normal(size=(2, 32, 32, 1)).astype("float32")
-    np.testing.assert_array_equal(stored.predict(x, verbose=0), network.predict(x, verbose=0))
+    assert "bfloat16" in dtypes(stored)
+    np.testing.assert_array_equal(stored.predict(x, verbose=0), expected)
+    np.testing.assert_array_equal(network.predict(x, verbose=0), expected)
 
 
-def test_a_float32_policy_changes_nothing():
-    network = resnet8("mixed_bfloat16")
-    assert in_policy(network).get_layer("stem_conv").compute_dtype == "bfloat16"
+def dtypes(network):
+    """Of everything in a network that computes, layers inside of layers too."""
+    containers = (keras.Model, layers.InputLayer)
+    everything = network._flatten_layers()
+    return {x.compute_dtype for x in everything if not isinstance(x, containers)}
+
+
+@pytest.mark.parametrize("stored", ["mixed_bfloat16", "mixed_float16"])
+def test_a_float32_policy_is_one_too(stored):
+    assert dtypes(in_policy(resnet8(stored))) == {"float32"}
+
+
+def test_a_quantised_network_keeps_its_grid():
+    network = quantization_aware(resnet8("float32"), np.zeros((1, 8, 8, 1), "float32"))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert dtypes(in_policy(network)) == {"float32"}
+    finally:
+        keras.config.set_dtype_policy("float32")

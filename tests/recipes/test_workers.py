@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdtoolkit.launch import _free_ports
+from kdtoolkit.launch import free_ports
 from tests.recipes.test_resume import weights
 
 FLAGS = ("--output_dir=run", "--train_examples=100", "--epochs=2", "--batch_size=30")
@@ -66,7 +66,7 @@ def runs(request, tmp_path_factory):
     directories = [tmp_path_factory.mktemp(name) for name in ("alone", "chief", "other")]
     for directory in directories[:2]:
         network().save(directory / "network.keras")
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     configs = [
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         for index in range(2)

@@ -60,7 +60,7 @@ def test_what_is_chosen(device, replicas, asked, precision, xla, deterministic, 
     chosen = choose(device, replicas, **asked)
     assert chosen.summary.startswith(f"computing on {device.name}: ")
     assert said in chosen.summary
-    assert chosen == Compute(precision, xla, 1, False, deterministic, chosen.summary)
+    assert chosen == Compute(precision, xla, 1, deterministic, chosen.summary)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_where_data_are_kept(device, asked, expected, said):
         (2, {"xla": "true"}, "`xla` must be 'auto' or 'false' for 2 replicas"),
         (1, {"xla": "true", "deterministic": "true"}, "`xla` must .* deterministic='true'"),
         (1, {"data_on_device": "yes"}, "`data_on_device` must be one of auto.*='yes'"),
-        (1, {"data_on_device": "true"}, "`data_on_device` must be .* for streamed data"),
+        (1, {"data_on_device": "true"}, "`data_on_device` must be .* without `data_bytes`"),
         (2, {"data_on_device": "true", "data_bytes": 9}, "`data_on_device` must .* 2 replicas"),
         (1, {"steps_per_execution": 0}, "`steps_per_execution` must be positive.*=0"),
         (2, {"steps_per_execution": 2}, "`steps_per_execution` must be 1 for 2 replicas"),
@@ -115,12 +115,13 @@ def test_this_device_is_a_cpu_with_its_cores():
         ("fpu avx512f avx512_bf16", "1", True),
         ("fpu amx_bf16", "1", True),
         ("fpu avx512f", "1", False),
-        ("fpu avx512_bf16", "0", False),  # by instructions that nobody uses
+        ("fpu avx512_bf16", "0", False),  # instructions that nobody uses
+        ("fpu avx512_bf16", "false", False),
     ],
 )
 def test_bfloat16_is_for_cpus_that_compute_it(flags, onednn, expected, monkeypatch):
-    text = f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n"
-    monkeypatch.setattr(compute.Path, "read_text", lambda path: text)
+    monkeypatch.setattr(compute, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
     assert compute.this_device().bfloat16 is expected
 
@@ -157,7 +158,7 @@ def digits(train_examples):
     return data.load("digits", train_examples=train_examples)
 
 
-def train(directory, chosen, images, epochs=1):
+def train(directory, chosen, images, epochs=1, **options):
     """Trains a small network on digits; returns it and the trainer that did."""
     trainers = []
 
@@ -168,7 +169,7 @@ def train(directory, chosen, images, epochs=1):
         trainers.append(Patriarch(keras.Model(image, logits), "plain"))
         return trainers[-1]
 
-    settings = loop.Settings(SCHEDULES["digits"], epochs, batch_size=20, compute=chosen)
+    settings = loop.Settings(SCHEDULES["digits"], epochs, batch_size=20, compute=chosen, **options)
     network, _ = loop.Training(directory, settings).run(make_trainer, digits(images))
     return network, trainers[0]
 
@@ -232,6 +233,16 @@ def test_data_on_the_device_are_the_same_data(xla, tmp_path):
     tolerance = 1e-5 if xla == "true" else 0
     for expected, found in zip(host.get_weights(), device.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_data_on_the_device_of_a_strategy(tmp_path):
+    """Keras then builds the model on what the data set holds, which are not images."""
+    chosen = choose(CPU, data_bytes=40 * 64, data_on_device="true")
+    expected, _ = train(tmp_path / "own", chosen, 40)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    found, _ = train(tmp_path / "strategy", chosen, 40, strategy=strategy)
+    for a, b in zip(expected.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_a_reader_is_for_one_replica(two_replicas):

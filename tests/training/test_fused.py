@@ -151,6 +151,16 @@ def test_folded_bfloat16_is_as_close_as_the_network():
     assert 0 < ours < 2 * own < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_variables_are_not_folded(dtype):
+    image = keras.Input((9, 9, 3))
+    x = keras.layers.Conv2D(3, 1, dtype=dtype, name="conv")(image)
+    network = keras.Model(image, keras.layers.BatchNormalization(dtype=dtype)(x))
+    view = folded(network)
+    assert view.get_layer("conv") is network.get_layer("conv")
+    np.testing.assert_array_equal(view(IMAGES, training=False), network(IMAGES, training=False))
+
+
 def test_a_layer_that_is_called_twice_is_not_folded():
     image = keras.Input((9, 9, 3))
     layer, norm = keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization()

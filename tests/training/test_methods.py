@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from kdtoolkit import losses, models
+from kdtoolkit import models
+from kdtoolkit.losses.divergence import permute_secondary_by
 from kdtoolkit.training import (
     FeatureMatching,
     MutualLearning,
@@ -161,7 +162,7 @@ def student(weight, temperature=ONE, adjust=unchanged, confident=False, permuted
             largest = reference.softmax(t).max(-1)
             label = label * largest / largest.mean()
         if permuted:  # that the draw is a permutation is in tests/losses
-            t = np.asarray(losses.permute_secondary(t, trainer.uniform(t)))
+            t = np.asarray(permute_secondary_by(t, trainer.uniform(t)))
         taught = reference.divergence(adjust(t, y), z, temperature(t, constant))
         return {"label": (1 - weight) * label, "teacher": weight * taught}
 
