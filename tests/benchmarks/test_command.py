@@ -12,8 +12,8 @@ from benchmarks.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"plain", "Patriarch, plain", "Student", "Self-distillation", "Distiller"}
-STEPS |= {"plain, as started", "Student, as started", "Distiller, as started"}
-STEPS |= {"Distiller, as started, no oneDNN"}
+AS_STARTED = {"plain, as started", "Student, as started", "Distiller, as started"}
+AS_STARTED |= {"Distiller, as started, no oneDNN"}
 PYTORCH = {"PyTorch", "PyTorch, teacher", "PyTorch, compiled", "PyTorch, compiled, teacher"}
 
 
@@ -50,6 +50,7 @@ def test_training_steps(report):
     text = section(report, "Training step")
     found = rows(text)
     assert found >= STEPS
+    assert rows(section(report, "Training as users start it")) == AS_STARTED
     left_out = set(re.findall(r"- left out: (PyTorch.*?) \(", text))
     assert found | left_out >= PYTORCH
     if find_spec("torch") is None:
