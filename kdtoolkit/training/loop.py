@@ -94,7 +94,8 @@ class Training:
             begin: called without arguments before a training that is not finished.
 
         Returns:
-            `(network, results)`; the results are the figures with the `Pace`.
+            `(network, results)`; the results are the figures with the `Pace`, and the `precision`
+            that the network was trained in.
 
         Raises:
             WorkerLostError: another worker ended; the states before that are kept.
@@ -109,7 +110,8 @@ class Training:
         if begin is not None:
             begin()
         network, pace = self.run(make_trainer, data)
-        results = {**evaluate(network), **asdict(pace)}
+        precision = self.settings.compute.precision or keras.config.dtype_policy().name
+        results = {**evaluate(network), **asdict(pace), "precision": precision}
         self.finish(results)
         return network, results
 

@@ -1,5 +1,6 @@
 """What a run computes with, decided as a table; and that trainings do compute so."""
 
+import json
 import os
 import subprocess
 import sys
@@ -327,6 +328,8 @@ def test_a_run_in_bfloat16_says_so_and_exports_float32(tmp_path):
     assert "jit_compile" not in done.stderr  # Keras did not decide otherwise
     network = keras.models.load_model(tmp_path / "run-smoke/generation_0/network.keras")
     assert network.get_layer("stem_conv").compute_dtype == "float32"  # fit for any machine
+    results = json.loads((tmp_path / "run-smoke/results.json").read_text())
+    assert [row["precision"] for row in results["generations"]] == ["bfloat16"]
     served = tf.saved_model.load(str(tmp_path / "run-smoke/export/saved_model"))
     graph = str(served.signatures["serving_default"].graph.as_graph_def())
     assert ("Conv2D" in graph, "DT_BFLOAT16" in graph) == (True, False)
