@@ -24,9 +24,9 @@ def smoke_flags(row):
 
 
 # Rows of networks that shrink to the same one, with the same settings, are one run. All of them
-# take some minutes: without KDTOOLKIT_TEST_ROWS=all, one of each recipe stands for the others.
+# take some minutes: without KDTOOLKIT_TEST=all, one of each recipe stands for the others.
 SMOKE_RUNS = {smoke_flags(row)[1]: row for row in ROWS}
-if os.environ.get("KDTOOLKIT_TEST_ROWS") != "all":
+if os.environ.get("KDTOOLKIT_TEST") != "all":
     SMOKE_RUNS = {row["recipe"]: row for row in SMOKE_RUNS.values()}
 
 

@@ -1,10 +1,12 @@
 """Which devices and machines a run uses, and what its workers tell each other."""
 
+import atexit
 import contextlib
 import functools
 import os
 import pickle
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -167,18 +169,29 @@ def local(network):
 
 @contextlib.contextmanager
 def losing_workers():
-    """Turns TensorFlow's errors about another worker into a `WorkerLostError`."""
+    """Turns TensorFlow's errors about another worker into a `WorkerLostError`.
+
+    From then on the process ends with status 1, whenever and for whatever reason it ends.
+    """
     try:
         yield
     except tf.errors.OpError as error:
         lost = isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError)
         if not lost and "Collective ops is aborted" not in error.message:
             raise
+        atexit.register(_end)
         who = _lost(error.message, cluster.of_strategy("multi_worker"))
         raise WorkerLostError(
             f"Lost {who}: it ended or cannot be reached. Its own output says why; all workers, "
             "started again, go on from the last saved epoch"
         ) from error
+
+
+def _end():
+    # Not the usual way: now and then TensorFlow waits there for the worker that is lost.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _lost(message, members):

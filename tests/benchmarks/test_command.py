@@ -1,5 +1,6 @@
 """`python -m benchmarks`: the report has every table and row that it promises."""
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ PYTORCH = {"PyTorch", "PyTorch, teacher", "PyTorch, compiled", "PyTorch, compile
 
 @pytest.fixture(scope="module")
 def report():
+    if os.environ.get("KDTOOLKIT_TEST") != "all":
+        pytest.skip("two dozen processes: set KDTOOLKIT_TEST=all")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--device=cpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout
@@ -50,7 +53,7 @@ def test_training_steps(report):
     text = section(report, "Training step")
     found = rows(text)
     assert found >= STEPS
-    assert rows(section(report, "Training as users start it")) == AS_STARTED
+    assert rows(section(report, "Training as users start it")) >= AS_STARTED
     left_out = set(re.findall(r"- left out: (PyTorch.*?) \(", text))
     assert found | left_out >= PYTORCH
     if find_spec("torch") is None:
