@@ -45,6 +45,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def contents(directory: str | os.PathLike) -> list[Path]:
+    """Returns what a directory holds, but for what a killed process left half-written."""
+    return [path for path in Path(directory).iterdir() if not path.name.startswith(_SCRATCH)]
+
+
 def clear_scratch(directory: str | os.PathLike) -> None:
     """Removes what a killed process left half-written below `directory`."""
     for path in list(Path(directory).rglob(f"{_SCRATCH}*")):

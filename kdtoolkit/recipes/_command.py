@@ -186,7 +186,7 @@ def check_output_dir(flags: Flags) -> None:
                 f"Received: --output_dir={path}"
             )
         if not config.exists():
-            if path.exists() and any(path.iterdir()):
+            if path.exists() and files.contents(path):
                 raise UsageError(
                     f"--output_dir must be a new or empty directory, or hold a run of the same "
                     f"flags; it has no {CONFIG}. Received: --output_dir={path}"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit import cli, models
-from kdtoolkit.recipes import compress, distill, self_distillation
+from kdtoolkit.recipes import _command, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 
@@ -289,6 +289,27 @@ def test_directory_that_is_no_run_is_not_taken_over(in_empty_directory, capsys):
     (in_empty_directory / "mine" / "thesis.txt").write_text("")
     assert RECIPE.main(["--output_dir=mine"]) == 2
     assert "new or empty directory" in capsys.readouterr().err
+
+
+def checked_flags(*arguments):
+    """Flags of a born_again command, up to where it would write."""
+    flags = _command.Flags()
+    RECIPE.define(flags)
+    flags(["born_again", *arguments])
+    RECIPE.check(flags)
+    return flags
+
+
+def test_directory_of_a_run_that_was_killed_at_its_first_file(in_empty_directory):
+    run = in_empty_directory / "run"
+    run.mkdir()
+    (run / ".partial-00000000-config.flags").write_text("--epochs")
+    flags = checked_flags("--output_dir=run")
+    _command.check_output_dir(flags)
+    assert [path.name for path in run.iterdir()] == [".partial-00000000-config.flags"]
+    _command.claim_output_dir(flags)
+    assert "--epochs=40" in (run / "config.flags").read_text()
+    assert not list(run.glob(".partial-*"))
 
 
 def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
