@@ -1,21 +1,25 @@
 """Folders of images: a sub-folder a class, in splits or not, and Tiny-ImageNet as downloaded."""
 
 import collections
+import contextlib
 import os
+import threading
+import warnings
 from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from kdtoolkit.data import picture
 from kdtoolkit.data.wording import some
 
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _VALIDATION_NAMES = ("valid", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
 _EXPECTED = (
     "one sub-folder of images for each class, or train/ and test/ (or valid/, or val/) of such"
 )
+_LARGE = 2**24  # pixels
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Orientations of EXIF whose rows are the columns of the picture."""
@@ -107,7 +111,7 @@ def _scan_classes(path):
         if not found:
             raise ValueError(
                 f"Class {class_name!r} of folder {path!r} has no images "
-                f"({', '.join(_EXTENSIONS)}). Found: {_listing(folder)}"
+                f"({', '.join(picture.EXTENSIONS)}). Found: {_listing(folder)}"
             )
         paths += found
         labels += [label] * len(found)
@@ -164,7 +168,7 @@ def _images(path):
     return sorted(
         os.path.join(path, name)
         for name in os.listdir(path)
-        if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(picture.EXTENSIONS) and not name.startswith(".")
     )
 
 
@@ -188,7 +192,7 @@ def image_shape(paths):
         # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
         orientation = image.getexif().get(_ORIENTATION) if "exif" in image.info else None
         width, height = image.size[::-1] if orientation in _TURNED else image.size
-        shapes.add((height, width, image.mode in ("1", "L")))
+        shapes.add((height, width, picture.is_grey(image)))
 
     errors = _open_all(add, paths)
     if not shapes:
@@ -219,15 +223,12 @@ def read(files, class_names, image_shape, finish, strict=False):
     mode = "L" if image_shape[-1] == 1 else "RGB"
 
     def decode(index, image):
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels are not bytes (mode {image.mode})")
-        image = ImageOps.exif_transpose(image)
-        if "A" in image.getbands() or "transparency" in image.info:
+        image = picture.upright(image)
+        if image.mode == "RGBA":
             # Over white, as the edge runtime shows it to the network.
-            image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-        pixels = np.asarray(image.convert(mode))
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         images[index] = finish(pixels.reshape(*pixels.shape[:2], image_shape[-1]))
 
     errors = _open_all(decode, files.paths)
@@ -247,14 +248,20 @@ def read(files, class_names, image_shape, finish, strict=False):
 def _open_all(function, paths):
     """Calls `function(index, image)` for every file; returns index -> error for broken ones."""
 
+    turns = threading.Lock()
+
     def apply(index, path):
         try:
-            with Image.open(path) as image:
-                function(index, image)
-        # Pillow's decoders raise whatever a broken file makes them stumble over.
-        except Exception as error:
-            cause = str(error).partition("\n")[0] or type(error).__name__
-            return index, f"Cannot read image {path!r}: {cause}"
+            with picture.opened(path) as image:
+                # Large ones in turns: together they would need more memory than there is.
+                large = image.width * image.height > _LARGE
+                with turns if large else contextlib.nullcontext():
+                    function(index, image)
+        except ValueError as error:
+            return index, str(error)
 
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         return dict(filter(None, pool.map(apply, range(len(paths)), paths)))

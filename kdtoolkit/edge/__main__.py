@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,18 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(path):
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
+
+        from kdtoolkit.data import picture
     except ImportError as error:
         raise ValueError("Opening image files needs Pillow: pip install pillow") from error
-    try:
-        with Image.open(path) as image:
-            # Upright, as the training images: cameras store which side is up beside the pixels.
-            image = ImageOps.exif_transpose(image)
-            transparent = "A" in image.getbands() or "transparency" in image.info
-            return np.asarray(image.convert("RGBA" if transparent else "RGB"))
-    # Pillow raises the first two for broken files, the last for enormous ones.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Cannot read image {path!r}: {error}") from error
+    with (
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        picture.opened(path) as image,
+    ):
+        return np.asarray(picture.upright(image))
 
 
 if __name__ == "__main__":

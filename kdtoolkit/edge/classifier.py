@@ -1,6 +1,7 @@
 """The classifier that stops as soon as it is sure."""
 
 import os
+import threading
 import time
 from typing import NamedTuple
 
@@ -32,8 +33,8 @@ class EarlyExitClassifier:
     """Runs a packaged classifier stage by stage, up to the first exit that is confident enough.
 
     Exits are tried shallow to deep. One stops when the largest value of
-    `softmax(logits / temperature)` reaches its threshold; the last always does. One object serves
-    one thread at a time.
+    `softmax(logits / temperature)` reaches its threshold; the last always does. Threads may
+    share one object: it classifies an image after another.
 
     Args:
         path: `.tflite` file that `kdtoolkit.export.to_early_exit` wrote.
@@ -55,6 +56,7 @@ class EarlyExitClassifier:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Argument `threads` must be an integer from 1. Received: {threads!r}")
         self.path = path
+        self._lock = threading.Lock()  # of what LiteRT keeps between setting inputs and outputs
         try:
             self._load(threads)
         # LiteRT raises RuntimeError for a graph that this version of it cannot run.
@@ -136,7 +138,8 @@ class EarlyExitClassifier:
         Returns:
             float32 `(exits, classes)`, not divided by the temperatures.
         """
-        return np.concatenate(list(self._run(image)))
+        with self._lock:
+            return np.concatenate(list(self._run(image)))
 
     def _run(self, image):
         """Yields the logits of exit after exit, `(1, classes)`; a stage runs when asked for."""
@@ -148,12 +151,14 @@ class EarlyExitClassifier:
 
     def _predict(self, image):
         start = time.perf_counter()
-        for number, (logits,) in enumerate(self._run(image)):
-            index = int(logits.argmax())
-            # The softmax of the largest logit; the others are not needed.
-            scaled = (logits - logits[index]) / self._temperatures[number]
-            confidence = 1 / float(np.exp(scaled).sum())
-            if confidence >= self._thresholds[number]:
-                break
+        thresholds = self._thresholds
+        with self._lock:
+            for number, (logits,) in enumerate(self._run(image)):
+                index = int(logits.argmax())
+                # The softmax of the largest logit; the others are not needed.
+                scaled = (logits - logits[index]) / self._temperatures[number]
+                confidence = 1 / float(np.exp(scaled).sum())
+                if confidence >= thresholds[number]:
+                    break
         milliseconds = 1000 * (time.perf_counter() - start)
         return Prediction(self.labels[index], index, confidence, self.exits[number], milliseconds)

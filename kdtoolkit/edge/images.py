@@ -5,6 +5,7 @@ import numpy as np
 # ITU-R BT.601, as Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _WHITE = 255
+_BLOCK = 2**20  # pixels
 
 
 def fit(image, image_shape):
@@ -56,41 +57,62 @@ def cover(image, size):
         return image
     stored = np.array(image.shape[:2])
     scaled = np.maximum(np.rint(stored * np.max(size / stored)).astype(int), size)
-    top, left = (scaled - size) // 2
-    rows = _resample(image, scaled[0], top, size[0])
-    columns = _resample(rows.swapaxes(0, 1), scaled[1], left, size[1])
+    (row_step, column_step), (top, left) = stored / scaled, (scaled - size) // 2
+    # Without the columns that are cut off: of a long strip they would not fit into memory.
+    used = _sources(column_step, left, left + size[1])
+    rows = _resample(image[:, used], row_step, top, size[0])
+    columns = _resample(rows.swapaxes(0, 1), column_step, left, size[1], used.start)
     return _to_uint8(columns.swapaxes(0, 1))
 
 
 def _to_channels(image, channels):
-    if image.shape[-1] == 4:
-        opacity = image[..., 3:] / np.float32(255)
-        image = _to_uint8(image[..., :3] * opacity + _WHITE * (1 - opacity))
     if image.shape[-1] == channels:
         return image
+    pixels = image.reshape(-1, image.shape[-1])
+    # A block at a time: of a large photograph, floats would take gigabytes.
+    blocks = (pixels[start : start + _BLOCK] for start in range(0, len(pixels), _BLOCK))
+    converted = np.concatenate([_convert(block, channels) for block in blocks])
+    return converted.reshape(*image.shape[:2], channels)
+
+
+def _convert(pixels, channels):
+    if pixels.shape[-1] == 4:
+        opacity = pixels[:, 3:] / np.float32(255)
+        pixels = _to_uint8(pixels[:, :3] * opacity + _WHITE * (1 - opacity))
+    if pixels.shape[-1] == channels:
+        return pixels
     if channels == 1:
-        return _to_uint8(image @ _LUMA)[..., None]
-    return np.repeat(image, channels, axis=-1)
+        return _to_uint8(pixels @ _LUMA)[:, None]
+    return np.repeat(pixels, channels, axis=-1)
 
 
-def _resample(image, length, start, stop_after):
-    """Rows `start` to `start + stop_after` of the image scaled to `length` rows, in float32.
+def _resample(image, step, start, count, offset=0):
+    """Rows `start` to `start + count` of the scaled image, in float32.
 
     Each row is a mean weighted by a triangle; its half-width is one row of the source or of the
     result, whichever is longer, so that shrinking skips no pixel.
+
+    Args:
+        image: the source from its row `offset` on.
+        step: rows of the source for each row of the result.
     """
-    step = len(image) / length
-    radius = max(step, 1)
-    rows = np.empty((stop_after, *image.shape[1:]), np.float32)
-    for row in range(stop_after):
-        centre = (start + row + 0.5) * step
-        first = max(int(centre - radius), 0)
-        source = image[first : int(np.ceil(centre + radius))]
-        distances = np.abs(np.arange(first, first + len(source)) + 0.5 - centre)
-        weights = np.maximum(1 - distances / radius, 0)
+    rows = np.empty((count, *image.shape[1:]), np.float32)
+    for row in range(count):
+        used = _sources(step, start + row, start + row + 1)
+        source = image[used.start - offset : used.stop - offset]
+        positions = np.arange(used.start, used.start + len(source)) + 0.5
+        distances = np.abs(positions - (start + row + 0.5) * step)
+        weights = np.maximum(1 - distances / max(step, 1), 0)
         weights = (weights / weights.sum()).astype(np.float32)
         rows[row] = np.tensordot(weights, source, axes=1)
     return rows
+
+
+def _sources(step, start, stop):
+    """Rows of the source that rows `start` to `stop` of the result are means of."""
+    radius = max(step, 1)
+    first, last = (start + 0.5) * step, (stop - 0.5) * step
+    return slice(max(int(first - radius), 0), int(np.ceil(last + radius)))
 
 
 def _to_uint8(pixels):

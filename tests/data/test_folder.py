@@ -117,13 +117,14 @@ def test_empty_folder(tmp_path):
 class TestBroken:
     @pytest.fixture
     def path(self, write_images, tmp_path):
-        """Ten images of each class: of `a`, one cut short, one no image, and one of 16 bits."""
+        """Ten images of each class: of `a`, one cut short, one no image, and one of floats."""
         noise = RNG.integers(0, 256, (32, 32, 3))
         path = write_images({f"{name}/{i}.png": noise for name in "ab" for i in range(10)})
         short = tmp_path / "a" / "3.png"
         short.write_bytes(short.read_bytes()[:200])
         (tmp_path / "a" / "4.png").write_bytes(b"no image")
-        Image.fromarray(np.zeros((32, 32), np.uint16)).save(tmp_path / "a" / "5.png")
+        floats = Image.fromarray(np.zeros((32, 32), np.float32))
+        floats.save(tmp_path / "a" / "5.png", "TIFF")
         return path
 
     def test_are_left_out_with_one_warning(self, path):
@@ -198,6 +199,7 @@ def test_colours_greys_and_transparency_of_several_sizes(tmp_path):
         "transparent.png": Image.new("RGBA", (6, 12), (100, 0, 255, 51)),
         "palette.gif": Image.new("RGB", (6, 6), (0, 255, 0)).quantize(4),
         "cmyk.jpg": Image.new("CMYK", (9, 9), (0, 0, 0, 255)),
+        "deep.png": Image.fromarray(np.full((7, 7), 25700, np.uint16)),
     }
     for folder in ("train", "test"):
         (tmp_path / folder / "a").mkdir(parents=True)
@@ -206,6 +208,7 @@ def test_colours_greys_and_transparency_of_several_sizes(tmp_path):
     expected = {
         "cmyk.jpg": (0, 0, 0),
         "colour.png": (200, 100, 50),
+        "deep.png": (100, 100, 100),
         "grey.png": (70, 70, 70),
         "palette.gif": (0, 255, 0),
         "transparent.png": (224, 204, 255),

@@ -1,5 +1,7 @@
 """Decisions, against NumPy on the Keras stages' logits."""
 
+from concurrent import futures
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,21 @@ def test_an_image_whose_pixels_lie_in_another_order(classifier):
     turned = np.asfortranarray(IMAGES[0])
     assert not turned.flags.c_contiguous
     np.testing.assert_array_equal(classifier.logits(turned), classifier.logits(IMAGES[0]))
+
+
+def test_threads_may_share_it(classifier):
+    expected = [prediction[:4] for prediction in classifier.predict(IMAGES)]
+    logits = classifier.logits(IMAGES[0])
+    orders = [
+        np.random.default_rng(seed).permutation(20 * list(range(len(IMAGES)))) for seed in range(4)
+    ]
+
+    def count_wrong(order):
+        wrong = sum(classifier.predict(IMAGES[i])[:4] != expected[i] for i in order)
+        return wrong + sum(not np.array_equal(classifier.logits(IMAGES[0]), logits) for _ in order)
+
+    with futures.ThreadPoolExecutor(len(orders)) as pool:
+        assert list(pool.map(count_wrong, orders)) == [0] * len(orders)
 
 
 def test_threads_change_nothing(model, classifier):

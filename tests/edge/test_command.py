@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdtoolkit.data import picture
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.edge.__main__ import main
 from tests.edge import networks
@@ -40,9 +41,10 @@ def test_a_line_for_each_image(model, colours, tmp_path, capsys):
         "grey.png": (Image.fromarray(grey), grey),
         "transparent.png": (Image.fromarray(transparent), transparent),
         "palette.gif": (palette, np.asarray(palette.convert("RGB"))),
+        "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), grey),
     }
-    for name, (picture, _) in pictures.items():
-        picture.save(tmp_path / name, exif=picture.getexif())
+    for name, (image, _) in pictures.items():
+        image.save(tmp_path / name, exif=image.getexif())
     classifier = EarlyExitClassifier(model)
     paths = [colours, *(str(tmp_path / name) for name in pictures)]
     assert main([str(model), *paths]) == 0
@@ -78,12 +80,17 @@ def test_unreadable_images(model, colours, tmp_path, capsys, monkeypatch):
     with open(colours, "rb") as file:
         broken.write_bytes(file.read()[:-60])
     assert_error(capsys, [model, broken], f"Cannot read image {str(broken)!r}")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    floats = tmp_path / "floats.tiff"
+    Image.fromarray(np.ones((8, 10), np.float32)).save(floats)
+    assert_error(capsys, [model, floats], f"image {str(floats)!r}: its pixels must have 8 bits")
+    monkeypatch.setattr(picture, "MOST_PIXELS", 79)
+    assert_error(capsys, [model, colours], "at most 79 pixels. Received: 10 x 8")
     assert_error(capsys, [model, colours], f"Cannot read image {colours!r}")
 
 
 def test_without_pillow(model, colours, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.delitem(sys.modules, "kdtoolkit.data.picture", raising=False)
     assert_error(capsys, [model, colours], "needs Pillow: pip install pillow")
 
 

@@ -1,5 +1,7 @@
 """Pictures of any kind, against hand-computed pixels, Pillow and the training pipeline."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,6 +95,17 @@ def test_equals_pillow_and_the_training_pipeline(stored, size):
         )
         expected = np.asarray(scaled)[top : top + size[0], left : left + size[1]]
         assert np.abs(covered[..., channel] - expected).max() <= 0.51
+
+
+def test_a_long_strip_takes_no_more_memory_than_itself():
+    # Scaled to a height of 32 it would be 64 million pixels wide.
+    image = np.broadcast_to(pixels([90], [30])[..., None], (2, 4_000_000, 1))
+    tracemalloc.start()
+    covered = images.cover(image, (32, 32))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+    np.testing.assert_array_equal(covered[[0, -1], :, 0], [[90] * 32, [30] * 32])
 
 
 @pytest.mark.parametrize(

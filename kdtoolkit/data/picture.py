@@ -1,0 +1,102 @@
+"""An image file to upright pixels of eight bits: what training and the edge show to a network."""
+
+import contextlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kdtoolkit import bounded
+
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+MOST_PIXELS = 2**27
+"""Of a file: room for photographs of a hundred megapixels, and less than 2 GiB to decode one."""
+
+# Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_GREYS = ("1", "L")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1
+# 65535 is 257 times 255; rounded to the nearest.
+_EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Opens an image file without decoding it, for `is_grey` and `upright`.
+
+    Whatever is raised while it is open becomes a `ValueError` of one line that names it. Pillow
+    warns of more than 89 megapixels; whoever calls this hides that.
+
+    Yields:
+        A Pillow image.
+
+    Raises:
+        ValueError: not a regular file or not an image, or one of more than `MOST_PIXELS`.
+    """
+    try:
+        bounded.check_regular(path)
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(
+                    f"it must have at most {MOST_PIXELS:,} pixels. "
+                    f"Received: {image.width} x {image.height}"
+                )
+            yield image
+    # Pillow's decoders raise whatever a broken file makes them stumble over.
+    except Exception as error:
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"Cannot read image {str(path)!r}: {cause}") from error
+
+
+def is_grey(image):
+    """Whether the pixels of an opened image have no colours; it is not decoded."""
+    return image.mode in _GREYS or _is_deep(image)
+
+
+def upright(image):
+    """Decodes an opened image and turns it as its EXIF says.
+
+    Args:
+        image: of `opened`; it is changed in place.
+
+    Returns:
+        A Pillow image of eight bits: `L`, `RGB` or, where something of it is transparent, `RGBA`.
+
+    Raises:
+        ValueError: its pixels are neither of 8 nor of 16 bits.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if _is_deep(image):
+        return _from_sixteen_bits(image)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            "its pixels must have 8 bits a channel, or be grey, black to white, of 16. "
+            f"Received: mode {image.mode} of {image.format}"
+        )
+    if "A" in image.getbands() or "transparency" in image.info:
+        mode = "RGBA"
+    else:
+        mode = "L" if is_grey(image) else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _is_deep(image):
+    """Whether the pixels are grey from 0 to 65535."""
+    if image.format == "TIFF":
+        # Pillow gives 12 bits, and white as 0, in the same mode and as they are stored.
+        stored = (image.tag_v2.get(_BITS_PER_SAMPLE), image.tag_v2.get(_PHOTOMETRIC))
+        return image.mode.startswith("I;16") and stored == ((16,), _BLACK_IS_ZERO)
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _from_sixteen_bits(image):
+    """Scaled from 65535 to 255: Pillow's own conversion makes all above 255 white."""
+    values = np.asarray(image)
+    grey = Image.fromarray(_EIGHT_BITS[values])
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return grey
+    opacity = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, opacity)).convert("RGBA")

@@ -1,0 +1,109 @@
+"""Image files as they are stored by cameras, scanners and programs, against pixels set by hand."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdtoolkit.data import picture
+
+# 257 times 0, 1, 100 and 255; half of 257 and one less are nearest to 0 and 1.
+DEEP = np.array([[0, 257, 25700, 65535, 128, 129]], np.uint16)
+BYTES = [[0, 1, 100, 255, 0, 1]]
+
+
+def read(path):
+    with picture.opened(path) as image:
+        return np.asarray(picture.upright(image))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, name):
+    Image.fromarray(DEEP).save(tmp_path / name)
+    assert read(tmp_path / name).tolist() == BYTES
+    with picture.opened(tmp_path / name) as image:
+        assert picture.is_grey(image)
+
+
+def test_sixteen_bits_turned_and_transparent(tmp_path):
+    image = Image.fromarray(DEEP)
+    image.getexif()[0x0112] = 6  # upright after a quarter turn clockwise
+    image.save(tmp_path / "a.png", exif=image.getexif(), transparency=25700)
+    expected = [[[v, v, v, 0 if v == 100 else 255]] for v in BYTES[0]]
+    assert read(tmp_path / "a.png").tolist() == expected
+
+
+def test_sixteen_bits_of_colour(tmp_path):
+    # Pillow reads such files, but writes none.
+    rows = b"\x00" + np.array([65535, 32896, 257], ">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png(1, 1, rows, depth=16, colour=2))
+    assert read(tmp_path / "a.png").tolist() == [[[255, 128, 1]]]
+
+
+def png(width, height, rows, depth=8, colour=0):
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items())
+
+
+def tiff_of_white_zero():
+    stream = io.BytesIO()
+    Image.fromarray(DEEP).save(stream, "TIFF", tiffinfo={262: 0})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("write", "mode"),
+    [
+        (lambda path: Image.fromarray(DEEP.astype(np.float32)).save(path), "F"),
+        (lambda path: Image.fromarray(DEEP.astype(np.int32)).save(path), "I"),
+        (lambda path: path.write_bytes(tiff_of_white_zero()), "I;16"),
+    ],
+)
+def test_other_pixels_are_refused(tmp_path, write, mode):
+    path = tmp_path / "a.tiff"
+    write(path)
+    message = (
+        rf"^Cannot read image '.*a\.tiff': its pixels must .*\. Received: mode {mode} of TIFF$"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_eight_bits_of_every_kind(tmp_path):
+    pictures = {
+        "L": Image.new("L", (2, 1), 70),
+        "1": Image.new("1", (2, 1), 1),
+        "RGB": Image.new("RGB", (2, 1), (200, 100, 50)),
+        "RGBA": Image.new("RGBA", (2, 1), (100, 0, 255, 51)),
+        "LA": Image.new("LA", (2, 1), (70, 51)),
+        "P": Image.new("RGB", (2, 1), (0, 255, 0)).quantize(4),
+        "CMYK": Image.new("CMYK", (2, 1), (0, 0, 0, 255)),
+    }
+    expected = {
+        "L": 70,
+        "1": 255,
+        "RGB": [200, 100, 50],
+        "RGBA": [100, 0, 255, 51],
+        "LA": [70, 70, 70, 51],
+        "P": [0, 255, 0],
+        "CMYK": [0, 0, 0],
+    }
+    for mode, image in pictures.items():
+        path = tmp_path / f"{mode}.tiff"
+        image.save(path)
+        assert read(path).tolist() == [[expected[mode]] * 2], mode
+
+
+def test_a_format_that_is_not_ours_is_not_opened(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2)).save(path, "EPS")  # Pillow would run Ghostscript on it
+    with pytest.raises(ValueError, match=r"Cannot read image '.*a\.png': cannot identify image"):
+        read(path)
