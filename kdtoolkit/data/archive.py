@@ -1,14 +1,15 @@
 """NumPy's `.npz` files: `x_train`, `y_train`, `x_test`, `y_test`, or `images` and `labels`."""
 
 import contextlib
+import math
 import os
 import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
+from kdtoolkit import bounded
 from kdtoolkit.data.wording import some
 
 _LAYOUTS = (
@@ -34,7 +35,7 @@ class Facts(NamedTuple):
 
 
 def scan(path):
-    """Looks an archive up, without reading its images.
+    """Looks an archive up, without reading its images; labels are read once their number is known.
 
     Raises:
         ValueError: not such an archive, arrays of another type or shape, images without labels,
@@ -43,13 +44,14 @@ def scan(path):
     with _open(path) as archive:
         layout = _layout(path, archive)
         shapes = {split: _image_shapes(path, archive, keys[0]) for split, keys in layout.items()}
+        for split, (images, key) in layout.items():
+            count = _label_count(path, archive, key)
+            if shapes[split][0] != count:
+                raise ValueError(
+                    f"Archive {path!r} must have a label for each image. Received: "
+                    f"{shapes[split][0]} images in {images!r}, {count} labels in {key!r}"
+                )
         labels = {split: _labels(path, archive, keys[1]) for split, keys in layout.items()}
-    for split, (images, key) in layout.items():
-        if shapes[split][0] != len(labels[split]):
-            raise ValueError(
-                f"Archive {path!r} must have a label for each image. Received: {shapes[split][0]} "
-                f"images in {images!r}, {len(labels[split])} labels in {key!r}"
-            )
     image_shapes = {shape[1:] for shape in shapes.values()}
     if len(image_shapes) > 1:
         raise ValueError(
@@ -95,13 +97,23 @@ def read(path):
 
 @contextlib.contextmanager
 def _open(path):
+    with _naming(f"archive {path!r}"):
+        bounded.check_regular(path)
+        archive = zipfile.ZipFile(path)
+    with archive:
+        with _naming(f"archive {path!r}"):
+            bounded.check_expansion(archive)
+        yield archive
+
+
+@contextlib.contextmanager
+def _naming(what):
+    """Makes one line of what zipfile, zlib and NumPy raise for damaged bytes: almost anything."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    # zipfile and zlib raise these where a part of the file is not what it should be.
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise ValueError(f"Cannot read archive {path!r}: {cause}") from error
+        yield
+    except Exception as error:
+        cause = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise ValueError(f"Cannot read {what}: {cause or type(error).__name__}") from error
 
 
 def _layout(path, archive):
@@ -117,10 +129,7 @@ def _layout(path, archive):
 
 def _image_shapes(path, archive, key):
     """`(n, height, width, channels)` from the header of an array of images."""
-    with _array_file(path, archive, key) as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+    shape, dtype = _header(path, archive, key)
     images = (*shape, 1) if len(shape) == 3 else shape
     if dtype != np.uint8 or len(images) != 4 or images[-1] not in (1, 3) or 0 in images:
         raise ValueError(
@@ -130,15 +139,32 @@ def _image_shapes(path, archive, key):
     return images
 
 
-def _labels(path, archive, key):
-    labels = _array(path, archive, key)
-    column = labels.ndim == 2 and labels.shape[1] == 1  # as Keras' own of CIFAR
-    if not np.issubdtype(labels.dtype, np.integer) or not (labels.ndim == 1 or column):
+def _label_count(path, archive, key):
+    """The number of labels from the header of their array."""
+    shape, dtype = _header(path, archive, key)
+    column = len(shape) == 2 and shape[1] == 1  # as Keras' own of CIFAR
+    if not np.issubdtype(dtype, np.integer) or not (len(shape) == 1 or column):
         raise ValueError(
             f"Array {key!r} of archive {path!r} must be integers of shape (n,) or (n, 1). "
-            f"Received: {labels.dtype} {labels.shape}"
+            f"Received: {dtype} {shape}"
         )
-    return labels.ravel()
+    return shape[0]
+
+
+def _labels(path, archive, key):
+    return _array(path, archive, key).ravel()
+
+
+def _header(path, archive, key):
+    """Shape and dtype that an array is said to have, and has bytes for."""
+    with _array_file(path, archive, key) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        size = archive.getinfo(f"{key}.npy").file_size - file.tell()
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f"{size:,} bytes are not {dtype} {shape}")
+    return shape, dtype
 
 
 def _array(path, archive, key):
@@ -148,9 +174,5 @@ def _array(path, archive, key):
 
 @contextlib.contextmanager
 def _array_file(path, archive, key):
-    try:
-        with archive.open(f"{key}.npy") as file:
-            yield file
-    except ValueError as error:
-        cause = str(error).partition("\n")[0]
-        raise ValueError(f"Cannot read array {key!r} of archive {path!r}: {cause}") from error
+    with _naming(f"array {key!r} of archive {path!r}"), archive.open(f"{key}.npy") as file:
+        yield file

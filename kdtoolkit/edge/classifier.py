@@ -1,5 +1,6 @@
 """The classifier that stops as soon as it is sure."""
 
+import math
 import os
 import threading
 import time
@@ -9,6 +10,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit.edge import images, package
+
+_LARGEST = 2**31
+"""Bytes of a graph's tensors, all of them: many times what the networks of small devices need."""
 
 
 class Prediction(NamedTuple):
@@ -82,6 +86,9 @@ class EarlyExitClassifier:
         (details,) = self._stages[0].get_input_details().values()
         if tuple(details["shape"]) != (1, *self.image_shape):
             raise ValueError(f"its image_shape is not that of its graph, {details['shape'][1:]}")
+        size = sum(map(_bytes, _tensors(interpreter)))
+        if size > _LARGEST:
+            raise ValueError(f"its tensors take {size:,} bytes, more than {_LARGEST:,}")
         # Each stage allocates its memory on its first run: here, rather than for the first image.
         classes = self.logits(np.zeros(self.image_shape, np.uint8)).shape[1]
         if classes != len(self.labels):
@@ -162,3 +169,13 @@ class EarlyExitClassifier:
                     break
         milliseconds = 1000 * (time.perf_counter() - start)
         return Prediction(self.labels[index], index, confidence, self.exits[number], milliseconds)
+
+
+def _tensors(interpreter):
+    """Details of the tensors of all stages; nothing is allocated for them yet."""
+    for subgraph in range(interpreter.num_subgraphs()):
+        yield from interpreter.get_tensor_details(subgraph)
+
+
+def _bytes(tensor):
+    return math.prod(map(int, tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize

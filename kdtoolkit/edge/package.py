@@ -15,9 +15,12 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from kdtoolkit import bounded
+
 _FORMAT = 1
 _LABELS = "labels.txt"
 _EARLY_EXIT = "early_exit.json"
+_LARGEST = 1 << 22  # bytes of an associated file: a hundred thousand labels need half
 _BLOCK = 1 << 20
 
 
@@ -150,15 +153,17 @@ class Package:
             ValueError: a part of the file is absent, damaged or of another format.
             OSError: the file cannot be opened.
         """
+        bounded.check_regular(path)
         with open(path, "rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:
-                    labels = archive.read(_LABELS).decode()
-                    values = json.loads(archive.read(_EARLY_EXIT))
+                    labels = bounded.read_member(archive, _LABELS, _LARGEST).decode()
+                    values = json.loads(bounded.read_member(archive, _EARLY_EXIT, _LARGEST))
                     end = min(info.header_offset for info in archive.infolist())
-            except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            # zipfile and zlib raise these where a part of the file is not what it should be.
+            except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
                 raise ValueError(
-                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short"
+                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short: {error}"
                 ) from error
             if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
                 raise ValueError(f"its {_EARLY_EXIT} is not of format {_FORMAT}")
@@ -222,4 +227,4 @@ def _is_line(value):
 
 def _require(condition, name, accepted, received):
     if not condition:
-        raise ValueError(f"Argument `{name}` must be {accepted}. Received: {received}")
+        raise ValueError(f"Argument `{name}` must be {accepted}. Received: {str(received)[:200]}")

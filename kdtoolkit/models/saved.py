@@ -1,17 +1,23 @@
 """Classifiers from `.keras` files, whoever trained them."""
 
 import importlib
+import io
 import json
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
+from kdtoolkit import bounded
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.precision import in_policy
+
+_CONFIG = "config.json"
+_LARGEST_CONFIG = 2**26  # bytes; a thousand layers need half a million
 
 
 def check_file(path):
@@ -22,15 +28,41 @@ def check_file(path):
     """
     path = Path(path)
     try:
+        bounded.check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            config = archive.read("config.json").decode()
+            bounded.check_expansion(archive)
+            config = bounded.read_member(archive, _CONFIG, _LARGEST_CONFIG).decode()
             json.loads(config)
             damaged = archive.testzip()
+            if not damaged:
+                _check_weights(archive)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is not a .keras file: {error}") from error
     if damaged:
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
     return config
+
+
+def _check_weights(archive):
+    """Checks that weights, which HDF5 compresses on its own, are not out of proportion either."""
+    for name in archive.namelist():
+        if not name.endswith(".h5"):
+            continue
+        content = bounded.read_member(archive, name, archive.getinfo(name).file_size)
+        size = _expanded(content)
+        if size > max(bounded.SMALL, bounded.MOST_EXPANSION * len(content)):
+            raise ValueError(f"the {len(content):,} bytes of {name} expand to {size:,}")
+
+
+def _expanded(content):
+    """Bytes of all arrays of an HDF5 file."""
+    sizes = []
+    try:
+        with h5py.File(io.BytesIO(content)) as file:
+            file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    except RuntimeError as error:  # HDF5's own, of damaged bytes
+        raise ValueError(error) from error
+    return sum(sizes)
 
 
 def load_network(path):

@@ -9,11 +9,14 @@ import io
 import json
 import math
 import pickle
+import reprlib
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from kdtoolkit import bounded
 
 # Keys under which training code keeps the state dict beside an epoch, an optimizer, a score.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -43,6 +46,8 @@ _STORAGE_KINDS = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
+_MOST_AXES = 64  # as in NumPy
+_MOST_SHARED = 8
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -65,6 +70,7 @@ def read(path):
     if reader is None:
         raise ValueError(f"Argument `path` must end in {', '.join(_READERS)}. Received: {path}")
     try:
+        bounded.check_regular(path)
         return reader(path)
     except Exception as error:  # Whatever a damaged archive or pickle raises.
         reason = str(error).strip().partition("\n")[0]
@@ -108,7 +114,9 @@ def _without_repeats(pairs):
 
 
 def _read_npz(path):
-    with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
+    with zipfile.ZipFile(path) as archive:
+        bounded.check_expansion(archive)
+    with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
@@ -129,22 +137,23 @@ def _read_torch(path):
     if not zipfile.is_zipfile(path):
         return _read_torch_legacy(path)
     with zipfile.ZipFile(path) as archive:
+        bounded.check_expansion(archive, most=1)  # torch.save never compresses
         index = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if index is None:
             raise ValueError("it was not written by torch.save")
         root = index.removesuffix("data.pkl")
         if root + "byteorder" in archive.namelist():
-            _check_byte_order(archive.read(root + "byteorder") == b"little")
+            _check_byte_order(_stored(archive, root + "byteorder") == b"little")
         state = _state_dict(_Unpickler(io.BytesIO(_stored(archive, index))).load())
         content = {
             key: _stored(archive, f"{root}data/{key}")
             for key in {tensor.storage.key for tensor in state.values()}
         }
-    return {name: _array(tensor, content[tensor.storage.key]) for name, tensor in state.items()}
+    return _arrays(state, content)
 
 
 def _stored(archive, name):
-    # torch.save never compresses: a small file cannot grow.
+    # A compressed record that claims less than it has would still be decompressed whole.
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"record {name!r} is compressed")
     return archive.read(name)
@@ -165,7 +174,7 @@ def _read_torch_legacy(path):
             if int.from_bytes(stream.read(8), "little") != storage.count:
                 raise ValueError(f"storage {key!r} has another size than its tensors")
             content[key] = stream.read(storage.count * _itemsize(storage.kind))
-    return {name: _array(tensor, content[tensor.storage.key]) for name, tensor in state.items()}
+    return _arrays(state, content)
 
 
 def _check_byte_order(little):
@@ -217,6 +226,15 @@ def _describe(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, shape, strides)
 
 
+def _arrays(state, content):
+    """The tensors' values, each a copy; some may share a storage, but not without end."""
+    size = sum(math.prod(t.shape) * _itemsize(t.storage.kind) for t in state.values())
+    stored = sum(map(len, content.values()))
+    if size > max(bounded.SMALL, _MOST_SHARED * stored):
+        raise ValueError(f"its tensors take {size:,} bytes, its storages {stored:,}")
+    return {name: _array(tensor, content[tensor.storage.key]) for name, tensor in state.items()}
+
+
 def _array(tensor, content):
     kind, _, count = tensor.storage
     if len(content) != count * _itemsize(kind):
@@ -245,8 +263,11 @@ def _state_dict(value):
 
 
 def _sizes(values):
+    if len(values) > _MOST_AXES:
+        raise ValueError(f"a tensor has more than {_MOST_AXES} axes")
     if any(type(value) is not int or value < 0 for value in values):
-        raise ValueError(f"a size is no natural number: {values!r}")
+        # Cut short: lists that contain a list many times over are small in a pickle, not as text.
+        raise ValueError(f"a size is no natural number: {reprlib.repr(values)}")
     return list(values)
 
 

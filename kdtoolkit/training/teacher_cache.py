@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit import files
+from kdtoolkit import bounded, files
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
@@ -275,6 +275,8 @@ def _stored(path, key, names):
 
 
 def _open(path, key, names):
+    for name in (_CONTENTS, *names):
+        bounded.check_regular(path / name)
     contents = json.loads((path / _CONTENTS).read_text())
     if contents["key"] != key:
         raise ValueError("it was built of another teacher, split or views")

@@ -1,6 +1,7 @@
 """Image files as they are stored by cameras, scanners and programs, against pixels set by hand."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -107,3 +108,20 @@ def test_a_format_that_is_not_ours_is_not_opened(tmp_path):
     Image.new("RGB", (2, 2)).save(path, "EPS")  # Pillow would run Ghostscript on it
     with pytest.raises(ValueError, match=r"Cannot read image '.*a\.png': cannot identify image"):
         read(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_more_pixels_than_are_decoded(tmp_path):
+    width, height = 16384, 8193  # a line above the limit, in 16 kB
+    path = tmp_path / "a.png"
+    path.write_bytes(png(width, height, bytes((width // 8 + 1) * height), depth=1))
+    assert path.stat().st_size < 20_000
+    message = r"'.*a\.png': it must have at most 134,217,728 pixels\. Received: 16384 x 8193$"
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"Cannot read image '.*a\.png': .*Not a regular file"):
+        read(tmp_path / "a.png")

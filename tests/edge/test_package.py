@@ -1,16 +1,21 @@
 """The associated files, and what is no packaged classifier."""
 
 import json
+import os
+import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
+from kdtoolkit.export import litert
 from tests.edge import networks
 from tests.edge.networks import IMAGE_SHAPE, OPERATING_POINTS
 
@@ -214,3 +219,60 @@ def test_runs_where_there_is_no_tensorflow(model, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == str(EarlyExitClassifier(model).predict(image)[:4])
+
+
+def zeros(model, path, name, size):
+    """Copies a model, with a deflated file of zeros in place of one of its own."""
+    content = bytes(size)
+    repack(model, path, **{name: None})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def hiding(path, name, size):
+    """Makes a file of a zip claim another size than it has."""
+    with zipfile.ZipFile(path) as archive:
+        claimed = struct.pack("<I", archive.getinfo(name).file_size)
+    path.write_bytes(path.read_bytes().replace(claimed, struct.pack("<I", size)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "early_exit.json"])
+def test_associated_files_that_expand(model, tmp_path, name):
+    path = zeros(model, tmp_path / "model.tflite", name, 2**26 + 12345)
+    for hide in (False, True):
+        if hide:
+            hiding(path, name, 100)
+        tracemalloc.start()
+        assert_refused(path, "no readable labels.txt and early_exit.json")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**24
+
+
+def test_a_graph_of_more_memory_than_small_devices_have(tmp_path):
+    @tf.function
+    def run(image):
+        pixels = tf.repeat(tf.repeat(tf.cast(image, tf.float32), 4000, axis=1), 4000, axis=2)
+        return {"logits": tf.reduce_mean(pixels, axis=(1, 2)) @ tf.ones((3, 2))}
+
+    function = run.get_concrete_function(tf.TensorSpec((1, 8, 10, 3), tf.uint8, "image"))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(litert.convert({"stage_1": function}, "float32", None))
+    alone = {
+        "labels": ["a", "b"],
+        "exits": ["exit_1"],
+        "temperatures": [1.0],
+        "costs": [1.0],
+        "operating_points": [{"thresholds": [], "validation_accuracy": 0.5, "cost": 1.0}],
+        "operating_point": 0,
+    }
+    Package(**ATTRIBUTES | alone).append(path)
+    assert path.stat().st_size < 10_000
+    assert_refused(path, "bytes, more than 2,147,483,648")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.tflite")
+    assert_refused(tmp_path / "model.tflite", "Not a regular file")

@@ -1,13 +1,17 @@
 """Classifiers from files: ours, anybody's, and what is none."""
 
+import io
+import os
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from kdtoolkit import models
 from kdtoolkit.data import Preprocessing
+from kdtoolkit.models import saved
 from kdtoolkit.models.saved import from_input_range, load_classifier
 from tests.losses.reference import softmax
 
@@ -172,3 +176,37 @@ def test_images_of_another_shape(tmp_path):
     models.build("resnet8", (8, 8, 1), 3).save(tmp_path / "teacher.keras")
     with pytest.raises(ValueError, match=r"shape \(8, 8, 3\).*\(8, 8, 1\)"):
         load_classifier(tmp_path / "teacher.keras", (8, 8, 3), 3)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_weights_that_expand(inside, tmp_path):
+    """Compressed by HDF5, or by the zip around it."""
+    path = tmp_path / "a.keras"
+    keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(path)
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as weights:
+        zeros = np.zeros(2**26 + 1, np.uint8)
+        weights.create_dataset("a", data=zeros, compression=9 if inside else None)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", stream.getvalue())
+    with pytest.raises(
+        ValueError, match=r"a\.keras' is not a \.keras file: .* bytes .*expand to 6"
+    ):
+        saved.check_file(path)
+
+
+def test_a_config_that_expands(tmp_path):
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b"[" + b" " * 2**26 + b"]")
+    with pytest.raises(ValueError, match=r"expand to 67,108,866, more than 400 times"):
+        saved.check_file(path)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=r"is not a \.keras file: .*Not a regular file"):
+        saved.check_file(tmp_path / "a.keras")

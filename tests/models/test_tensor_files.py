@@ -118,6 +118,17 @@ def test_npz_with_objects_or_damage(tmp_path):
     assert "CRC" in refused(tmp_path / "a.npz")
 
 
+def test_npz_that_expands(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**26 + 1, np.uint8))
+    assert "expand to 67,108,993, more than 400 times as many" in refused(tmp_path / "a.npz")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    for ending in (".npz", ".pth", ".safetensors"):
+        os.mkfifo(tmp_path / f"a{ending}")
+        assert "Not a regular file" in refused(tmp_path / f"a{ending}")
+
+
 # torch.save
 
 
@@ -298,6 +309,26 @@ def test_damaged_legacy(tmp_path):
 def test_damaged_tensors(value, reason, tmp_path):
     path = write_torch(tmp_path / "a.pth", value, {"0": FLOATS.tobytes()})
     assert reason in refused(path)
+
+
+def test_a_storage_that_many_tensors_share(tmp_path):
+    content = bytes(2**20)
+    whole = tensor(Storage("ByteStorage", "0", 2**20), 0, (2**20,), (1,))
+    path = write_torch(tmp_path / "a.pth", {"a": whole, "tied": whole}, {"0": content})
+    assert tensor_files.read(path).keys() == {"a", "tied"}
+    write_torch(path, {str(index): whole for index in range(65)}, {"0": content})
+    assert "tensors take 68,157,440 bytes, its storages 1,048,576" in refused(path)
+
+
+def test_sizes_that_are_small_as_a_pickle_alone(tmp_path):
+    size = [0]
+    for _ in range(60):
+        size = [size, size]
+    path = tmp_path / "a.pth"
+    write_torch(path, {"a": tensor(F32, 0, (size, 1), (1, 1))}, {"0": FLOATS.tobytes()})
+    assert len(refused(path)) < 10_000
+    write_torch(path, {"a": tensor(F32, 0, [1] * 65, [1] * 65)}, {"0": FLOATS.tobytes()})
+    assert "more than 64 axes" in refused(path)
 
 
 @pytest.mark.parametrize(
