@@ -7,6 +7,9 @@ import numpy as np
 INPUT_RANGES = ("normalized", "unit", "bytes")
 """Pixel values that networks are trained on: as by `Preprocessing`, from 0 to 1, or to 255."""
 
+INPUTS = ("auto", *INPUT_RANGES)
+"""What a command line takes for one of them; auto is what `models.input_range.implied` says."""
+
 _GREY_LEVELS = np.arange(256) / 255
 
 

@@ -5,7 +5,7 @@ import math
 from kdtoolkit import compression, export, files, models, training
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _run
+from kdtoolkit.recipes import _outputs, _run
 from kdtoolkit.recipes._command import RunError, UsageError, blaming
 from kdtoolkit.training import distribution, evaluation
 
@@ -22,11 +22,13 @@ class Compression:
     def __init__(self, flags, path, data):
         self.flags, self._path, self._data = flags, path, data
         try:
-            self.original = self._load()
+            original = self._load()
         except ValueError as error:
             raise UsageError(
                 f"--{'exit' if '`exit`' in str(error) else 'model'}: {error}"
             ) from error
+        self._input_range = _outputs.input_range(original, data, flags, "model_input")
+        self.original = self._adapted(original)
         pixels, _ = data.train.pixels(flags.calibration_images)
         self._calibration, self._examples = pixels, data.preprocessing(pixels)
 
@@ -34,7 +36,13 @@ class Compression:
         info = self._data.info
         network = saved.load_classifier(self._path, info.image_shape, info.classes, self.flags.exit)
         network.trainable = True  # whatever was frozen when it was trained
-        return saved.from_input_range(network, self._data.preprocessing, self.flags.model_input)
+        return network
+
+    def _adapted(self, network):
+        return saved.from_input_range(network, self._data.preprocessing, self._input_range)
+
+    def _copy(self):
+        return self._adapted(self._load())
 
     def check_export(self):
         """Raises a `UsageError` if the network cannot be measured or written."""
@@ -49,8 +57,8 @@ class Compression:
         """A copy of the network as it is fine-tuned: with fewer channels, or to be masked."""
         if self.flags.structure == "channels":
             layers = {"layers": self.flags.layers} if self.flags.layers else {}
-            return compression.prune_channels(self._load(), self.flags.sparsity, **layers)
-        return self._load()
+            return compression.prune_channels(self._copy(), self.flags.sparsity, **layers)
+        return self._copy()
 
     def pruning(self, example):
         """The callbacks that prune `example`'s like while it is fine-tuned."""

@@ -3,12 +3,19 @@
 import atexit
 import hashlib
 import json
+import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from kdtoolkit import cluster, files
+from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.recipes._run import losing_workers
+
+_JUDGES = 2048  # images, which look at a network before it is used
+_LUCK = 1e-3  # probability
 
 
 def network_path(path: str, flag: str) -> Path:
@@ -92,6 +99,78 @@ def fetch(flags, flag: str) -> Path:
         path = Path(copy.name)
         atexit.register(files.remove, path)
     return path
+
+
+def input_range(network, data, flags, flag: str) -> str:
+    """Returns the pixel values that a given network takes, of `INPUT_RANGES`.
+
+    They are those that the flag names or, for `auto`, those that the network scales by itself, else
+    normalised ones. Validation images judge that. Wrong are values with which the network is near
+    chance while with others it is not: more of these images are then right, beyond what a binomial
+    distribution leaves to luck, than the square root of chance, half-way to all in ratio, and than
+    with twice the given values' lead over chance. Chance is the share of the largest class.
+
+    Args:
+        network: functional model, images to logits.
+        data: of the run.
+        flags, flag: of the run, and which of them names the values.
+
+    Raises:
+        UsageError: they are wrong; the message names the right ones.
+    """
+    from scipy import stats
+
+    from kdtoolkit.models import input_range
+
+    chosen = flags[flag].value
+    if chosen == "auto":
+        chosen = input_range.implied(network) or "normalized"
+        if chosen != "normalized" and cluster.is_chief(flags.strategy):
+            print(f"--{flag}: {chosen}, which the network scales by itself", file=sys.stderr)
+    images, labels = _judges(data.validation)
+    chance = np.bincount(labels).max() / len(labels)
+    ways = {"normalized": data.preprocessing, "unit": lambda x: x / 255, "bytes": lambda x: x}
+
+    def right(of):
+        return int(np.sum(_classes(network, ways[of], images) == labels))
+
+    def accuracy(count):
+        return f"{count / len(labels):.2%}"
+
+    own = right(chosen)
+    bar = max(np.sqrt(chance), chance + 2 * (own / len(labels) - chance))
+    if bar >= 1:
+        return chosen
+    others = {of: right(of) for of in INPUT_RANGES if of != chosen}
+    best = max(others, key=others.get)
+    if stats.binom.sf(others[best] - 1, len(labels), bar) < _LUCK:
+        raise UsageError(
+            f"--{flag} must be the pixel values that the network was trained on: with {best} "
+            f"{accuracy(others[best])} of {len(labels)} validation images are right, with {chosen} "
+            f"{accuracy(own)}. Received: --{flag}={flags[flag].value}"
+        )
+    return chosen
+
+
+def _judges(split):
+    """Some images of a split, of all its classes, and their labels."""
+    from kdtoolkit.data.pipeline import Split
+
+    if not isinstance(split, Split):
+        return split.pixels(_JUDGES)  # the first ones of files that were shuffled
+    step = -(-len(split) // _JUDGES)
+    return split.images[::step], split.labels[::step]  # a folder's are sorted by class
+
+
+def _classes(network, preprocess, images):
+    import tensorflow as tf
+
+    from kdtoolkit.models.precision import in_float32
+
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(256)
+    batches = batches.map(lambda x: preprocess(tf.cast(x, tf.float32)))
+    with in_float32(network):
+        return network.predict(batches, verbose=0).argmax(axis=-1)
 
 
 def remember(flags, flag: str, path: Path, output_dir: Path) -> None:

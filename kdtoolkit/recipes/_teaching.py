@@ -5,7 +5,7 @@ import dataclasses
 from kdtoolkit import models, training
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _methods, _supervision
+from kdtoolkit.recipes import _methods, _outputs, _supervision
 from kdtoolkit.recipes._command import blaming
 from kdtoolkit.training import distribution, evaluation, teacher_cache
 
@@ -34,7 +34,7 @@ class Teaching:
             return self.build_teacher()
         with blaming("teacher"):
             network = saved.load_classifier(self._path, self._shape, self._classes)
-            pixels = self.flags.teacher_input
+            pixels = _outputs.input_range(network, self.data, self.flags, "teacher_input")
             return saved.from_input_range(network, self.data.preprocessing, pixels)
 
     def build_teacher(self):

@@ -5,7 +5,7 @@ import math
 import sys
 
 from kdtoolkit import cluster
-from kdtoolkit.data.preprocessing import INPUT_RANGES
+from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
 
@@ -43,9 +43,10 @@ def _define(flags):
         "string",
         group,
         "model_input",
-        "normalized",
+        "auto",
         "Pixel values that it was trained on: normalized (by this data set's mean and deviation), "
-        "unit (0 to 1) or bytes (0 to 255). Networks that are written take normalized ones.",
+        "unit (0 to 1), bytes (0 to 255), or auto: those that its first layers scale, else "
+        "normalized. Networks that are written take normalized ones.",
     )
     flags.add(
         "string",
@@ -116,7 +117,7 @@ def _check(flags):
     _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     _outputs.check_network(flags, "model")
-    flags.require_one_of("model_input", INPUT_RANGES)
+    flags.require_one_of("model_input", INPUTS)
     flags.require_one_of("structure", STRUCTURES)
     flags.require_one_of("threshold", SCOPES)
     if flags.threshold == "global" and flags.structure != "weights":

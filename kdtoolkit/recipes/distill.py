@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 
-from kdtoolkit.data.preprocessing import INPUT_RANGES
+from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import UsageError
@@ -37,9 +37,10 @@ def _define(flags):
         "string",
         group,
         "teacher_input",
-        "normalized",
+        "auto",
         "Pixel values that a teacher from a file was trained on: normalized (by this data set's "
-        "mean and deviation), unit (0 to 1) or bytes (0 to 255).",
+        "mean and deviation), unit (0 to 1), bytes (0 to 255), or auto: those that its first "
+        "layers scale, else normalized.",
     )
     flags.add(
         "integer",
@@ -197,15 +198,15 @@ def _check_methods(flags, info):
 
 def _check_teacher(flags, info, methods):
     """Returns whether a teacher is trained."""
-    flags.require_one_of("teacher_input", INPUT_RANGES)
+    flags.require_one_of("teacher_input", INPUTS)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
     if _methods.teacher_is_file(flags):
         _outputs.check_network(flags, "teacher")
     else:
         _run.check_network(flags, info, "teacher")
-        untrained = flags.teacher_input == "normalized"
-        flags.require("teacher_input", untrained, "normalized for a teacher that is trained here")
+        usual = flags.teacher_input in ("auto", "normalized")
+        flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(method.needs_teacher for method in methods)
     trains = taught and not _methods.teacher_is_file(flags)
     flags.require_use(trains, "a teacher that is trained here", "teacher_epochs")
