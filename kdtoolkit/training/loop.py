@@ -277,8 +277,9 @@ def check_last_batch(images, batch_size, replicas):
 class TensorBoard(keras.callbacks.Callback):
     """Every figure of the logs, and the learning rate, per epoch.
 
-    Keras' own callback also writes a trace of the graph, and per batch; this one writes what a
-    comparison of generations reads.
+    As Keras' own callback does it: `train/` and `validation/` below the directory, and the same tag
+    in both, `epoch_accuracy` for one, so that the two are lines of one chart. That one also writes
+    a trace of the graph, and per batch; this one writes what a comparison of generations reads.
 
     Args:
         log_dir: directory of the event files.
@@ -286,17 +287,23 @@ class TensorBoard(keras.callbacks.Callback):
 
     def __init__(self, log_dir):
         super().__init__()
-        self.log_dir = str(log_dir)
+        self.log_dir = Path(log_dir)
 
     def on_train_begin(self, logs=None):
-        self.writer = tf.summary.create_file_writer(self.log_dir)
+        self.writers = {
+            name: tf.summary.create_file_writer(str(self.log_dir / name))
+            for name in ("train", "validation")
+        }
 
     def on_epoch_end(self, epoch, logs=None):
-        rate = self.model.optimizer.learning_rate
-        with self.writer.as_default(step=epoch):
-            for name, value in {**logs, "learning_rate": rate}.items():
-                tf.summary.scalar(name, float(value))
-        self.writer.flush()
+        figures = {**logs, "learning_rate": self.model.optimizer.learning_rate}
+        for name, value in figures.items():
+            split = "validation" if name.startswith("val_") else "train"
+            with self.writers[split].as_default(step=epoch):
+                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", float(value))
+        for writer in self.writers.values():
+            writer.flush()
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        for writer in self.writers.values():
+            writer.close()
