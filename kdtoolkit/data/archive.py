@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from kdtoolkit import bounded
-from kdtoolkit.data.wording import some
+from kdtoolkit.data.wording import shown, some
 
 _LAYOUTS = (
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
@@ -113,7 +113,8 @@ def _naming(what):
         yield
     except Exception as error:
         cause = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise ValueError(f"Cannot read {what}: {cause or type(error).__name__}") from error
+        cause = shown(cause) or type(error).__name__
+        raise ValueError(f"Cannot read {what}: {cause}") from error
 
 
 def _layout(path, archive):

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kdtoolkit import bounded
+from kdtoolkit.data.wording import shown
 
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -46,7 +47,7 @@ def opened(path):
             yield image
     # Pillow's decoders raise whatever a broken file makes them stumble over.
     except Exception as error:
-        cause = str(error).partition("\n")[0] or type(error).__name__
+        cause = shown(str(error).partition("\n")[0]) or type(error).__name__
         raise ValueError(f"Cannot read image {str(path)!r}: {cause}") from error
 
 

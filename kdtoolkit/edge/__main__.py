@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdtoolkit.data.wording import shown
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints file, label, confidence, exit and milliseconds, tabs between; returns the status."""
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             classifier.operating_point = arguments.operating_point
         for path in arguments.images:
             label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
-            print(f"{path}\t{label}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
+            path = shown(path, len(path))  # in one column of one line
+            print(f"{path}\t{shown(label)}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
     except ValueError as error:
         print(f"kdtoolkit.edge: {error}", file=sys.stderr)
         return 2
@@ -42,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(path):
     try:
-        from PIL import Image
+        import PIL  # noqa: F401
 
         from kdtoolkit.data import picture
     except ImportError as error:
         raise ValueError("Opening image files needs Pillow: pip install pillow") from error
     with (
-        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        warnings.catch_warnings(action="ignore"),
         picture.opened(path) as image,
     ):
         return np.asarray(picture.upright(image))

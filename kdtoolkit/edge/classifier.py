@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from kdtoolkit.data.wording import shown
 from kdtoolkit.edge import images, package
 
 _LARGEST = 2**31
@@ -65,7 +66,7 @@ class EarlyExitClassifier:
             self._load(threads)
         # LiteRT raises RuntimeError for a graph that this version of it cannot run.
         except (OSError, ValueError, RuntimeError) as error:
-            cause = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            cause = shown(getattr(error, "strerror", None) or str(error).partition("\n")[0], 400)
             raise ValueError(f"Cannot use {os.fspath(path)!r} as a classifier: {cause}") from error
 
     def _load(self, threads):

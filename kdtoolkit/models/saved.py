@@ -12,6 +12,7 @@ import numpy as np
 
 from kdtoolkit import bounded
 from kdtoolkit.data.preprocessing import INPUT_RANGES
+from kdtoolkit.data.wording import shown, some
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.precision import in_policy
@@ -84,9 +85,9 @@ def load_network(path):
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Whatever a file's own layers raise.
         unknown = _unregistered(json.loads(config))
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = shown(str(error).strip().partition("\n")[0])
         if unknown:
-            reason = f"it holds classes that are not registered: {', '.join(sorted(unknown))}"
+            reason = f"it holds classes that are not registered: {some(unknown, most=10)}"
         raise ValueError(f"{str(path)!r} cannot be loaded by Keras: {reason}") from error
     if isinstance(network, keras.Sequential) and network.built:
         network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)

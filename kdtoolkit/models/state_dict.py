@@ -5,6 +5,7 @@ import re
 import numpy as np
 from keras import layers
 
+from kdtoolkit.data.wording import shown
 from kdtoolkit.models import tensor_files
 
 # Every code base wraps and spells in its own way; what a tensor is can be told all the same. The
@@ -113,9 +114,8 @@ def _places(tensors, path):
         layer = _layer(module)
         place = f"{layer}.{parameter}" if layer else name
         if place in names:
-            raise ValueError(
-                f"{str(path)!r} must hold one network. Received: {names[place]} and {name}"
-            )
+            both = f"{shown(names[place])} and {shown(name)}"
+            raise ValueError(f"{str(path)!r} must hold one network. Received: {both}")
         names[place] = name
     return names
 
@@ -182,4 +182,4 @@ def _before(size, kernel, stride):
 
 def _listed(names, most=4):
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return ", ".join(map(shown, names[:most])) + rest

@@ -12,11 +12,12 @@ import pickle
 import reprlib
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from kdtoolkit import bounded
+from kdtoolkit.data.wording import shown
 
 # Keys under which training code keeps the state dict beside an epoch, an optimizer, a score.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -48,6 +49,10 @@ _STORAGE_KINDS = {
 }
 _MOST_AXES = 64  # as in NumPy
 _MOST_SHARED = 8
+_LONGEST = 400  # characters of a reason
+# Opcodes that hash what they are given, or make as much as they claim.
+_REFUSED = b"".join([pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8])
+_KEYS = (str, int, float, bool, type(None))
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -73,7 +78,7 @@ def read(path):
         bounded.check_regular(path)
         return reader(path)
     except Exception as error:  # Whatever a damaged archive or pickle raises.
-        reason = str(error).strip().partition("\n")[0]
+        reason = shown(str(error).strip().partition("\n")[0], _LONGEST)
         if not isinstance(error, ValueError):
             reason = f"{type(error).__name__}: {reason}"
         raise ValueError(f"{str(path)!r} cannot be read: {reason}") from error
@@ -182,21 +187,45 @@ def _check_byte_order(little):
         raise ValueError("it was written by a big-endian machine")
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Knows ordered dicts and tensors. Every other global is refused, so nothing can be executed.
 
-    Tensors are described, not read: that is for later, once it is known which are wanted.
+    Tensors are described, not read: that is for later, once it is known which are wanted. The
+    unpickler in Python, not that in C: its memo is a dict, where the other makes an array for the
+    largest index that a pickle names, and what becomes a key can be looked at before it is hashed.
     """
+
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code not in _REFUSED
+    }
 
     def __init__(self, stream):
         super().__init__(stream)
         self.storages = {}
 
+    def load_setitem(self):
+        _check_key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self):
+        for key in self.stack[::2]:
+            _check_key(key)
+        super().load_setitems()
+
+    def load_dict(self):
+        for key in self.stack[::2]:
+            _check_key(key)
+        super().load_dict()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
+            # New functions each time: a pickle may set attributes of what it is given.
+            return lambda *args: _ordered_dict(*args)
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # A new function each time: a pickle may set attributes of what it is given.
             return lambda *args: _describe(*args)
         if module == "torch" and name in _STORAGE_KINDS:
             return _STORAGE_KINDS[name]
@@ -213,6 +242,19 @@ class _Unpickler(pickle.Unpickler):
         if self.storages.setdefault(key, storage) != storage:
             raise ValueError(f"storage {key!r} has two sizes")
         return storage
+
+
+def _check_key(key):
+    """Tuples of one another, however few, may take forever to hash: they are no names."""
+    parts = key if type(key) is tuple else [key]
+    if not all(isinstance(part, _KEYS) for part in parts):
+        raise ValueError("a dict has keys that are neither text nor numbers")
+
+
+def _ordered_dict(pairs=()):
+    for key, _ in pairs:
+        _check_key(key)
+    return collections.OrderedDict(pairs)
 
 
 def _describe(storage, offset, shape, strides, *_):

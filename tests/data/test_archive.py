@@ -167,3 +167,15 @@ def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(path)
     with pytest.raises(ValueError, match=r"Cannot read archive '.*data\.npz': Not a regular file$"):
         describe(str(path))
+
+
+def test_names_of_several_lines_and_long_reasons(write, tmp_path):
+    with pytest.raises(ValueError, match=r"It has: a\\nb, x{200}\.\.\.$"):
+        describe(write({"a\nb": LABELS, "x" * 300: LABELS}))
+    path = write(KERAS)
+    with open(path, "r+b") as file:
+        file.seek(26)  # the length of the first name, in front of the array
+        file.write(b"\xff\x0f")
+    with pytest.raises(ValueError, match=r"File name in directory 'x_train.npy' and") as error:
+        load(path)
+    assert len(str(error.value)) < 600

@@ -88,6 +88,18 @@ def test_unreadable_images(model, colours, tmp_path, capsys, monkeypatch):
     assert_error(capsys, [model, colours], f"Cannot read image {colours!r}")
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_of_several_lines_and_decoders_that_warn(model, colours, tmp_path, capsys):
+    path = tmp_path / "a\nb\tc.tiff"
+    with Image.open(colours) as image:
+        image.save(path)
+    assert main([str(model), str(path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split("\t")[0] == str(path).replace("\n", r"\n").replace("\t", r"\t")
+    path.write_bytes(path.read_bytes()[:-20])  # within its tags: Pillow warns, and goes on
+    assert_error(capsys, [model, path], "Cannot read image")
+
+
 def test_without_pillow(model, colours, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "kdtoolkit.data.picture", raising=False)

@@ -369,6 +369,43 @@ def test_pickle_changes_nothing_that_outlives_it(tmp_path):
     assert tensor_files._describe.__defaults__ is None
 
 
+PAIRS = b")" + b"2\x86" * 60  # pairs of the same pair: 2**60 steps to hash it
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"Nr" + struct.pack("<I", 2**31 - 1) + b"0}.",
+            "it holds no state dict",
+        ),  # a memo of 34 GB
+        (b"}" + PAIRS + b"Ns.", "keys that are neither text nor numbers"),
+        (b"}(" + PAIRS + b"Nu.", "keys that are neither text nor numbers"),
+        (b"(" + PAIRS + b"Nd.", "keys that are neither text nor numbers"),
+        (b"ccollections\nOrderedDict\n]" + PAIRS + b"N\x86a\x85R.", "neither text nor numbers"),
+        (b"\x8f(" + PAIRS + b"\x90.", "cannot be read"),  # a set of it
+        (b"(" + PAIRS + b"\x91.", "cannot be read"),
+        (b"\x96" + struct.pack("<Q", 2**40) + b".", "cannot be read"),  # a bytearray of a TiB
+        (b"}X\x01\0\0\0a" + PAIRS.replace(b")", b"]") + b"s.", "its entry 'a' is no tensor"),
+    ],
+)
+def test_pickles_that_cost_more_than_their_size(content, reason, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + content)
+    assert reason in refused(tmp_path / "a.pth")
+
+
+def test_python_2_wrote_ordered_dicts_as_pairs(tmp_path):
+    value = Call(Global("collections", "OrderedDict"), [["fc.weight", WHOLE]])
+    path = write_torch(tmp_path / "a.pth", value, {"0": FLOATS.tobytes()})
+    np.testing.assert_array_equal(tensor_files.read(path)["fc.weight"], FLOATS)
+
+
+def test_names_of_several_lines(tmp_path):
+    path = write_torch(tmp_path / "a.pth", {"a": Call(Global("os", "a\x0bb"), "x")}, {})
+    assert r"it would run os.a\x0bb;" in refused(path)
+
+
 def test_damaged_torch_files(tmp_path):
     path = tmp_path / "a.pth"
     write_torch(path, {"a": WHOLE}, {"0": FLOATS.tobytes()}, byteorder=b"big")
