@@ -13,7 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 
+from kdtoolkit import _network
+
 _GRACE = 15.0  # Seconds: workers that lost one say so within ten, and then end by themselves.
+_OPEN = (
+    "TensorFlow's server listens on every interface, whatever its address, and asks nobody who he "
+    "is: whoever reaches its port can read and write files as this user"
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,27 +28,55 @@ def main(argv: Sequence[str]) -> int:
         prog="kdtoolkit launch",
         description=f"{__doc__} Each gets TF_CONFIG with a free port of the loopback interface. "
         "Lines of output begin with the worker's number. When one fails the others end as well.",
+        epilog=f"{_OPEN}. So the workers get a network of their own, which nobody else reaches and "
+        "which leads nowhere else: what must be downloaded is downloaded first. On several "
+        "machines nothing keeps others out: use a private network.",
         allow_abbrev=False,
     )
     parser.add_argument("--workers", type=int, default=2, help="how many (default: 2)")
+    parser.add_argument(
+        "--expose",
+        action="store_true",
+        help="use this machine's own network, where others may reach the workers",
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="what each runs, after --")
     arguments = parser.parse_args(argv)
     if arguments.workers < 1:
         parser.error(f"--workers must be at least 1. Received: --workers={arguments.workers}")
-    return run(arguments.command, arguments.workers)
+    return run(arguments.command, arguments.workers, arguments.expose)
 
 
-def run(command: Sequence[str], workers: int) -> int:
+def run(command: Sequence[str], workers: int, expose: bool = False) -> int:
     """Runs a command as several workers, and ends when all have.
 
     Args:
         command: program and arguments, the same for each.
         workers: how many.
+        expose: let them use this machine's network, and others reach them; otherwise they get one
+            of their own.
 
     Returns:
         The exit status of the worker that failed first, 128 plus the signal if one killed it; 130
-        after Ctrl-C; else 0.
+        after Ctrl-C; 2 where the command cannot be run, or no network be made; else 0.
     """
+    with contextlib.ExitStack() as stack:
+        enter = None
+        if expose:
+            print(f"launch: warning: {_OPEN}", file=sys.stderr)
+        else:
+            try:
+                enter = stack.enter_context(_network.private())
+            except OSError as error:
+                print(
+                    f"launch: the workers cannot get a network of their own ({error}). {_OPEN}. "
+                    "Accepted: --expose, to start them all the same",
+                    file=sys.stderr,
+                )
+                return 2
+        return _run(command, workers, enter)
+
+
+def _run(command, workers, enter):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes, readers = [], []
     # A terminated launch leaves no worker behind either.
@@ -61,11 +95,14 @@ def run(command: Sequence[str], workers: int) -> int:
                     text=True,
                     errors="replace",
                     start_new_session=True,  # Ctrl-C reaches this process, which ends them all
+                    preexec_fn=enter,
                 )
             except OSError as error:
                 print(f"launch: {shlex.join(command)} cannot be run: {error}", file=sys.stderr)
                 return 2
             processes.append(process)
+        # Not before: no other thread may hold a lock while a child process is made.
+        for index, process in enumerate(processes):
             readers.append(threading.Thread(target=_relay, args=(index, process.stdout)))
             readers[-1].start()
         return _wait(processes)

@@ -1,14 +1,18 @@
-"""Local workers with TF_CONFIG: marked output, the first failure's status, none left behind."""
+"""Local workers with TF_CONFIG: marked output, the first failure's status, none left behind.
+
+And nobody but they themselves reaches their ports, unless that is asked for.
+"""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from kdtoolkit import cli, launch
+from kdtoolkit import _network, cli, launch
 
 LISTEN = """
 import json, os
@@ -23,9 +27,95 @@ if index == 1:
 time.sleep(60)
 """
 
+# As TensorFlow's server does, each listens on every interface; and then it meets the others.
+MEET = """
+import json, os, socket, sys, time
+config = json.loads(os.environ["TF_CONFIG"])
+ports = [int(address.rpartition(":")[2]) for address in config["cluster"]["worker"]]
+server = socket.create_server(("::", ports[config["task"]["index"]]), dualstack_ipv6=True,
+                              family=socket.AF_INET6, backlog=9)
+print("ports", *ports)
+for port in ports:
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+print("met")
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def isolation():
+    try:
+        with _network.private():
+            pass
+    except OSError as error:
+        pytest.skip(f"this system lets nobody make a network of his own: {error}")
+
+
+def own_addresses():
+    """Addresses of this machine, the loopback's and the one that it would go out with, if any."""
+    yield "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+        try:
+            outward.connect(("192.0.2.1", 9))  # of a network for documentation; nothing is sent
+        except OSError:
+            return
+        yield outward.getsockname()[0]
+
+
+def reached(port):
+    for address in own_addresses():
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+        except ConnectionRefusedError:
+            yield False
+        else:
+            yield True
+
+
+@pytest.mark.parametrize("expose", [False, True])
+def test_only_the_workers_reach_each_other(expose, request):
+    if not expose:
+        request.getfixturevalue("isolation")
+    flags = ["--expose"] if expose else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdtoolkit.cli", "launch", *flags, "--", sys.executable, "-c", MEET],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = [process.stdout.readline().split() for _ in range(4)]
+    found = [set(reached(int(port))) for port in lines[0][2:]]
+    process.terminate()
+    _, error = process.communicate(timeout=20)
+    assert sorted(line[1] for line in lines) == ["met", "met", "ports", "ports"]
+    assert found == [{expose}, {expose}]
+    assert error.count("warning") == expose
+    assert ("every interface" in error) == expose
+
+
+def test_where_no_network_can_be_made_it_refuses(monkeypatch, capfd):
+    def private():
+        raise PermissionError(1, "unshare: Operation not permitted")
+
+    monkeypatch.setattr(_network, "private", private)
+    command = ["launch", "--workers=1", "--", sys.executable, "-c", LISTEN]
+    assert cli.main(command) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    for part in ("Operation not permitted", "every interface", "--expose"):
+        assert part in line
+    assert cli.main(["launch", "--expose", *command[1:]]) == 0
+    assert capfd.readouterr().out.startswith("[0] worker 0")
+
 
 def test_each_worker_knows_all(capfd):
-    status = cli.main(["launch", "--workers=3", "--", sys.executable, "-c", LISTEN])
+    status = cli.main(["launch", "--workers=3", "--expose", "--", sys.executable, "-c", LISTEN])
     assert status == 0
     lines = sorted(capfd.readouterr().out.splitlines())
     assert [line[:12] for line in lines] == [f"[{k}] worker {k}" for k in range(3)]
@@ -37,19 +127,29 @@ def test_each_worker_knows_all(capfd):
 
 def test_the_first_failure_ends_all(monkeypatch):
     monkeypatch.setattr(launch, "_GRACE", 0.1)
-    assert launch.run([sys.executable, "-c", FAIL], 2) == 7
+    assert launch.run([sys.executable, "-c", FAIL], 2, expose=True) == 7
 
 
 def test_a_signal_is_a_failure():
     command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    assert launch.run(command, 1) == 128 + signal.SIGKILL
+    assert launch.run(command, 1, expose=True) == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_no_worker(number):
     command = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "kdtoolkit.cli", "launch", "--", sys.executable, "-c", command],
+        [
+            sys.executable,
+            "-m",
+            "kdtoolkit.cli",
+            "launch",
+            "--expose",
+            "--",
+            sys.executable,
+            "-c",
+            command,
+        ],
         stdout=subprocess.PIPE,
         text=True,
         # A suite in the background ignores Ctrl-C, and so would what it starts.
@@ -66,5 +166,5 @@ def test_interrupted_it_leaves_no_worker(number):
 
 
 def test_a_command_that_is_none_is_one_line(capsys):
-    assert launch.run(["/no/such/command"], 2) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert launch.run(["/no/such/command"], 2, expose=True) == 2
+    assert "/no/such/command cannot be run" in capsys.readouterr().err.splitlines()[-1]

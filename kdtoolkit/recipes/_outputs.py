@@ -88,11 +88,12 @@ def fetch(flags, flag: str) -> Path:
 
     def read():
         path = network_path(flags[flag].value, flag)
-        return path, path.read_bytes()
+        return str(path), path.read_bytes()
 
     strategy = distribution.strategy(flags.strategy)
     with losing_workers():
-        path, content = distribution.from_chief(strategy, read)
+        source, content = distribution.from_chief(strategy, read)
+    path = Path(source)
     if not distribution.is_chief(strategy):
         with tempfile.NamedTemporaryFile(suffix=path.suffix, delete=False) as copy:
             copy.write(content)

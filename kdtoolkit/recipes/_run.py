@@ -356,7 +356,8 @@ def computing(flags, data, strategy):
         raise UsageError(f"--{flag}: {error}") from error
     # Workers on machines of several kinds train one network.
     with losing_workers():
-        return distribution.from_chief(strategy, lambda: chosen)
+        fields = distribution.from_chief(strategy, lambda: dataclasses.asdict(chosen))
+    return dataclasses.replace(chosen, **fields)
 
 
 def _choose(flags, replicas=1, **options):

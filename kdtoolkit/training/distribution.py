@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import functools
 import os
-import pickle
 import re
 import sys
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import cluster
+from kdtoolkit.training import messages
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
@@ -121,20 +121,25 @@ def from_chief(strategy, compute):
 
     Args:
         strategy: of the run.
-        compute: called without arguments; its value can be pickled.
+        compute: called without arguments; its value is of those that `messages.encode` takes.
+
+    Returns:
+        The value; where there are several workers its tuples are lists.
 
     Raises:
+        TypeError: the value is of another kind.
         WorkerLostError: another worker ended; on all but the chief also where `compute` raised.
     """
     if not has_workers(strategy):
         return compute()
-    content = pickle.dumps(compute()) if is_chief(strategy) else b""
+    content = messages.encode(compute()) if is_chief(strategy) else b""
     with losing_workers():
         # Collectives know no bytes: the sum of the chief's integers and the others' zeros.
         size = int(_sum(strategy, np.array([len(content)], np.int32))[0])
         words = np.zeros(-(-size // 4), np.int32)
         words.view(np.uint8)[: len(content)] = np.frombuffer(content, np.uint8)
-        return pickle.loads(_sum(strategy, words).tobytes()[:size])
+        received = _sum(strategy, words).tobytes()[:size]
+    return messages.decode(received)
 
 
 def chief_first(strategy, make):

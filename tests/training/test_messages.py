@@ -1,0 +1,66 @@
+"""Values come back as they were, to the last bit; nothing that is sent is executed."""
+
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdtoolkit.training import messages
+
+
+def test_values_come_back():
+    value = {"epoch": 3, "notes": {"seconds": 0.1 + 0.2}, "on": [True, None], "file": b"\0PK\xff"}
+    assert messages.decode(messages.encode(value)) == value
+    assert math.isnan(messages.decode(messages.encode(math.nan)))
+    assert messages.decode(messages.encode(({}, ("a", 1)))) == [{}, ["a", 1]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(), (0, 2), (3, 2)])
+def test_arrays_come_back(dtype, shape):
+    random = np.random.default_rng(0).integers(0, 2, (*shape, np.dtype(dtype).itemsize))
+    array = np.ascontiguousarray(random.astype("uint8")).view(dtype)[..., 0]
+    (found,) = messages.decode(messages.encode([array]))
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert found.tobytes() == array.tobytes()
+
+
+class Call:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def objects(path):
+    """An archive as `encode` writes them, but of an array of objects: NumPy pickles these."""
+    np.savez(path, value=np.array([Call(path.with_name("executed"))], object))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("pack", [lambda path: pickle.dumps(Call(path)), objects])
+def test_a_pickle_is_refused(pack, tmp_path):
+    content = pack(tmp_path / "sent.npz")
+    with pytest.raises(ValueError, match=r"`content` must be of `encode`.*pickle"):
+        messages.decode(content)
+    assert not (tmp_path / "executed").exists()
+    if pack is not objects:
+        pickle.loads(content)
+        assert (tmp_path / "sent.npz").exists()  # it would have been executed
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", messages.encode([b"abc", 1])[:-30]])
+def test_damage_is_named(content):
+    with pytest.raises(ValueError, match="`content` must be of `encode`"):
+        messages.decode(content)
+
+
+@pytest.mark.parametrize("value", [Path("a"), {1, 2}, np.array([None]), np.array(["a"])])
+def test_other_values_are_not_sent(value):
+    with pytest.raises(TypeError, match=f"Received: {type(value).__name__}"):
+        messages.encode(value)
