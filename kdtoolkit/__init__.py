@@ -4,7 +4,15 @@ Importing the package imports neither TensorFlow nor Keras; each sub-package is 
 first used, so that command lines answer at once and :mod:`kdtoolkit.edge` runs without both.
 """
 
+import sys
+
 from kdtoolkit._lazy import attach
+
+# What Python says while it looks for the module of `python -m kdtoolkit...`.
+if sys.argv[:1] == ["-m"] and any(a.partition(".")[0] == __name__ for a in sys.orig_argv):
+    from kdtoolkit import _errors
+
+    _errors.begin()
 
 __version__ = "0.1.0"
 

@@ -1,10 +1,10 @@
 """Shows what a network costs: parameters, operations and memory, by part and by exit."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdtoolkit import _errors
 from kdtoolkit.models import registry
 from kdtoolkit.recipes._command import import_libraries
 
@@ -24,8 +24,7 @@ def main(argv: Sequence[str]) -> int:
         network = _network(arguments)
         print("\n".join(_lines(network)))
     except ValueError as error:
-        print(f"describe: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _errors.fail("describe", error, status=2)
     return 0
 
 

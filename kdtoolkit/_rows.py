@@ -1,23 +1,20 @@
 """Lists the published rows that run with one command: file, row, published figures."""
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdtoolkit import flagfiles
+from kdtoolkit import _errors, flagfiles
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `kdtoolkit recipes` and returns the exit status."""
     if argv and argv[0] not in ("--help", "-h"):
-        print(f"recipes: takes no arguments. Received: {argv[0]}", file=sys.stderr)
-        return 2
+        return _errors.fail("recipes", f"takes no arguments. Received: {argv[0]}", status=2)
     try:
         rows = flagfiles.rows()
     except FileNotFoundError as error:
-        print(f"recipes: {error}", file=sys.stderr)
-        return 1
+        return _errors.fail("recipes", error, status=1)
     print("\n".join(_lines(rows)))
     return 0
 

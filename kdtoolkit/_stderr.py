@@ -8,14 +8,14 @@ import tempfile
 
 @contextlib.contextmanager
 def held_back():
-    """Holds back what is written to standard error; shows it after all if the block raises."""
+    """Holds back what is written to standard error; shows it after all if the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(kept, held.read())
             raise

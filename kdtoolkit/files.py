@@ -10,6 +10,10 @@ from pathlib import Path
 _SCRATCH = ".partial-"
 
 
+class DamagedFileError(ValueError):
+    """A file of ours does not hold what was written to it; the message names the file."""
+
+
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
     """Calls `write(scratch)` and moves what it left, file or directory, to `path`.
 
@@ -35,6 +39,23 @@ def write_json(path: str | os.PathLike, value) -> None:
     """Writes `value` as indented JSON, atomically."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda scratch: scratch.write_text(text))
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Reads a JSON object that `write_json` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        DamagedFileError: it holds something else.
+    """
+    content = Path(path).read_bytes()
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{path} is damaged: it holds no JSON object")
+    return value
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,8 @@ def train_generations(
         of the probabilities of generations 0..g), `seconds`, `images_per_second`.
 
     Raises:
-        ValueError: an argument is outside its range, or `output_dir` belongs to other arguments.
+        ValueError: an argument is outside its range, or `output_dir` belongs to other arguments
+            or holds a damaged file.
         NonFiniteLossError: a loss was not finite; the message names the generation.
         WorkerLostError: another worker of the strategy ended.
     """
@@ -198,7 +198,7 @@ def _claim(output_dir, arguments):
     if not path.exists():
         files.write_json(path, arguments)
         return
-    stored = json.loads(path.read_text())
+    stored = files.read_json(path)
     differs = [
         f"{name}={stored.get(name)} there, {name}={value} here"
         for name, value in arguments.items()

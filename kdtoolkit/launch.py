@@ -8,12 +8,11 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 
-from kdtoolkit import _network
+from kdtoolkit import _errors, _network
 
 _GRACE = 15.0  # Seconds: workers that lost one say so within ten, and then end by themselves.
 _OPEN = (
@@ -56,31 +55,31 @@ def run(command: Sequence[str], workers: int, expose: bool = False) -> int:
             of their own.
 
     Returns:
-        The exit status of the worker that failed first, 128 plus the signal if one killed it; 130
-        after Ctrl-C; 2 where the command cannot be run, or no network be made; else 0.
+        The exit status of the worker that failed first, 128 plus the signal if one killed it; 2
+        where the command cannot be run, or no network be made; else 0.
+
+    Raises:
+        OSError: standard output takes no more.
     """
     with contextlib.ExitStack() as stack:
         enter = None
         if expose:
-            print(f"launch: warning: {_OPEN}", file=sys.stderr)
+            _errors.fail("launch", f"warning: {_OPEN}", status=0)
         else:
             try:
                 enter = stack.enter_context(_network.private())
             except OSError as error:
-                print(
-                    f"launch: the workers cannot get a network of their own ({error}). {_OPEN}. "
-                    "Accepted: --expose, to start them all the same",
-                    file=sys.stderr,
+                message = (
+                    f"the workers cannot get a network of their own ({error}). {_OPEN}. "
+                    "Accepted: --expose, to start them all the same"
                 )
-                return 2
+                return _errors.fail("launch", message, status=2)
         return _run(command, workers, enter)
 
 
 def _run(command, workers, enter):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    processes, readers = [], []
-    # A terminated launch leaves no worker behind either.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    processes, readers, failures = [], [], []
     try:
         for index in range(workers):
             task = {"type": "worker", "index": index}
@@ -98,27 +97,27 @@ def _run(command, workers, enter):
                     preexec_fn=enter,
                 )
             except OSError as error:
-                print(f"launch: {shlex.join(command)} cannot be run: {error}", file=sys.stderr)
-                return 2
+                message = f"{shlex.join(command)} cannot be run: {error}"
+                return _errors.fail("launch", message, status=2)
             processes.append(process)
         # Not before: no other thread may hold a lock while a child process is made.
         for index, process in enumerate(processes):
-            readers.append(threading.Thread(target=_relay, args=(index, process.stdout)))
+            arguments = index, process.stdout, failures
+            readers.append(threading.Thread(target=_relay, args=arguments))
             readers[-1].start()
-        return _wait(processes)
-    except KeyboardInterrupt:
-        return 130
+        return _wait(processes, failures)
     finally:
         _end(processes)
         for reader in readers:
             reader.join()
-        signal.signal(signal.SIGTERM, previous)
 
 
-def _wait(processes):
+def _wait(processes, failures):
     """Waits for all, or for the first that fails and then a little for what the others say."""
     failed, deadline = 0, None
     while None in [process.poll() for process in processes]:
+        if failures:
+            raise failures[0]
         for process in processes:
             if not failed and process.returncode:
                 failed = process.returncode
@@ -138,13 +137,12 @@ def _end(processes):
         process.wait()
 
 
-def _relay(index, stream):
-    for line in stream:
-        print(f"[{index}] {line}", end="", flush=True)
-
-
-def _interrupt(number, frame):
-    raise KeyboardInterrupt
+def _relay(index, stream, failures):
+    try:
+        for line in stream:
+            print(f"[{index}] {line}", end="", flush=True)
+    except OSError as error:  # nobody reads it any more
+        failures.append(error)
 
 
 def free_ports(count):

@@ -151,18 +151,21 @@ def test_interrupted_it_leaves_no_worker(number):
             command,
         ],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         # A suite in the background ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     workers = [int(process.stdout.readline().split()[1]) for _ in range(2)]
     process.send_signal(number)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=20) == 128 + number
     time.sleep(0.1)
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
-    process.stdout.close()
+    _, error = process.communicate()
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    assert error.splitlines()[1:] == [f"launch: {words[number]}"]  # after the warning
 
 
 def test_a_command_that_is_none_is_one_line(capsys):

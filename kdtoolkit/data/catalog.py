@@ -3,12 +3,12 @@
 import dataclasses
 import difflib
 import importlib.util
-import json
 import numbers
 import os
 import pathlib
 import re
 
+from kdtoolkit import files
 from kdtoolkit.data import archive, folder
 from kdtoolkit.data.augmentation import Augmentation
 from kdtoolkit.data.photographs import PhotographAugmentation
@@ -252,7 +252,7 @@ def describe_prepared(name, path, image_size=None):
         ValueError: no such features or splits, or images of several sizes and no `image_size`.
     """
     size = _check_image_size(image_size)
-    features = json.loads((path / "features.json").read_text())
+    features = files.read_json(path / "features.json")
     features = features.get("featuresDict", {}).get("features", {})
     image = features.get("image", {}).get("image", {})
     label = features.get("label", {}).get("classLabel", {})
@@ -265,7 +265,7 @@ def describe_prepared(name, path, image_size=None):
     stored = tuple(int(d) if int(d) > 0 else None for d in image["shape"]["dimensions"])
     names = path / "label.labels.txt"
 
-    splits = json.loads((path / "dataset_info.json").read_text())["splits"]
+    splits = files.read_json(path / "dataset_info.json")["splits"]
     sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
     if "train" not in sizes:
         raise ValueError(f"Data set {name!r} has no split 'train'. Its splits: {sorted(sizes)}")

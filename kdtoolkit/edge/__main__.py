@@ -7,11 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdtoolkit import _errors
 from kdtoolkit.data.wording import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints file, label, confidence, exit and milliseconds, tabs between; returns the status."""
+    return _errors.guarded("kdtoolkit.edge", lambda: _main(argv))
+
+
+def _main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m kdtoolkit.edge",
         description="Classifies images with a packaged early-exit classifier.",
@@ -38,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = shown(path, len(path))  # in one column of one line
             print(f"{path}\t{shown(label)}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
     except ValueError as error:
-        print(f"kdtoolkit.edge: {error}", file=sys.stderr)
-        return 2
+        return _errors.fail("kdtoolkit.edge", error, status=2)
     return 0
 
 

@@ -37,8 +37,9 @@ def check_file(path):
             damaged = archive.testzip()
             if not damaged:
                 _check_weights(archive)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is not a .keras file: {error}") from error
+    except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{str(path)!r} is not a .keras file: {reason}") from error
     if damaged:
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
     return config

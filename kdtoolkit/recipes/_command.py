@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from kdtoolkit import cluster, files
+from kdtoolkit import _errors, cluster, files
 from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
 
@@ -116,6 +116,10 @@ class Recipe:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command and returns its exit status."""
         argv = list(sys.argv[1:] if argv is None else argv)
+        advice = "; the same command goes on where it stopped"
+        return _errors.guarded(self.name, lambda: self._main(argv), advice)
+
+    def _main(self, argv):
         flags = Flags()
         self.define(flags)
         if {"--help", "-help", "-h"} & set(argv):
@@ -131,13 +135,11 @@ class Recipe:
             import_libraries(flags["onednn"].value)
             self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
-            return self._fail(error, status=2)
+            return _errors.fail(self.name, error, status=2)
         except Done:
             return 0
         except RunError as error:
-            return self._fail(error, status=1)
-        except KeyboardInterrupt:
-            return self._fail("interrupted; the same command goes on where it stopped", status=130)
+            return _errors.fail(self.name, error, status=1)
         return 0
 
     def help(self, flags: Flags) -> str:
@@ -157,11 +159,6 @@ class Recipe:
                 lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
         lines += ["", "  --flagfile=FILE reads flags from a file, one a line."]
         return "\n".join(lines)
-
-    def _fail(self, error, status):
-        message = " ".join(str(error).split())
-        print(f"{self.name}: {message}", file=sys.stderr)
-        return status
 
 
 def check_output_dir(flags: Flags) -> None:
@@ -255,7 +252,7 @@ def import_libraries(onednn="auto"):
     set_onednn(onednn)
     # Level 3: a machine without a GPU otherwise reports CUDA's absence as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with held_back():
+    with _errors.ending_at_once(), held_back():
         import keras  # noqa: F401
         import tensorflow as tf
 

@@ -2,7 +2,6 @@
 
 import atexit
 import hashlib
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -36,7 +35,7 @@ def network_path(path: str, flag: str) -> Path:
             f"Received: --{flag}={path}"
         )
     try:
-        results = json.loads((path / "results.json").read_text())
+        results = files.read_json(path / "results.json")
         network = path / _LAST[results["recipe"]](results) / "network.keras"
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
@@ -190,7 +189,7 @@ def remember(flags, flag: str, path: Path, output_dir: Path) -> None:
         files.write_json(note, {"path": str(path), "sha256": digest})
         return
     try:
-        known = json.loads(note.read_text())["sha256"]
+        known = files.read_json(note)["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"--output_dir={output_dir} cannot go on: {note.name} is damaged ({error})"

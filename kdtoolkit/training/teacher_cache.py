@@ -277,7 +277,7 @@ def _stored(path, key, names):
 def _open(path, key, names):
     for name in (_CONTENTS, *names):
         bounded.check_regular(path / name)
-    contents = json.loads((path / _CONTENTS).read_text())
+    contents = files.read_json(path / _CONTENTS)
     if contents["key"] != key:
         raise ValueError("it was built of another teacher, split or views")
     for name in names:

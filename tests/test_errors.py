@@ -1,0 +1,185 @@
+"""Whatever can be expected is one line and a status, in every command; our own mistakes are not."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from kdtoolkit import _errors, files
+from kdtoolkit.recipes import born_again
+
+FULL = (
+    "{{function_node __wrapped__SaveV2_device_/job:localhost}} run/x; No space left on device\n"
+    "\tFailed to flush 11 events [Op:SaveV2]"
+)
+
+
+def raising(error):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+def sending(number):
+    def call(*_, **__):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    return call
+
+
+def swallowed(*_, **__):
+    """As a library that turns an interruption into an error of its own."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    except KeyboardInterrupt as error:
+        raise tf.errors.UnknownError(None, None, "KeyboardInterrupt: ") from error
+
+
+GOES_ON = "; the same command goes on where it stopped"
+EXPECTED = {
+    "disk full": (raising(OSError(errno.ENOSPC, "No space left on device")), 1, "No space left"),
+    "quota": (raising(OSError(errno.EDQUOT, "Quota exceeded", "a.state")), 1, "a.state: Quota"),
+    "no right": (raising(PermissionError(errno.EACCES, "Permission denied", "a")), 1, "a: Perm"),
+    "read-only": (raising(OSError(errno.EROFS, "Read-only file system", "a")), 1, "a: Read-only"),
+    "renaming": (raising(OSError(errno.EIO, "I/O error", "a", None, "b")), 1, "a -> b: I/O error"),
+    "no words": (raising(OSError("errno = 28\n in HDF5")), 1, "errno = 28 in HDF5"),
+    "memory": (raising(MemoryError("Unable to allocate 9 GiB")), 1, "out of memory. Unable"),
+    "damage": (raising(files.DamagedFileError("a.json is damaged")), 1, "a.json is damaged"),
+    "disk full, in TensorFlow": (
+        raising(tf.errors.ResourceExhaustedError(None, None, FULL)),
+        1,
+        "run/x; No space left on device",
+    ),
+    "directory gone, in TensorFlow": (
+        raising(tf.errors.NotFoundError(None, None, "logs; No such file or directory")),
+        1,
+        "logs; No such file or directory",
+    ),
+    "Ctrl-C": (sending(signal.SIGINT), 130, "interrupted" + GOES_ON),
+    "Ctrl-C, in a library": (swallowed, 130, "interrupted" + GOES_ON),
+    "terminated": (sending(signal.SIGTERM), 143, "terminated" + GOES_ON),
+}
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_what_can_be_expected_is_one_line(case, monkeypatch, capsys, tmp_path):
+    call, status, text = EXPECTED[case]
+    # Pytest in the background ignores Ctrl-C.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(born_again._run, "load", call)
+    try:
+        assert born_again.RECIPE.main([f"--output_dir={tmp_path}"]) == status
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) == handlers[signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGINT, handlers[signal.SIGINT])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("born_again: ")
+    assert text in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a mistake of ours"),
+        KeyError("step"),
+        RecursionError(),
+        tf.errors.InvalidArgumentError(None, None, "shapes"),
+        tf.errors.NotFoundError(None, None, "Key bias not found in checkpoint"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_mistake_of_ours_keeps_its_traceback(error, monkeypatch, tmp_path):
+    monkeypatch.setattr(born_again._run, "load", raising(error))
+    with pytest.raises(type(error)):
+        born_again.RECIPE.main([f"--output_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff{}", b"[" * 100_000])
+def test_damaged_json_is_named(content, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(files.DamagedFileError, match=r"results\.json is damaged: ") as caught:
+        files.read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{" * 100_000])
+def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, compute: tmp_path)
+    (tmp_path / "generations.json").write_bytes(content)
+    status = born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert status == 1
+    assert f"born_again: {tmp_path / 'generations.json'} is damaged" in line
+
+
+COMMANDS = {
+    "recipe": ["-m", "kdtoolkit.recipes.distill", "--help"],
+    "kdtoolkit": ["-m", "kdtoolkit.cli", "distill", "--help"],
+    "console": ["-c", "import sys; from kdtoolkit.cli import main; sys.exit(main())", "describe"],
+    "edge": ["-m", "kdtoolkit.edge", "--help"],
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_interrupted_while_it_imports(command, number, tmp_path):
+    """The first library that it imports never comes back."""
+    for name in ("absl", "numpy"):
+        (tmp_path / f"{name}.py").write_text("import time; print(1, flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, *COMMANDS[command]],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    (line,) = error.splitlines()
+    assert line.endswith(_errors._WORDS[number])
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("recipe", _errors.NOBODY_READS), ("kdtoolkit", _errors.NOBODY_READS), ("edge", 0)],
+)
+def test_nobody_reads_the_output(command, status):
+    """argparse, which prints the last one's help, keeps that to itself."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, *COMMANDS[command]], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (status, "")
+
+
+def test_standard_streams_are_closed(tmp_path):
+    """Files that are opened later do not become the standard output of native code."""
+    script = (
+        "import os, sys; from kdtoolkit import _errors\n"
+        "def call():\n"
+        f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "    print('to nobody'); os.write(1, b'nor this'); os.write(2, b'nor that')\n"
+        "    return file.fileno()\n"
+        "sys.exit(_errors.guarded('test', call))"
+    )
+    shell = f'exec {sys.executable} -c "$SCRIPT" <&- >&- 2>&-'
+    ran = subprocess.run(["sh", "-c", shell], env={**os.environ, "SCRIPT": script})
+    assert ran.returncode > 2
+    assert (tmp_path / "file").read_bytes() == b""
