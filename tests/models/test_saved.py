@@ -198,6 +198,39 @@ def test_weights_that_expand(inside, tmp_path):
         saved.check_file(path)
 
 
+@pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"config":', "}")])
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_a_config_that_is_nested_deeply(opening, closing, depth, tmp_path):
+    path = tmp_path / "nested.keras"
+    save(stranger("logits"), path)
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read("model.weights.h5")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", opening * depth + "1" + closing * depth)
+        archive.writestr("model.weights.h5", weights)
+    with pytest.raises(ValueError, match=r"nested\.keras' (is not a|cannot be)"):
+        saved.load_network(path)
+
+
+def test_damaged_headers_are_named(tmp_path):
+    """Every byte of the zip's directory, which says what to unpack, and how."""
+    path = tmp_path / "damaged.keras"
+    save(stranger("logits"), path)
+    whole, config = path.read_bytes(), saved.check_file(path)
+    named = 0
+    for position in range(whole.index(b"PK\x01\x02"), len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert saved.check_file(path) == config
+        except ValueError as error:
+            assert "damaged.keras' is" in str(error) and "\n" not in str(error)
+            named += 1
+    assert named > 100
+
+
 def test_a_config_that_expands(tmp_path):
     path = tmp_path / "a.keras"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -361,7 +361,7 @@ DAMAGES = {
         b""
     ),
     "line 1 column": lambda directory: (directory / "cache.json").write_text('{"key": '),
-    "list indices": lambda directory: (directory / "cache.json").write_text("[]"),
+    "no JSON object": lambda directory: (directory / "cache.json").write_text("[]"),
 }
 
 
