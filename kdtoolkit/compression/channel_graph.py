@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kdtoolkit.models.graph import class_name
+from kdtoolkit.models.graph import class_name, flatten
 
 # Names of Keras' own classes. A subclass may compute anything, so it is not meant.
 _SAME_CHANNELS = {
@@ -85,7 +85,7 @@ class ChannelGraph:
     """The channels of a network.
 
     Attributes:
-        network: functional model that shares the layers of the one that was given.
+        network: functional model that shares the layers of the one that was given, `flatten`ed.
         effects: name of an operation that is understood -> its `Effect`.
         roots: int array: number of a channel -> the number that stands for all tied to it.
         fixed: bool array: number of a channel -> whether it must stay.
@@ -110,16 +110,9 @@ def analyse(network):
     Raises:
         ValueError: the network is neither, or not built.
     """
-    if not isinstance(network, keras.Model) or not getattr(network, "inputs", None):
-        raise ValueError(
-            "Argument `network` must be a functional or sequential Keras model that has been "
-            f"built. Received: {type(network).__name__} {getattr(network, 'name', '')!r}"
-        )
-    inputs, outputs = network.inputs[0], network.outputs[0]
-    if not isinstance(network, keras.Sequential):  # which has its graph inside
-        inputs, outputs = network.input, network.output
+    network = flatten(network)
     # Not the model itself: copies of a compiled one would be compiled.
-    network = keras.Model(inputs, outputs, name=network.name)
+    network = keras.Model(network.input, network.output, name=network.name)
     channels, effects, unknown, of = _Channels(), {}, {}, {}
     for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
         for node in nodes:

@@ -49,8 +49,9 @@ def channel_groups(network):
     elementwise activations and arithmetic, concatenation, splitting, pooling, padding, upsampling,
     cropping, reshaping of whole pixels and noise are understood, channels last, and so are Keras'
     operations for arithmetic, activations, concatenation, splitting, padding and reshaping. A layer
-    may be called several times. Any other operation, a nested model among them, keeps the channels
-    that it reads and returns. So do the inputs and outputs of the network.
+    may be called several times. The layers of models inside the network count as its own: see
+    `kdtoolkit.models.flatten`. Any other operation keeps the channels that it reads and returns. So
+    do the inputs and outputs of the network.
 
     Args:
         network: functional or sequential Keras model.

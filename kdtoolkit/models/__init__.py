@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = attach(
         "describe": "description",
         "exit_names": "exits",
         "features": "exits",
+        "flatten": "graph",
         "load_classifier": "saved",
         "load_state_dict": "state_dict",
         "macs": "cost",

@@ -2,17 +2,21 @@
 
 import keras
 
+from kdtoolkit.models.graph import check_graph, returns_its_input
+
 
 def check_logits(network, argument="network"):
     """Checks that a network returns logits of shape `(batch, classes)`.
 
     Args:
-        network: a functional `keras.Model` or an `Ensemble`.
+        network: a functional or sequential `keras.Model` or an `Ensemble`.
         argument: the name it has where it was passed.
 
     Raises:
-        ValueError: several outputs, another rank, or probabilities.
+        ValueError: no graph of layers, several outputs, another rank, or probabilities.
     """
+    if not hasattr(network, "output_shape"):  # which an `Ensemble` has
+        check_graph(network, argument)
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(
@@ -28,11 +32,19 @@ def check_logits(network, argument="network"):
 
 
 def last_operation(network):
-    """The layer or operation that returns a network's output, looked for in nested models too."""
-    last = network.outputs[0]._keras_history.operation
-    while isinstance(last, keras.Model) and getattr(last, "outputs", None):
-        last = last.outputs[0]._keras_history.operation
-    return last
+    """The layer or operation that makes the values of a network's output.
+
+    Looked for in nested models too, and before what only gives them another shape.
+    """
+    tensor = network.outputs[0]
+    while True:
+        operation, node, index = tensor._keras_history
+        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+            tensor = operation.outputs[index]
+        elif returns_its_input(operation):
+            (tensor,) = operation._inbound_nodes[node].input_tensors
+        else:
+            return operation
 
 
 def _last_activation(network):

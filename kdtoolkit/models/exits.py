@@ -13,6 +13,7 @@ import keras
 from keras import layers
 
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
 from kdtoolkit.models.layers import batch_norm, he_normal
 
 HEADS = ("bottleneck", "attention")
@@ -26,8 +27,12 @@ def add_exits(network, at=None, head="bottleneck", mid=128):
     (k: how much wider the image is there), 1x1 convolution to the deepest width, each with batch
     normalisation and ReLU, then average pooling and a dense layer.
 
+    Where the features are those of tokens, as in a Vision Transformer, the head is their average, a
+    dense layer where it has another width than the deepest, layer normalisation and a dense layer.
+
     Args:
-        network: functional Keras model that returns logits from a dense layer on pooled features.
+        network: functional or sequential Keras model that returns logits from a dense layer or a
+            convolution. The layers of models inside it count as its own: see `flatten`.
         at: names of layers, shallow to deep; a registry network's stages are layers named
             `stage1`, .... By default all its stages but the last, and, where that makes fewer than
             four exits, the block in the middle of the last stage.
@@ -41,26 +46,35 @@ def add_exits(network, at=None, head="bottleneck", mid=128):
 
     Raises:
         ValueError: the network does not return logits, `at` names no layer (near matches are
-            named), is out of order or is not an image-shaped output, or `head` is unknown.
+            named), is out of order or returns neither images nor tokens, or `head` is unknown.
     """
     check_logits(network)
+    check_graph(network)
     if head not in HEADS:
         raise ValueError(f"Argument `head` must be one of {', '.join(HEADS)}. Received: {head!r}")
     if mid < 1:
         raise ValueError(f"Argument `mid` must be at least 1. Received: mid={mid}")
+    network = flatten(network)
     points = _attachments(network, _default_points(network) if at is None else list(at))
+    if head == "attention" and any(len(point.shape) != 4 for point in points):
+        raise ValueError(
+            "Argument `head` must be 'bottleneck' for features of tokens, which have no height and "
+            f"width. Received: head={head!r}"
+        )
     (logits,) = network.outputs
-    pooled = _dense_input(logits)
-    deepest = _image_shaped(pooled)
+    width = _classified(logits).shape[-1]
     outputs = {}
     for index, point in enumerate(points, start=1):
         prefix = f"exit_{index}_"
-        x = _attention(point, prefix) if head == "attention" else point
-        stride = math.ceil(point.shape[1] / deepest.shape[1])
-        x = _conv(x, mid, 1, 1, f"{prefix}squeeze")
-        x = _conv(x, mid, stride, stride, f"{prefix}stride")
-        x = _conv(x, pooled.shape[-1], 1, 1, f"{prefix}expand")
-        x = layers.GlobalAveragePooling2D(name=f"{prefix}features")(x)
+        if len(point.shape) == 3:
+            x = _pooled_tokens(point, width, prefix)
+        else:
+            x = _attention(point, prefix) if head == "attention" else point
+            stride = math.ceil(point.shape[1] / _image_shaped(logits).shape[1])
+            x = _conv(x, mid, 1, 1, f"{prefix}squeeze")
+            x = _conv(x, mid, stride, stride, f"{prefix}stride")
+            x = _conv(x, width, 1, 1, f"{prefix}expand")
+            x = layers.GlobalAveragePooling2D(name=f"{prefix}features")(x)
         x = layers.Dense(logits.shape[-1], dtype="float32", name=f"{prefix}logits")(x)
         outputs[f"exit_{index}"] = x
     outputs[f"exit_{len(points) + 1}"] = logits
@@ -73,7 +87,8 @@ def exit_names(network):
     Raises:
         ValueError: the network has no exits.
     """
-    output = network.output
+    check_graph(network)
+    output = network.outputs if isinstance(network, keras.Sequential) else network.output
     if not isinstance(output, dict) or not all(re.fullmatch(r"exit_\d+", name) for name in output):
         raise ValueError(
             "Argument `network` must be a multi-exit network, which returns a dict of logits "
@@ -94,7 +109,7 @@ def features(network):
         ValueError: the network has no exits.
     """
     logits = {name: network.output[name] for name in exit_names(network)}
-    pooled = {name: _dense_input(z) for name, z in logits.items()}
+    pooled = {name: _features(z) for name, z in logits.items()}
     return keras.Model(network.input, {"logits": logits, "features": pooled})
 
 
@@ -167,16 +182,17 @@ def _attachments(network, at):
     for name in at:
         names = [layer.name for layer in network.layers]
         if name not in names:
-            near = difflib.get_close_matches(str(name), names)
-            hint = f" Near matches: {', '.join(near)}." if near else ""
             raise ValueError(
-                f"Argument `at` must name layers of {network.name!r}. Received: {name!r}.{hint}"
+                f"Argument `at` must name layers of {network.name!r}. Received: {name!r}"
+                f"{_where_it_is(network, name, names)}"
             )
-        tensor = network.get_layer(name).output
-        if len(tensor.shape) != 4:
+        tensor = output_of(network, name)
+        if isinstance(tensor, list) or len(tensor.shape) not in (3, 4):
+            returned = "several" if isinstance(tensor, list) else tensor.shape
             raise ValueError(
                 "Argument `at` must name layers that return features of shape (batch, height, "
-                f"width, channels). Received: {name!r}, which returns {tensor.shape}"
+                "width, channels), or (batch, tokens, channels). "
+                f"Received: {name!r}, which returns {returned}"
             )
         tensors.append(tensor)
     if not tensors:
@@ -188,6 +204,15 @@ def _attachments(network, at):
                 f"Received: {at[index - 1]!r} before {at[index]!r}"
             )
     return tensors
+
+
+def _where_it_is(network, name, names):
+    """The end of a message about a name that no layer of the network has."""
+    for layer in network.layers:
+        if name in [inner.name for inner in layer._flatten_layers(include_self=False)]:
+            return f", which is inside {layer.name!r}, whose layers are called out of sight"
+    near = difflib.get_close_matches(str(name), names)
+    return f". Near matches: {', '.join(near)}." if near else "."
 
 
 def _producer(tensor):
@@ -223,28 +248,58 @@ def _attachment(logits, name):
     return point
 
 
-def _dense_input(logits):
-    dense = _producer(logits)
-    if not isinstance(dense, layers.Dense):
+def _classified(logits):
+    """What the last dense layer or convolution takes, before dropout."""
+    while returns_its_input(_producer(logits)) or _is_pooling(logits):
+        logits = _inputs(logits)[0]
+    last = _producer(logits)
+    if not isinstance(last, (layers.Dense, layers.Conv2D)):
         raise ValueError(
-            "Argument `network` must end with a dense layer that returns logits. "
-            f"Received: {type(dense).__name__} {dense.name!r}"
+            "Argument `network` must end with a dense layer, or a convolution, that returns "
+            f"logits. Received: {type(last).__name__} {last.name!r}"
         )
-    pooled = _inputs(logits)[0]
-    while isinstance(_producer(pooled), layers.Dropout):  # features are what is dropped from
-        pooled = _inputs(pooled)[0]
-    return pooled
+    classified = _inputs(logits)[0]
+    while isinstance(_producer(classified), layers.Dropout):  # features are what is dropped from
+        classified = _inputs(classified)[0]
+    return classified
 
 
-def _image_shaped(tensor):
-    """The last tensor on the way to this one that still has height and width."""
-    waiting = [tensor]
+def _features(logits):
+    """The pooled features `(batch, width)` of an exit."""
+    classified = _classified(logits)
+    return classified if len(classified.shape) == 2 else keras.ops.mean(classified, axis=(1, 2))
+
+
+def _is_pooling(tensor):
+    return isinstance(_producer(tensor), (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D))
+
+
+def _image_shaped(logits):
+    """The last tensor on the way to the logits that has a height and a width, unpooled."""
+    waiting = [_classified(logits)]
     while waiting:
         tensor = waiting.pop(0)
         if len(tensor.shape) == 4:
-            return tensor
+            return _unpooled(tensor)
         waiting.extend(_inputs(tensor))
     raise ValueError("Argument `network` must classify features that had a height and a width")
+
+
+def _unpooled(tensor):
+    """What was pooled to one pixel, if this tensor was made of one alone."""
+    found = tensor
+    while found.shape[1:3] == (1, 1) and len(_inputs(found)) == 1:
+        if _is_pooling(found):
+            return _inputs(found)[0]
+        found = _inputs(found)[0]
+    return tensor
+
+
+def _pooled_tokens(x, width, prefix):
+    x = layers.GlobalAveragePooling1D(name=f"{prefix}pool")(x)
+    if x.shape[-1] != width:
+        x = layers.Dense(width, name=f"{prefix}expand")(x)
+    return layers.LayerNormalization(epsilon=1e-6, name=f"{prefix}features")(x)
 
 
 def _conv(x, filters, size, stride, name):

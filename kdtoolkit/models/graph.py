@@ -1,4 +1,4 @@
-"""The operations of a functional network: what they are, and who takes what they return."""
+"""The graph of a functional network: its operations, and who takes what they return."""
 
 import collections
 import itertools
@@ -13,6 +13,107 @@ def class_name(operation):
     """
     own = type(operation)
     return own.__name__ if own.__module__.partition(".")[0] == "keras" else ""
+
+
+def check_graph(network, argument="network"):
+    """Checks that a model is a graph of layers.
+
+    Args:
+        network: what was passed.
+        argument: the name it has where it was passed.
+
+    Raises:
+        ValueError: it is no functional model, nor a sequential one that has been built.
+    """
+    if not isinstance(network, keras.Model):
+        raise ValueError(
+            f"Argument `{argument}` must be a functional or sequential Keras model. "
+            f"Received: {type(network).__name__} {str(network)[:80]!r}"
+        )
+    if not getattr(network, "inputs", None):
+        raise ValueError(
+            f"Argument `{argument}` must be a functional or sequential Keras model that has been "
+            f"built. Received: {type(network).__name__} {network.name!r}; with image = "
+            "keras.Input(shape), keras.Model(image, model(image)) is a functional one"
+        )
+
+
+def returns_its_input(operation):
+    """Whether an operation returns, in inference, the values that it is given, in some shape."""
+    kind = class_name(operation)
+    linear = kind == "Activation" and operation.activation is keras.activations.linear
+    return linear or kind in ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
+
+
+def flatten(network):
+    """Returns a network in which the layers of the models inside it are its own.
+
+    In transfer learning a whole network is called like a layer, which hides what is in it. The
+    result calls the same layers in the same way, on the same variables, and so computes the same.
+    It keeps their names; only where two have the same one does that of the inner model become
+    `model_layer`, in the given network too. Inner models with a `call` of their own, or with
+    more than one input, stay as they are.
+
+    Args:
+        network: functional or sequential Keras model that has been built.
+
+    Returns:
+        A functional `keras.Model`: the network itself if it is one without any inside.
+
+    Raises:
+        ValueError: the network is neither functional nor sequential, or not built.
+    """
+    check_graph(network)
+    if isinstance(network, keras.Sequential):  # which has its graph inside
+        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    if not any(map(_is_graph, network.operations)):
+        return network
+    outer = [operation for operation in network.operations if not _is_graph(operation)]
+    owners = {operation.name: operation for operation in outer}
+
+    def call_in(model, training):
+        def call(operation, *args, **kwargs):
+            if training is not None and isinstance(operation, keras.layers.Layer):
+                kwargs["training"] = training
+            if not _is_graph(operation) or kwargs.get("mask") is not None:
+                if model is not network:
+                    _name_apart(operation, model, owners)
+                return operation(*args, **kwargs)
+            (image,), (expected,) = keras.tree.flatten(args), operation.inputs
+            if image.dtype != expected.dtype:  # as a model does with what it is given
+                image = keras.ops.cast(image, expected.dtype)
+            inner = keras.Model(operation.inputs[0], operation.outputs, name=operation.name)
+            return inner._run_through_graph(image, call_fn=call_in(inner, kwargs.get("training")))
+
+        return call
+
+    outputs = network._run_through_graph(network.inputs, call_fn=call_in(network, None))
+    return keras.Model(network.input, outputs, name=network.name)
+
+
+def _is_graph(operation):
+    """Whether an operation is a model of one input that does nothing but run its graph."""
+    own = getattr(type(operation).call, "__module__", "").partition(".")[0] == "keras"
+    inputs = getattr(operation, "inputs", None) or ()  # none where there is no graph
+    return isinstance(operation, keras.Model) and own and len(inputs) == 1
+
+
+def _name_apart(operation, model, owners):
+    """Gives an operation of an inner model a name that no other one has."""
+    name = operation.name
+    while owners.setdefault(name, operation) is not operation:
+        name = f"{model.name}_{name}"
+    operation.name = name
+
+
+def output_of(network, name):
+    """The tensor that the layer of this name returns in this network, when first called.
+
+    `layer.output` is that of the first network that called the layer.
+    """
+    nodes = (node for node in _nodes(network) if node.operation.name == name)
+    tensors = next(nodes).output_tensors
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def called_twice(network):
@@ -77,4 +178,6 @@ def is_on_last_axis(normalization):
 
 
 def _nodes(network):
-    return itertools.chain.from_iterable(network._nodes_by_depth.values())
+    """The calls of a functional network, in an order in which they can run."""
+    by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
+    return itertools.chain.from_iterable(nodes for _, nodes in by_depth)

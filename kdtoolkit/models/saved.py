@@ -15,6 +15,7 @@ from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.exits import cut, exit_names
+from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
 
 _CONFIG = "config.json"
@@ -68,7 +69,7 @@ def _expanded(content):
 
 
 def load_network(path):
-    """Loads a functional or sequential model of one image input, as a functional one.
+    """Loads a functional or sequential model of one image input, as a functional one, flattened.
 
     Args:
         path: a `.keras` file.
@@ -90,8 +91,8 @@ def load_network(path):
         if unknown:
             reason = f"it holds classes that are not registered: {some(unknown, most=10)}"
         raise ValueError(f"{str(path)!r} cannot be loaded by Keras: {reason}") from error
-    if isinstance(network, keras.Sequential) and network.built:
-        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    if getattr(network, "inputs", None):
+        network = flatten(network)
     shape = getattr(network, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or not hasattr(network, "operations"):
         raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from kdtoolkit.losses import features
+from kdtoolkit.models.graph import check_graph, output_of
 from kdtoolkit.models.layers import batch_norm, conv
 
 _DISTANCES = {"hint": features.hint, "attention": features.attention_transfer}
@@ -103,11 +104,7 @@ class FeatureMatching:
 
 
 def _output(network, argument, name):
-    if not hasattr(network, "operations"):
-        raise ValueError(
-            f"Argument `{argument}` must be a functional model, so that its layers can be read. "
-            f"Received: {type(network).__name__} {network.name!r}"
-        )
+    check_graph(network, argument)
     names = [layer.name for layer in network.layers]
     if name not in names:
         near = difflib.get_close_matches(str(name), names)
@@ -115,7 +112,7 @@ def _output(network, argument, name):
         raise ValueError(
             f"Argument `pairs` must name layers of {network.name!r}. Received: {name!r}.{hint}"
         )
-    return network.get_layer(name).output
+    return output_of(network, name)
 
 
 def _project(x, channels, name):

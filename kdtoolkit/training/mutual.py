@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence
+from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training import accuracy
 from kdtoolkit.training.fused import fused
 from kdtoolkit.training.step import Trainer
@@ -37,6 +38,8 @@ class MutualLearning(Trainer):
                 "Argument `networks` must hold at least two networks, each of them once. "
                 f"Received: {[network.name for network in networks]}"
             )
+        for network in networks:
+            check_logits(network, "networks")
         for kind in ("input_shape", "output_shape"):
             shapes = {getattr(network, kind) for network in networks}
             if len(shapes) > 1:

@@ -1,6 +1,7 @@
 """Generation 0: a network trained on labels alone, softened or plain."""
 
 from kdtoolkit.losses import crossentropies, strengths, tolerance
+from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.step import Trainer
 
 
@@ -36,6 +37,7 @@ class Patriarch(Trainer):
             )
         if primary_score == 1:
             kind = "plain"
+        check_logits(network)
         terms = _TERMS[kind](primary_score, top_k, network.output_shape[-1])
         super().__init__(network, terms, **kwargs)
         self._terms = terms

@@ -64,12 +64,13 @@ class Student(Trainer):
                 "Argument `teacher_weight` must be in [0, 1]. "
                 f"Received: teacher_weight={teacher_weight}"
             )
+        check_logits(teacher, "teacher")
+        check_logits(network)
         if teacher.output_shape[-1] != network.output_shape[-1]:
             raise ValueError(
                 "Arguments `network` and `teacher` must have the same number of classes. "
                 f"Received: {network.output_shape[-1]} and {teacher.output_shape[-1]}"
             )
-        check_logits(teacher, "teacher")
         supervision = Supervision(
             temperature, adjustment, p, dynamic_temperature, slope, gamma, normalization
         )

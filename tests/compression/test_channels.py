@@ -416,8 +416,14 @@ class Reversed(layers.Conv2D):
         return super().call(inputs)[..., ::-1]
 
 
-def inner():
-    return keras.Sequential([keras.Input((8, 8, 6)), layers.Conv2D(6, 1)], name="inner")
+@keras.saving.register_keras_serializable(package="tests")
+class Backwards(keras.Sequential):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs)[..., ::-1]
+
+
+def inner(kind=Backwards):
+    return kind([keras.Input((8, 8, 6)), layers.Conv2D(6, 1, name="inside")], name="inner")
 
 
 @pytest.mark.parametrize(
@@ -449,6 +455,26 @@ def test_what_is_not_understood_keeps_its_channels(unknown):
     np.testing.assert_allclose(
         shrink(network, keep)(X), mask_channels(network, keep)(X), rtol=1e-5, atol=1e-5
     )
+
+
+def test_layers_of_nested_models_are_pruned():
+    """By hand: what reads the removed filters is in another model."""
+    image = keras.Input(SHAPE, name="image")
+    first = keras.Sequential(
+        [keras.Input(SHAPE), layers.Conv2D(6, 1, name="conv"), layers.BatchNormalization()]
+    )
+    x = inner(keras.Sequential)(layers.ReLU()(first(image, training=False)))
+    network = randomised(classified(image, x))
+    keep = select_channels(network, 0.5)
+    assert keep.keys() == {"conv", "inside"}
+    pruned, kept = shrink(network, keep), keep["conv"]
+    read = network.get_layer("inner").get_layer("inside").kernel
+    np.testing.assert_array_equal(
+        pruned.get_layer("inside").kernel,
+        ops.convert_to_numpy(read)[:, :, kept][..., keep["inside"]],
+    )
+    assert pruned.get_layer("inside").kernel.shape == (1, 1, 3, 3)
+    np.testing.assert_allclose(pruned(X), mask_channels(network, keep)(X), rtol=1e-5, atol=1e-5)
 
 
 def test_a_convolution_with_softmax_keeps_its_channels():
@@ -571,7 +597,7 @@ class Subclassed(keras.Model):
         (lambda: channel_groups(classified(i := keras.Input((8, 8, 3)), i)), "that can be .*'net'"),
         (
             lambda: channel_groups(classified(i := keras.Input((8, 8, 6)), inner()(i))),
-            "can be removed.*Sequential 'inner'",
+            "can be removed.*Backwards 'inner'",
         ),
         (lambda: shrink(plain(), {"lost": [True]}), "`keep` must name .*'lost'. Near.*last"),
         (lambda: shrink(plain(), {"conv": [True]}), r"\(4,\) for 'conv'.*shape \(1,\)"),

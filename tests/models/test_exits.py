@@ -182,6 +182,117 @@ def test_any_functional_network():
     check_stages(exits)
 
 
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(6, 3, activation="relu", name="first"),
+            layers.MaxPooling2D(name="second"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(5),
+        ]
+    )
+
+
+def nested():
+    """Transfer learning: a convolution of each model has the same name."""
+    inside = [layers.Conv2D(6, 3, 2, name="first"), layers.BatchNormalization(name="norm")]
+    backbone = keras.Sequential([keras.Input((16, 16, 6)), *inside, layers.Conv2D(7, 3)], name="b")
+    image = keras.Input((16, 16, 3))
+    x = backbone(layers.Conv2D(6, 1, name="first")(image), training=False)
+    return keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+
+
+def tokens(width=8):
+    """Attention over patches, which get wider on the way."""
+    image = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, width))(layers.Conv2D(width, 4, 4)(image))
+    x = layers.Add(name="first")([x, layers.MultiHeadAttention(2, 4)(x, x)])
+    x = layers.Dense(8, activation="gelu", name="second")(x)
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(image, layers.Dense(5)(x))
+
+
+def convolutional(pooled_first=True):
+    """Logits from a 1x1 convolution: of pooled features as in MobileNetV3, or pooled afterwards."""
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(6, 3, 2, activation="relu", name="first")(image)
+    x = layers.Conv2D(7, 3, 1, activation="relu", name="second")(x)
+    pool = layers.GlobalAveragePooling2D(keepdims=pooled_first)
+    if pooled_first:
+        x = layers.Conv2D(9, 1, activation="hard_silu")(pool(x))
+        x = layers.Flatten()(layers.Conv2D(5, 1)(layers.Dropout(0.2)(x)))
+    else:
+        x = pool(layers.Conv2D(5, 1)(x))
+    return keras.Model(image, layers.Activation("linear", dtype="float32")(x))
+
+
+@pytest.mark.parametrize(
+    "build, at, width",
+    [
+        (sequential, ["first", "second"], 6),
+        (nested, ["first", "b_first", "norm"], 7),
+        (tokens, ["first", "second"], 8),
+        (lambda: tokens(4), ["first", "second"], 8),
+        (convolutional, ["first", "second"], 9),
+        (lambda: convolutional(False), ["first", "second"], 7),
+    ],
+)
+def test_other_peoples_networks(build, at, width, tmp_path):
+    network = randomise(build())
+    expected = network(IMAGES)
+    exits = models.add_exits(network, at, mid=4)
+    last = f"exit_{len(at) + 1}"
+    np.testing.assert_array_equal(exits(IMAGES)[last], expected)
+    assert {id(v) for v in network.variables} <= {id(v) for v in exits.variables}
+    check_stages(exits)
+    exits.save(tmp_path / "exits.keras")
+    loaded = keras.models.load_model(tmp_path / "exits.keras")
+    for name, logits in exits(IMAGES).items():
+        np.testing.assert_allclose(models.cut(loaded, name)(IMAGES), logits, atol=1e-5)
+    found = models.features(loaded)(IMAGES)
+    assert {values.shape for values in found["features"].values()} == {(4, width)}
+    np.testing.assert_allclose(found["logits"][last], expected, atol=1e-5)
+
+
+def test_head_on_tokens_in_numpy():
+    network = tokens(4)
+    exits = randomise(models.add_exits(network, ["first"]))
+    point = keras.Model(network.input, network.get_layer("first").output)
+    x = np.asarray(point(IMAGES), np.float64).mean(axis=1)
+    weights = {
+        name: [np.array(w, np.float64) for w in exits.get_layer(f"exit_1_{name}").weights]
+        for name in ("expand", "features", "logits")
+    }
+    x = x @ weights["expand"][0] + weights["expand"][1]
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * weights["features"][0] + weights["features"][1]
+    found = models.features(exits)(IMAGES)
+    np.testing.assert_allclose(found["features"]["exit_1"], x, atol=1e-5)
+    x = x @ weights["logits"][0] + weights["logits"][1]
+    np.testing.assert_allclose(found["logits"]["exit_1"], x, atol=1e-5)
+
+
+def test_logits_of_a_convolution_come_from_the_features():
+    """A 1x1 convolution of pooled features, or the pooled convolution of features, is a product."""
+    for network in (convolutional(), convolutional(False)):
+        exits = randomise(models.add_exits(network, ["first"], mid=4))
+        found = models.features(exits)(IMAGES)
+        last = [layer for layer in network.layers if isinstance(layer, layers.Conv2D)][-1]
+        kernel, bias = (np.array(w, np.float64) for w in last.weights)
+        logits = np.asarray(found["features"]["exit_2"], np.float64) @ kernel[0, 0] + bias
+        np.testing.assert_allclose(found["logits"]["exit_2"], logits, atol=1e-4)
+        # The head shrinks the image to what is pooled, not to the one pixel that pooling makes.
+        assert exits.get_layer("exit_1_stride_conv").strides == (2, 2)
+
+
+def test_heads_that_tokens_cannot_have_and_layers_out_of_sight():
+    with pytest.raises(ValueError, match="`head` must be 'bottleneck' for features of tokens"):
+        models.add_exits(tokens(), ["first"], head="attention")
+    with pytest.raises(ValueError, match="'query', which is inside 'multi_head_attention"):
+        models.add_exits(tokens(), ["query"])
+
+
 def test_saved_and_loaded_in_a_fresh_process(tmp_path):
     _, exits = small(head="attention")
     exits.save(tmp_path / "exits.keras")
@@ -276,7 +387,7 @@ def test_stages_need_all_that_follows_to_pass_the_exit():
         (["stage1", "stge2"], r"'stge2'. Near matches: .*stage2"),
         (["stage2", "stage1"], "shallow to deep. Received: 'stage2' before 'stage1'"),
         (["stage2", "stage2"], "shallow to deep. Received: 'stage2' before 'stage2'"),
-        (["features"], r"\(batch, height, width, channels\). Received: 'features'"),
+        (["features"], r"\(batch, tokens, channels\). Received: 'features'"),
         ([], "at least one layer"),
     ],
 )

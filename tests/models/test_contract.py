@@ -1,0 +1,79 @@
+"""Models that are no graph of layers are refused in one line, which says what makes one of them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdtoolkit import compression, export, models, training
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def subclassed():
+    network = Subclassed(name="own")
+    network(np.zeros((1, 8, 8, 3)))
+    return network
+
+
+def unbuilt():
+    return keras.Sequential([layers.Flatten(), layers.Dense(3)], name="own")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return models.build("resnet8", (8, 8, 3), 3)
+
+
+OPERATIONS = {
+    "Patriarch": lambda own, small: training.Patriarch(own),
+    "Student": lambda own, small: training.Student(own, small),
+    "teacher": lambda own, small: training.Student(small, own),
+    "MutualLearning": lambda own, small: training.MutualLearning([small, own]),
+    "SelfDistillation": lambda own, small: training.SelfDistillation(own),
+    "add_exits": lambda own, small: models.add_exits(own),
+    "cut": lambda own, small: models.cut(own, "exit_1"),
+    "flatten": lambda own, small: models.flatten(own),
+    "prune_channels": lambda own, small: compression.prune_channels(own, 0.5),
+    "to_litert": lambda own, small: export.to_litert(own, "own.tflite"),
+    "to_saved_model": lambda own, small: export.to_saved_model(own, "own"),
+    "Ensemble": lambda own, small: models.Ensemble([small, own]),
+}
+
+
+@pytest.mark.parametrize("build", [subclassed, unbuilt])
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_what_is_no_graph_of_layers(build, operation, small):
+    with pytest.raises(
+        ValueError, match=r"`\w+` must be a functional or .*'own'; .*keras"
+    ) as error:
+        operation(build(), small)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_message_advises_is_accepted():
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, unbuilt()(image))
+    assert len(models.flatten(network).layers) == 3
+    training.Patriarch(network, kind="plain")
+
+
+def test_no_model_at_all():
+    with pytest.raises(ValueError, match=r"must be a functional or .* Received: str 'resnet8'"):
+        models.add_exits("resnet8")
+
+
+@pytest.mark.parametrize("last", [layers.Flatten(), layers.Activation("linear", dtype="float32")])
+def test_a_softmax_before_what_changes_no_value(last):
+    image = keras.Input((1, 1, 3))
+    x = layers.Conv2D(3, 1, activation="softmax")(image)
+    network = keras.Model(image, layers.Flatten()(last(x)))
+    with pytest.raises(ValueError, match=r"must return logits: no activation .* softmax"):
+        models.add_exits(network, ["any"])
