@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from kdtoolkit.models.graph import origin, returns_its_input
+
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 _CONVOLUTIONS = (
@@ -21,26 +23,33 @@ _CONVOLUTIONS = (
     layers.Conv3DTranspose,
     *_SEPARABLE,
 )
+_PRUNABLE = (layers.Dense, layers.EinsumDense, *_DEPTHWISE, *_CONVOLUTIONS)
 _SMALL_HEAD = 10_000  # weights
 
 
 class Sparsity(NamedTuple):
-    """How many of a network's weights are zero; biases and normalisation are not counted.
+    """How many of the weights in the kernels of a network are zero.
+
+    Kernels are those of convolutions and dense layers, attention's included. Biases, normalisation,
+    embeddings and other weights are not counted.
 
     Attributes:
-        total: fraction of the weights of all the layers together.
-        layers: name of a layer -> fraction of its weights.
+        total: fraction of the weights of all the kernels together.
+        layers: name of a layer -> fraction of its kernel's weights.
+        size: how many weights the kernels have, of which `total` is a fraction.
     """
 
     total: float
     layers: dict[str, float]
+    size: int
 
 
 def sparsity(network) -> Sparsity:
     """Counts the zeros in the kernels of a network's convolutions and dense layers.
 
     Args:
-        network: built Keras model. A layer of a nested model is called `model/layer`.
+        network: built Keras model. A layer of a nested model, or of a layer, is called
+            `model/layer`, such as `multi_head_attention/query`.
 
     Raises:
         ValueError: it has no such layers.
@@ -55,7 +64,7 @@ def zeros(kernels) -> Sparsity:
         for name, kernel in kernels.items()
     }
     left, size = (sum(column) for column in zip(*counts.values(), strict=True))
-    return Sparsity(1 - left / size, {name: 1 - n / of for name, (n, of) in counts.items()})
+    return Sparsity(1 - left / size, {name: 1 - n / of for name, (n, of) in counts.items()}, size)
 
 
 def kernel(layer):
@@ -123,14 +132,13 @@ def by_pattern(names, values, argument):
 
 def _candidates(network):
     found = {}
-    for name, layer in _leaves(network):
-        if isinstance(layer, (layers.Dense, *_DEPTHWISE, *_CONVOLUTIONS)):
-            if not layer.built:
-                raise ValueError(
-                    f"Argument `network` must be built before it is pruned. Received: "
-                    f"{network.name!r}, whose layer {name!r} has no weights yet"
-                )
-            found[name] = layer
+    for name, layer in _prunable(network):
+        if not layer.built:
+            raise ValueError(
+                f"Argument `network` must be built before it is pruned. Received: "
+                f"{network.name!r}, whose layer {name!r} has no weights yet"
+            )
+        found[name] = layer
     if not found:
         raise ValueError(
             "Argument `network` must have convolutions or dense layers, and must be built. "
@@ -139,12 +147,13 @@ def _candidates(network):
     return found
 
 
-def _leaves(model, prefix=""):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer, f"{prefix}{layer.name}/")
+def _prunable(layer, prefix=""):
+    """Pairs of the name and the layer, from inside of models, attention and others' layers too."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        if isinstance(inner, _PRUNABLE):
+            yield prefix + inner.name, inner
         else:
-            yield prefix + layer.name, layer
+            yield from _prunable(inner, f"{prefix}{inner.name}/")
 
 
 def _default(network, candidates):
@@ -169,11 +178,13 @@ def _default(network, candidates):
 
 def _heads(network):
     """The layers whose outputs are the network's, up to an activation."""
+
+    def passes_on(operation):
+        activation = isinstance(operation, (layers.Softmax, layers.Activation))
+        return activation or returns_its_input(operation)
+
     for output in getattr(network, "outputs", None) or ():
-        operation = output._keras_history.operation
-        while isinstance(operation, (layers.Softmax, layers.Activation)):
-            operation = operation.input._keras_history.operation
-        yield operation
+        yield origin(output, passes_on)
 
 
 def _matching(candidates, choice, argument):

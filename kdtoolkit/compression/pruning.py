@@ -36,10 +36,11 @@ class MagnitudePruning(keras.callbacks.Callback):
     Args:
         schedule: `ConstantSparsity` or `PolynomialDecay`, of `kdtoolkit.compression` or TFMOT.
         layers: name patterns (`"stage3_*"`), types of layers, predicates of a layer, or a sequence
-            of them; a layer of a nested model is called `model/layer`. By default all convolutions
-            and dense layers except the first convolution, depthwise ones (few weights, each of
-            which counts) and layers of fewer than 10,000 weights that return the network's outputs.
-            Of a separable convolution the pointwise kernel is pruned.
+            of them; a layer of a nested model is called `model/layer`, and attention's kernels
+            `attention/query` and so on. By default all convolutions and dense layers, attention's
+            included, except the first convolution, depthwise ones (few weights, each of which
+            counts) and layers of fewer than 10,000 weights that return the network's outputs. Of a
+            separable convolution the pointwise kernel is pruned.
         sparsity: name pattern -> final sparsity, for layers that are to end with another than the
             schedule's, whose curve is scaled. The first pattern that matches counts.
         threshold: `"layer"`, the same sparsity in each, or `"global"`: all layers' weights are

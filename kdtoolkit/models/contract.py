@@ -2,7 +2,7 @@
 
 import keras
 
-from kdtoolkit.models.graph import check_graph, returns_its_input
+from kdtoolkit.models.graph import check_graph, origin
 
 
 def check_logits(network, argument="network"):
@@ -31,26 +31,10 @@ def check_logits(network, argument="network"):
         )
 
 
-def last_operation(network):
-    """The layer or operation that makes the values of a network's output.
-
-    Looked for in nested models too, and before what only gives them another shape.
-    """
-    tensor = network.outputs[0]
-    while True:
-        operation, node, index = tensor._keras_history
-        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-            tensor = operation.outputs[index]
-        elif returns_its_input(operation):
-            (tensor,) = operation._inbound_nodes[node].input_tensors
-        else:
-            return operation
-
-
 def _last_activation(network):
     if not getattr(network, "outputs", None):  # an Ensemble: it has checked its networks
         return None
-    last = last_operation(network)
+    last = origin(network.outputs[0])
     if type(last).__name__ in ("Softmax", "LogSoftmax", "Sigmoid"):  # layers and operations
         return type(last).__name__.lower()
     activation = getattr(last, "activation", keras.activations.linear)

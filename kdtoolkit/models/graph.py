@@ -45,6 +45,23 @@ def returns_its_input(operation):
     return linear or kind in ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
 
 
+def origin(tensor, passes_on=returns_its_input):
+    """The layer or operation, in nested models too, that makes the values of a tensor.
+
+    Args:
+        tensor: of a functional model.
+        passes_on: of an operation, whether to look at what it is given instead.
+    """
+    while True:
+        operation, node, index = tensor._keras_history
+        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+            tensor = operation.outputs[index]
+        elif passes_on(operation):
+            (tensor,) = operation._inbound_nodes[node].input_tensors
+        else:
+            return operation
+
+
 def flatten(network):
     """Returns a network in which the layers of the models inside it are its own.
 

@@ -18,7 +18,7 @@ _COLUMNS = {
     "variant": ("variant", ""),
     "test_accuracy": ("test accuracy", ".2%"),
     "parameters": ("parameters", ",d"),
-    "sparsity": ("zeros", ".1%"),
+    "sparsity": ("zeros in kernels", ".1%"),
     "macs": ("MACs", ",d"),
     "bytes": ("bytes", ",d"),
     "gzipped_bytes": ("gzipped", ",d"),

@@ -102,4 +102,48 @@ def test_sparsity():
     a, b = np.ones((4, 3)), np.ones((3, 2))
     a[:2], b[0, 0] = 0, 0
     network.set_weights([a, np.zeros(3), b, np.zeros(2)])  # zeros in biases do not count
-    assert sparsity(network) == (pytest.approx(7 / 18), pytest.approx({"a": 0.5, "b": 1 / 6}))
+    found = pytest.approx({"a": 0.5, "b": 1 / 6})
+    assert sparsity(network) == (pytest.approx(7 / 18), found, 18)
+
+
+class Block(layers.Layer):
+    """A layer of somebody's own that holds others."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = layers.Dense(4, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def attentive():
+    tokens = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(tokens, tokens)
+    x = Block(name="block")(layers.LayerNormalization()(x))
+    return keras.Model(tokens, layers.Dense(5, name="head")(layers.GlobalMaxPooling1D()(x)))
+
+
+def test_kernels_inside_of_layers():
+    """Queries, keys, values and their output are 4 x 8 x 6 weights; the block has 32."""
+    network = attentive()
+    names = [f"attention/{part}" for part in ("query", "key", "value", "attention_output")]
+    assert sorted(choose(network)) == sorted([*names, "block/inner"])
+    assert sorted(kernels(network)) == sorted([*names, "block/inner", "head"])
+    assert sparsity(network).size == 4 * 8 * 6 + 8 * 4 + 4 * 5
+    network.get_layer("attention").query_dense.kernel.assign(np.zeros((8, 2, 3)))
+    assert sparsity(network).layers["attention/query"] == 1
+    assert sparsity(network).total == pytest.approx(48 / 244)
+
+
+def test_the_small_head_of_a_nested_model_is_left_out():
+    inside = [keras.Input((4, 4, 3)), layers.Conv2D(8, 3, name="a"), layers.Conv2D(8, 1, name="b")]
+    inner = keras.Sequential(
+        [*inside, layers.Flatten(), layers.Dense(5, name="head"), layers.Activation("softmax")],
+        name="inner",
+    )
+    image = keras.Input((4, 4, 3))
+    assert list(choose(keras.Model(image, inner(image)))) == ["inner/b"]

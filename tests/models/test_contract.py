@@ -51,9 +51,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("build", [subclassed, unbuilt])
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
 def test_what_is_no_graph_of_layers(build, operation, small):
-    with pytest.raises(
-        ValueError, match=r"`\w+` must be a functional or .*'own'; .*keras"
-    ) as error:
+    with pytest.raises(ValueError, match=r"must be a functional or .*'own'; with") as error:
         operation(build(), small)
     assert "\n" not in str(error.value)
 
