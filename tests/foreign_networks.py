@@ -67,11 +67,11 @@ def efficientnet():
         s = layers.Conv2D(4, 1, activation="swish")(s)
         s = layers.Conv2D(y.shape[-1], 1, activation="sigmoid")(s)
         y = layers.Conv2D(width, 1, use_bias=False)(layers.multiply([y, s]))
-        y = layers.BatchNormalization(name=f"block{block}")(y)
-        x = layers.add([x, layers.Dropout(0.2)(y)]) if x.shape == y.shape else y
+        y = layers.Dropout(0.2)(layers.BatchNormalization()(y))
+        x = layers.Add(name=f"block{block}")([x, y]) if x.shape == y.shape else y
     x = layers.Activation("swish")(layers.BatchNormalization()(layers.Conv2D(32, 1)(x)))
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(image, layers.Dense(CLASSES)(x)), ["block1", "block2"]
+    return keras.Model(image, layers.Dense(CLASSES)(x)), ["block1", "block3"]
 
 
 def mobilenet_v3():
@@ -188,7 +188,7 @@ _OF_BYTES = ("nested_mobilenet", "efficientnet", "mobilenet_v3", "separable")
 
 
 class Foreign:
-    """One of `NETWORKS`, loaded from a file, and each operation on a copy of it."""
+    """One of `NETWORKS` in a file, and each operation on what is loaded from there."""
 
     def __init__(self, name, directory):
         keras.utils.set_random_seed(0)
