@@ -298,9 +298,9 @@ def _tfds_augmentation(name):
 
 def _prepared(name, root):
     """The folder of the newest version of a prepared data set, or None."""
-    versions = [
-        path.parent
-        for path in (root / name).glob("*/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
-    ]
+    try:
+        found = list((root / name).glob("*/dataset_info.json"))
+    except (OSError, ValueError):  # too long for a name, or not one
+        return None
+    versions = [p.parent for p in found if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
     return max(versions, key=lambda v: tuple(map(int, v.name.split("."))), default=None)

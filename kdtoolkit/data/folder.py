@@ -121,8 +121,7 @@ def _scan_classes(path):
 def _scan_annotated(path):
     """Tiny-ImageNet's `val/`: images in one folder, their classes in a file."""
     annotations = os.path.join(path, _ANNOTATIONS)
-    with open(annotations, encoding="utf-8") as file:
-        rows = [line.split("\t") for line in file.read().splitlines()]
+    rows = [line.split("\t") for line in _text(annotations).splitlines()]
     for number, row in enumerate(rows, start=1):
         if len(row) < 2:
             raise ValueError(
@@ -146,11 +145,18 @@ def _class_names(path, classes):
     file = os.path.join(path, "words.txt")
     if not os.path.isfile(file):
         return classes
-    with open(file, encoding="utf-8") as lines:
-        words = dict(line.rstrip("\n").split("\t", 1) for line in lines if "\t" in line)
+    words = dict(line.split("\t", 1) for line in _text(file).splitlines() if "\t" in line)
     names = [words.get(name, name).partition(",")[0] for name in classes]
     uses = collections.Counter(names)
     return tuple(n if uses[n] == 1 else c for n, c in zip(names, classes, strict=True))
+
+
+def _text(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"File {path!r} must be UTF-8. Received: {error}") from error
 
 
 def _has_classes(path):

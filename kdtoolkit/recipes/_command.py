@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from kdtoolkit import _errors, cluster, files
+from kdtoolkit import _errors, bounded, cluster, files
 from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
 
@@ -51,6 +51,37 @@ class Flags(absl_flags.FlagValues):
         """Defines a flag: `kind` is absl's, such as `"string"`, `"integer"` or `"enum"`."""
         define = getattr(absl_flags, f"DEFINE_{kind}")
         define(name, default, text, flag_values=self, module_name=group, **limits)
+
+    def parse(self, arguments: Sequence[str]):
+        """Sets the flags, of this command line and of the flag files that it names.
+
+        Raises:
+            UsageError, absl.flags.Error: it cannot be read, or a flag be written down as it is.
+        """
+        for argument in arguments:
+            _check_text(argument)
+        try:
+            rest = self(["", *arguments])[1:]
+        except RecursionError as error:  # of absl's search for a flag that is spelled like it
+            raise UsageError("an argument is much too long for the name of a flag") from error
+        if rest:
+            raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+
+    def _get_flag_file_lines(self, filename, parsed_file_stack=None):
+        # absl's own reader, for files that end, are text, and do not read themselves.
+        if filename in (parsed_file_stack or ()):
+            raise UsageError(f"--flagfile={filename} reads itself")
+        try:
+            if filename:
+                bounded.check_regular(filename)
+            lines = super()._get_flag_file_lines(filename, parsed_file_stack)
+        except (OSError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"--flagfile={filename} cannot be read: {error}") from error
+        for line in lines:
+            _check_text(line)
+        return lines
 
     def remember(self, arguments: Sequence[str]):
         """Keeps the command line as it was given, as `arguments`."""
@@ -126,9 +157,7 @@ class Recipe:
             print(self.help(flags))
             return 0
         try:
-            rest = flags([self.name, *argv])[1:]
-            if rest:
-                raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+            flags.parse(argv)
             checked = self.check(flags)
             flags.remember(argv)
             check_output_dir(flags)
@@ -159,6 +188,20 @@ class Recipe:
                 lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
         lines += ["", "  --flagfile=FILE reads flags from a file, one a line."]
         return "\n".join(lines)
+
+
+def _check_text(argument):
+    """Refuses what a line of `config.flags` cannot hold, or be printed."""
+    try:
+        argument.encode()
+        one_line = "\0" not in argument and argument.splitlines() in ([], [argument])
+    except UnicodeEncodeError:
+        one_line = False
+    if not one_line or argument.strip() != argument:
+        raise UsageError(
+            "arguments must be one line of UTF-8 each, without spaces around it. Received: "
+            f"{argument!r}"
+        )
 
 
 def check_output_dir(flags: Flags) -> None:

@@ -1,5 +1,6 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
+import math
 import sys
 
 from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
@@ -92,7 +93,7 @@ def _check(flags):
     flags.require("head_width", flags.head_width > 0, "positive")
     in_range = 0 <= flags.distillation_weight <= 1
     flags.require("distillation_weight", in_range, "in [0, 1]")
-    flags.require("feature_weight", flags.feature_weight >= 0, "at least 0")
+    flags.require("feature_weight", 0 <= flags.feature_weight < math.inf, "at least 0")
     _supervision.check(flags, flags.temperature, info.classes)
     flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
     if flags.budget is not None:

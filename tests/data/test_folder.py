@@ -216,3 +216,10 @@ def test_colours_greys_and_transparency_of_several_sizes(tmp_path):
     images = load(str(tmp_path), image_size=6).test.images
     for image, colour in zip(images, expected.values(), strict=True):
         assert np.abs(image.astype(int) - colour).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["words.txt", "val/val_annotations.txt"])
+def test_text_that_is_not_utf_8_is_named(tiny_imagenet, tmp_path, name):
+    (tmp_path / name).write_bytes(b"n01\tF\xe4hre\n")
+    with pytest.raises(ValueError, match=rf"File '.*{name}' must be UTF-8"):
+        describe(tiny_imagenet)

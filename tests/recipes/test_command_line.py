@@ -1,5 +1,6 @@
 """Mistakes on the command line: one line, status 2, before TensorFlow, and nothing written."""
 
+import os
 import re
 import subprocess
 import sys
@@ -64,8 +65,15 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--learning_rate=inf"], ["--learning_rate", "positive", "inf"]),
         (["--output_dir=" + "x" * 300], ["--output_dir", "too long"]),
         (["--model=resnet20", "--image_size=4"], ["--model", "4x4", "8x8"]),
+        # What a line of config.flags cannot hold, or be printed.
+        (["--output_dir=a\n--epochs=3"], ["one line of UTF-8", r"'--output_dir=a\n--epochs=3'"]),
+        (["--output_dir=a\u2028b"], ["one line of UTF-8", r"a\u2028b"]),
+        (["--dataset=\udcff"], ["one line of UTF-8", r"\udcff"]),
+        (["--output_dir=a "], ["without spaces around it", "'--output_dir=a '"]),
+        (["--" + "x" * 5000 + "=1"], ["too long for the name of a flag"]),
+        (["--dataset=" + "x" * 300], ["Unknown data set"]),
     ],
-    ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
+    ids=lambda value: " ".join(value)[:40] if value[0].startswith("--") else None,
 )
 def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, capsys):
     assert RECIPE.main(arguments) == 2
@@ -77,6 +85,24 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
     assert list(in_empty_directory.iterdir()) == []
 
 
+def test_flag_files_that_are_none(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "bytes").write_bytes(b"--seed=\xff")
+    (tmp_path / "itself").write_text(f"--flagfile={tmp_path / 'itself'}")
+    (tmp_path / "within").write_text(f"--flagfile={tmp_path / 'fifo'}")
+    (tmp_path / "zero").write_bytes(b"--dataset=a\0b")
+    for name, part in {
+        "fifo": "fifo cannot be read",
+        "bytes": "bytes cannot be read",
+        "itself": "itself reads itself",
+        "within": "fifo cannot be read",
+        "zero": "one line of UTF-8",
+    }.items():
+        assert RECIPE.main([f"--flagfile={tmp_path / name}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert part in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -84,6 +110,7 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
         (["--head_width=0"], ["--head_width", "positive", "0"]),
         (["--distillation_weight=2"], ["--distillation_weight", "[0, 1]", "2"]),
         (["--feature_weight=-1"], ["--feature_weight", "at least 0", "-1"]),
+        (["--feature_weight=inf"], ["--feature_weight", "at least 0", "inf"]),
         (["--temperature=0"], ["--temperature", "positive"]),
         (["--max_accuracy_drop=1"], ["--max_accuracy_drop", "[0, 1)"]),
         (["--budget=2"], ["--budget", "(0, 1]", "2"]),
