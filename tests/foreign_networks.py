@@ -1,7 +1,7 @@
 """Ten networks as others build them, by nine operations: what works, or the one line that says why.
 
-`python -m tests.foreign_networks` writes docs/foreign-networks.md anew; given names, it prints the
-rows of these networks alone.
+`python -m tests.foreign_networks` writes docs/foreign-networks.md anew; given names of networks or
+operations, it runs these alone and writes their cells.
 """
 
 import sys
@@ -314,27 +314,24 @@ def _small():
     return keras.Model(image, layers.Dense(CLASSES)(x))
 
 
-def row(name, report=None):
-    """Operation -> "works" or the line of our own error.
+def cell(foreign, operation):
+    """ "works", or the line of our own error; any other error is no answer for a user, and raised."""
+    try:
+        getattr(foreign, operation)()
+    except Exception as error:
+        if not _is_own(error):
+            raise
+        return str(error).replace(f"{foreign.directory}/", "")
+    finally:
+        keras.backend.clear_session()
+    return WORKS
 
-    Any other error is no answer for a user: it is raised, or given to `report` if there is one.
-    """
-    cells = {}
+
+def row(name, operations=OPERATIONS):
+    """Operation -> `cell`."""
     with tempfile.TemporaryDirectory() as directory:
         foreign = Foreign(name, directory)
-        for operation in OPERATIONS:
-            try:
-                getattr(foreign, operation)()
-                cells[operation] = WORKS
-            except Exception as error:
-                if not _is_own(error):
-                    if report is None:
-                        raise
-                    report(name, operation, error)
-                cells[operation] = str(error).replace(f"{directory}/", "")
-            finally:
-                keras.backend.clear_session()
-    return cells
+        return {operation: cell(foreign, operation) for operation in operations}
 
 
 def _is_own(error):
@@ -346,20 +343,26 @@ def _is_own(error):
 
 def page(rows):
     """The document: a table of name -> row, and the lines that its numbers stand for."""
-    lines = {}
-    table = [
-        ["network", *OPERATIONS.values()],
-        ["---"] * (1 + len(OPERATIONS)),
-    ]
-    for name, cells in rows.items():
-        numbers = [
-            WORKS if cell == WORKS else f"[{lines.setdefault(cell, len(lines) + 1)}]"
-            for cell in cells.values()
-        ]
+    lines, table = {}, [["network", *OPERATIONS.values()], ["---"] * (1 + len(OPERATIONS))]
+    for name in NETWORKS:
+        cells = [rows[name][operation] for operation in OPERATIONS]
+        numbers = [c if c == WORKS else f"[{lines.setdefault(c, len(lines) + 1)}]" for c in cells]
         table.append([NETWORKS[name].__doc__, *numbers])
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
     notes = "".join(f"{number}. {line}\n" for line, number in lines.items())
     return f"{_HEAD}\n{text}" + (f"\n{notes}" if notes else "")
+
+
+def rows_of(text):
+    """What `page` made the document of."""
+    lines = text.splitlines()
+    notes = dict(line.split(". ", 1) for line in lines if line[:1].isdigit())
+    rows = {}
+    for name, build in NETWORKS.items():
+        (found,) = [line for line in lines if line.startswith(f"| {build.__doc__} |")]
+        cells = [c if c == WORKS else notes[c.strip("[]")] for c in found[2:-2].split(" | ")[1:]]
+        rows[name] = dict(zip(OPERATIONS, cells, strict=True))
+    return rows
 
 
 _HEAD = """# Other people's networks
@@ -370,18 +373,14 @@ operation ends with. `python -m tests.foreign_networks` writes this page.
 """
 
 
-def main(names):
-    def report(name, operation, error):
-        print(f"{name}.{operation}: not one of our lines", file=sys.stderr)
-        traceback.print_exception(error)
-
-    rows = {}
-    for name in names or NETWORKS:
-        rows[name] = row(name, report)
-        for operation, cell in rows[name].items():
-            print(f"{name}.{operation}: {cell}", flush=True)
-    if not names:
-        PAGE.write_text(page(rows), encoding="utf-8")
+def main(arguments):
+    operations = [operation for operation in OPERATIONS if operation in arguments] or OPERATIONS
+    names = [name for name in NETWORKS if name in arguments] or NETWORKS
+    rows = rows_of(PAGE.read_text(encoding="utf-8")) if arguments else {}
+    for name in names:
+        rows[name] = {**rows.get(name, {}), **row(name, operations)}
+        print(name, rows[name], flush=True)
+    PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
