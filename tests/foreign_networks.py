@@ -191,6 +191,7 @@ class Foreign:
     """One of `NETWORKS` in a file, and each operation on what is loaded from there."""
 
     def __init__(self, name, directory):
+        keras.utils.clear_session(free_memory=False)  # layers are named as in a process of its own
         keras.utils.set_random_seed(0)
         network, self.at = NETWORKS[name]()
         self.directory = Path(directory)
@@ -315,15 +316,13 @@ def _small():
 
 
 def cell(foreign, operation):
-    """ "works", or the line of our own error; any other error is no answer for a user, and raised."""
+    """What an operation ends with: "works", or the line of our own error; any other is raised."""
     try:
         getattr(foreign, operation)()
     except Exception as error:
         if not _is_own(error):
             raise
         return str(error).replace(f"{foreign.directory}/", "")
-    finally:
-        keras.backend.clear_session()
     return WORKS
 
 

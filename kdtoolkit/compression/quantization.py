@@ -10,7 +10,14 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kdtoolkit.models.graph import called_twice, class_name, foldable, is_on_last_axis, takers
+from kdtoolkit.models.graph import (
+    called_twice,
+    class_name,
+    flatten,
+    foldable,
+    is_on_last_axis,
+    takers,
+)
 
 # A channel whose weights are all next to nothing gets a grid as coarse as this fraction of the
 # kernel's largest weight: it disappears in the rounding of its neighbours' output, and its bias,
@@ -224,7 +231,8 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
     that of the student's last epochs. Exits are added before this, not after.
 
     Args:
-        network: functional or sequential Keras model of one batch of images, channels last.
+        network: functional or sequential Keras model of one batch of images, channels last. The
+            layers of models inside it count as its own: see `kdtoolkit.models.flatten`.
         images: a batch of its input, float `(n, height, width, channels)`, some hundred training
             images: the ranges of activations start with their extremes.
         bits: of weights and activations, 2 to 16. LiteRT files hold 8.
@@ -242,13 +250,12 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
         raise ValueError(f"Argument `bits` must be from 2 to 16. Received: bits={bits}")
     if not 0 <= momentum < 1:
         raise ValueError(f"Argument `momentum` must be in [0, 1). Received: momentum={momentum}")
-    if len(getattr(network, "inputs", None) or ()) != 1:
+    graph = flatten(network)
+    if len(graph.inputs) != 1:
         raise ValueError(
-            "Argument `network` must be a functional or built sequential model of one input. "
-            f"Received: {type(network).__name__} {network.name!r}"
+            f"Argument `network` must have one input. Received: {network.name!r}, which has "
+            f"{len(graph.inputs)}"
         )
-    outputs = network.outputs[0] if isinstance(network, keras.Sequential) else network.output
-    graph = keras.Model(network.inputs[0], outputs, name=network.name)
     if np.shape(images)[1:] != graph.input_shape[1:] or not len(images):
         raise ValueError(
             f"Argument `images` must be a batch for {network.name!r}, of shape (n, "

@@ -298,12 +298,19 @@ def network_of(*body):
             [layers.MaxPooling2D(2, data_format="channels_first", name="pool")],
             "MaxPooling2D 'pool', channels first$",
         ),
-        ([network_of(layers.ReLU())], "Sequential 'net'$"),
     ],
 )
 def test_layers_that_cannot_be_quantised(body, message):
     with pytest.raises(ValueError, match=f"^Argument `network` must be made of .* {message}"):
         quantization_aware(network_of(*body), IMAGES)
+
+
+def test_layers_of_nested_models_are_quantised():
+    network, image = resnet8(), keras.Input((8, 10, 3))
+    nested = keras.Sequential([image, keras.Model(image, network(image, training=False))])
+    found, expected = (quantization_aware(model, IMAGES) for model in (nested, network))
+    np.testing.assert_array_equal(found(IMAGES), expected(IMAGES))
+    assert all_layers(expected).keys() - all_layers(found).keys() <= {"image", "image_range"}
 
 
 def test_a_layer_that_is_called_twice():

@@ -7,6 +7,8 @@ from keras import layers
 
 from kdtoolkit import compression, export, models, training
 
+IMAGES = np.zeros((1, 8, 8, 3), "float32")
+
 
 class Subclassed(keras.Model):
     def __init__(self, **options):
@@ -19,7 +21,7 @@ class Subclassed(keras.Model):
 
 def subclassed():
     network = Subclassed(name="own")
-    network(np.zeros((1, 8, 8, 3)))
+    network(IMAGES)
     return network
 
 
@@ -42,6 +44,7 @@ OPERATIONS = {
     "cut": lambda own, small: models.cut(own, "exit_1"),
     "flatten": lambda own, small: models.flatten(own),
     "prune_channels": lambda own, small: compression.prune_channels(own, 0.5),
+    "quantization_aware": lambda own, small: compression.quantization_aware(own, IMAGES),
     "to_litert": lambda own, small: export.to_litert(own, "own.tflite"),
     "to_saved_model": lambda own, small: export.to_saved_model(own, "own"),
     "Ensemble": lambda own, small: models.Ensemble([small, own]),
