@@ -1,19 +1,14 @@
 """Shows what a network costs: parameters, operations and memory, by part and by exit."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdtoolkit import _errors
+from kdtoolkit._arguments import Parser
 from kdtoolkit.models import registry
 from kdtoolkit.recipes._command import import_libraries
 
 _IMAGE_SIZE, _CLASSES = 32, 10
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv):
     """What was asked for; all that can be wrong without looking into a file is found here."""
-    parser = _Parser(prog="kdtoolkit describe", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="kdtoolkit describe", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="name of a network, or a .keras file")
     parser.add_argument(
         "--image_size",

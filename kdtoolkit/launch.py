@@ -1,6 +1,5 @@
 """Starts several workers of one training on this machine, to try it out."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -13,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from kdtoolkit import _errors, _network
+from kdtoolkit._arguments import Parser
 
 _GRACE = 15.0  # Seconds: workers that lost one say so within ten, and then end by themselves.
 _OPEN = (
@@ -23,14 +23,13 @@ _OPEN = (
 
 def main(argv: Sequence[str]) -> int:
     """Runs `kdtoolkit launch --workers=N -- COMMAND...` and returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kdtoolkit launch",
         description=f"{__doc__} Each gets TF_CONFIG with a free port of the loopback interface. "
         "Lines of output begin with the worker's number. When one fails the others end as well.",
         epilog=f"{_OPEN}. So the workers get a network of their own, which nobody else reaches and "
         "which leads nowhere else: what must be downloaded is downloaded first. On several "
         "machines nothing keeps others out: use a private network.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workers", type=int, default=2, help="how many (default: 2)")
     parser.add_argument(
@@ -39,9 +38,12 @@ def main(argv: Sequence[str]) -> int:
         help="use this machine's own network, where others may reach the workers",
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="what each runs, after --")
-    arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
-        parser.error(f"--workers must be at least 1. Received: --workers={arguments.workers}")
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.workers < 1:
+            parser.error(f"--workers must be at least 1. Received: --workers={arguments.workers}")
+    except ValueError as error:
+        return _errors.fail("launch", error, status=2)
     return run(arguments.command, arguments.workers, arguments.expose)
 
 

@@ -171,3 +171,17 @@ def test_interrupted_it_leaves_no_worker(number):
 def test_a_command_that_is_none_is_one_line(capsys):
     assert launch.run(["/no/such/command"], 2, expose=True) == 2
     assert "/no/such/command cannot be run" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--workers=0", "--", "true"], "--workers must be at least 1. Received: --workers=0"),
+        (["--workers=x", "--", "true"], "--workers: invalid int value: 'x'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, part, capsys):
+    assert cli.main(["launch", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("launch: ") and part in line

@@ -1,6 +1,5 @@
 """`python -m kdtoolkit.edge model.tflite image.png ...`: one line of text for each image."""
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdtoolkit import _errors
+from kdtoolkit._arguments import Parser
 from kdtoolkit.data.wording import shown
 
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv):
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m kdtoolkit.edge",
         description="Classifies images with a packaged early-exit classifier.",
     )
@@ -30,11 +30,11 @@ def _main(argv):
         help="index of one of the model's operating points, cheapest first (default: the model's)",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads a stage may use")
-    arguments = parser.parse_args(argv)
-    # Imported late, for --help and mistakes to answer at once.
-    from kdtoolkit.edge.classifier import EarlyExitClassifier
-
     try:
+        arguments = parser.parse_args(argv)
+        # Imported late, for --help and mistakes to answer at once.
+        from kdtoolkit.edge.classifier import EarlyExitClassifier
+
         classifier = EarlyExitClassifier(arguments.model, arguments.threads)
         if arguments.operating_point is not None:
             classifier.operating_point = arguments.operating_point

@@ -68,6 +68,8 @@ def test_mistakes(model, colours, tmp_path, capsys):
     assert_error(capsys, [colours, colours], "as a classifier: it carries no readable labels.txt")
     assert_error(capsys, [model, colours, "--operating_point=3"], "from 0 to 2. Received: 3")
     assert_error(capsys, [model, colours, "--threads=0"], "Argument `threads`")
+    assert_error(capsys, [model, colours, "--threads=x"], "--threads: invalid int value: 'x'")
+    assert_error(capsys, [], "required: model, image")
     out = assert_error(capsys, [model, colours, tmp_path / "none.png"], "none.png")
     assert out.startswith(colours)  # those before it are classified
 
