@@ -1,5 +1,6 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import from_chief, is_chief
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
-from kdtoolkit.training.step import NonFiniteLossError
+from kdtoolkit.training.step import NonFiniteError
 from kdtoolkit.training.student import Student
 
 
@@ -83,9 +84,9 @@ def train_generations(
         of the probabilities of generations 0..g), `seconds`, `images_per_second`.
 
     Raises:
-        ValueError: an argument is outside its range, or `output_dir` belongs to other arguments
-            or holds a damaged file.
-        NonFiniteLossError: a loss was not finite; the message names the generation.
+        ValueError: an argument is outside its range; `output_dir` belongs to other arguments,
+            holds a damaged file, or is one that another process writes to.
+        NonFiniteError: a loss or a variable was not finite; the message names the generation.
         WorkerLostError: another worker of the strategy ended.
     """
     if generations < 0:
@@ -110,27 +111,21 @@ def train_generations(
         student(example, example, weight)
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
-    from_chief(
-        strategy,
-        lambda: _claim(
-            output_dir,
-            {
-                "generations": generations,
-                "primary_score": primary_score,
-                "teacher_weight": list(weights),
-                "top_k": top_k,
-                "temperature": temperature,
-                "patriarch": patriarch,
-                "student_options": student_options,
-                "schedule": str(schedule),
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "seed": seed,
-                "training images": len(data.train),
-                "classes": data.info.classes,
-            },
-        ),
-    )
+    arguments = {
+        "generations": generations,
+        "primary_score": primary_score,
+        "teacher_weight": list(weights),
+        "top_k": top_k,
+        "temperature": temperature,
+        "patriarch": patriarch,
+        "student_options": student_options,
+        "schedule": str(schedule),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "training images": len(data.train),
+        "classes": data.info.classes,
+    }
     shown = show_progress and is_chief(strategy)
     bar = progress.Progress((generations + 1) * epochs) if shown else None
     settings = loop.Settings(
@@ -148,52 +143,62 @@ def train_generations(
         logits, labels = evaluation.predict(network, data.test)
         return evaluation.log_probabilities(logits), labels
 
-    lineage = []
-    for generation in range(generations + 1):
-        name = f"generation_{generation}"
-        training = loop.Training(
-            output_dir / name, settings, generation, output_dir / "logs" / name
-        )
+    with contextlib.ExitStack() as held:
+        from_chief(strategy, lambda: held.enter_context(_claimed(output_dir, arguments)))
+        lineage = []
+        for generation in range(generations + 1):
+            name = f"generation_{generation}"
+            training = loop.Training(
+                output_dir / name, settings, generation, output_dir / "logs" / name, name
+            )
 
-        def make_trainer(generation=generation):
-            if generation == 0:
-                return first(build())
-            return student(build(), lineage[-1].network, weights[generation - 1])
+            def make_trainer(generation=generation):
+                if generation == 0:
+                    return first(build())
+                return student(build(), lineage[-1].network, weights[generation - 1])
 
-        def evaluate(network, generation=generation):
-            everyone = [*(member.network for member in lineage), network]
-            probabilities = [np.exp(tested(member)[0]) for member in everyone]
-            log_f, labels = tested(network)
-            test = evaluation.figures(log_f, labels)
-            mean = np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny)
-            ensemble = evaluation.figures(np.log(mean), labels)
-            validation = evaluation.figures(*evaluation.predict(network, data.validation))
-            return {
-                "generation": generation,
-                "test_accuracy": test.accuracy,
-                "validation_accuracy": validation.accuracy,
-                "test_loss": test.loss,
-                "primary_score": test.primary_score,
-                "ensemble_test_accuracy": ensemble.accuracy,
-            }
+            def evaluate(network, generation=generation):
+                everyone = [*(member.network for member in lineage), network]
+                probabilities = [np.exp(tested(member)[0]) for member in everyone]
+                log_f, labels = tested(network)
+                test = evaluation.figures(log_f, labels)
+                mean = np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny)
+                ensemble = evaluation.figures(np.log(mean), labels)
+                validation = evaluation.figures(*evaluation.predict(network, data.validation))
+                return {
+                    "generation": generation,
+                    "test_accuracy": test.accuracy,
+                    "validation_accuracy": validation.accuracy,
+                    "test_loss": test.loss,
+                    "primary_score": test.primary_score,
+                    "ensemble_test_accuracy": ensemble.accuracy,
+                }
 
-        def begin(generation=generation):
-            if bar:
-                bar.begin(f"generation {generation}/{generations}", generation * epochs)
+            def begin(generation=generation):
+                if bar:
+                    bar.begin(f"generation {generation}/{generations}", generation * epochs)
 
-        try:
-            finished = training.complete(build, make_trainer, data, evaluate, begin)
-        except NonFiniteLossError as error:
-            error.args = (f"Generation {generation}: {error}",)
-            raise
-        lineage.append(Generation(*finished))
-    return lineage
+            try:
+                finished = training.complete(build, make_trainer, data, evaluate, begin)
+            except NonFiniteError as error:
+                error.args = (f"Generation {generation}: {error}",)
+                raise
+            lineage.append(Generation(*finished))
+        return lineage
 
 
-def _claim(output_dir, arguments):
+@contextlib.contextmanager
+def _claimed(output_dir, arguments):
+    """Holds the directory, once its stored arguments are these."""
+    files.make_directory(output_dir)
+    with files.locked(output_dir):
+        files.clear_scratch(output_dir)
+        _check_arguments(output_dir, arguments)
+        yield
+
+
+def _check_arguments(output_dir, arguments):
     """Stores the arguments, or finds that the directory's are the same."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    files.clear_scratch(output_dir)
     path = output_dir / "generations.json"
     if not path.exists():
         files.write_json(path, arguments)

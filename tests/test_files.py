@@ -1,3 +1,13 @@
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
 import pytest
 
 from kdtoolkit import files
@@ -43,3 +53,183 @@ def test_scratch_keeps_the_suffix(tmp_path):
         tmp_path / "network.keras", lambda s: (seen.append(s.suffix), s.write_text(""))
     )
     assert seen == [".keras"]
+
+
+@contextlib.contextmanager
+def held_by_another_process(directory):
+    """Yields the process, which writes a line when it holds the directory."""
+    script = (
+        "import sys, time; from kdtoolkit import files\n"
+        "with files.locked(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", script, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_directory_is_held_until_the_process_dies(tmp_path):
+    with held_by_another_process(tmp_path) as process:
+        assert files.in_use(tmp_path)
+        with pytest.raises(files.InUseError, match="in use"), files.locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        assert not files.in_use(tmp_path)
+        with files.locked(tmp_path):
+            pass
+    assert files.contents(tmp_path) == []
+
+
+def test_who_holds_a_directory_holds_it_again_and_no_other_thread_does(tmp_path):
+    found = []
+
+    def other():
+        found.append(files.in_use(tmp_path))
+        try:
+            with files.locked(tmp_path):
+                found.append("held")
+        except files.InUseError:
+            found.append("refused")
+
+    with files.locked(tmp_path):
+        with files.locked(tmp_path):
+            assert not files.in_use(tmp_path)
+        for _ in range(2):  # the inner one did not let go
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+    assert found == [True, "refused"] * 2
+    assert not files.in_use(tmp_path)
+
+
+def test_file_system_that_cannot_lock(tmp_path, monkeypatch):
+    def flock(stream, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.warns(UserWarning, match=r"cannot be locked \(Function not implemented\)"),
+        files.locked(tmp_path),
+    ):
+        assert not files.in_use(tmp_path)
+
+
+def test_scratch_of_a_live_process_stays(tmp_path):
+    used = tmp_path / "teacher_cache"
+    used.mkdir()
+    ours, theirs = tmp_path / ".partial-1-a", used / ".partial-2-b"
+    ours.write_text("")
+    theirs.write_text("")
+    with held_by_another_process(used):
+        files.clear_scratch(tmp_path)
+        assert theirs.exists()
+        assert not ours.exists()
+    files.clear_scratch(tmp_path)
+    assert not theirs.exists()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
+def test_what_is_written_to_a_lost_directory_is_an_error(tmp_path, again):
+    directory = tmp_path / "run"
+    files.make_directory(directory / "part")
+    with files.locked(directory):
+        files.write_json(directory / "part" / "1.json", 1)
+        shutil.rmtree(directory)
+        if again:
+            files.make_directory(tmp_path / "other" / "part")
+            os.rename(tmp_path / "other", directory)
+        for write in (
+            lambda: files.write_json(directory / "2.json", 2),
+            lambda: files.make_directory(directory / "part"),
+        ):
+            with pytest.raises(files.LostDirectoryError, match=r"run, or its \.lock, was removed"):
+                write()
+        files.write_json(tmp_path / "elsewhere.json", 3)
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json")] == ["elsewhere.json"]
+
+
+def test_new_names_are_on_the_disk_before_what_is_written_after_them(tmp_path, monkeypatch):
+    """A name is in its directory: that is synced after the rename, as is what it names before."""
+    events = []
+
+    def fsync(descriptor):
+        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def replace(scratch, path):
+        events.append("rename")
+        rename(scratch, path)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    files.make_directory(tmp_path / "a" / "b")
+    assert events == [str(tmp_path), str(tmp_path / "a")]
+    events.clear()
+
+    def write(scratch):
+        (scratch / "inner").mkdir(parents=True)
+        (scratch / "inner" / "file").write_text("content")
+
+    files.write_atomically(tmp_path / "a" / "b" / "whole", write)
+    *written, renamed, parent = events
+    scratch = min(written)
+    assert sorted(written) == [scratch, f"{scratch}/inner", f"{scratch}/inner/file"]
+    assert (renamed, parent) == ("rename", str(tmp_path / "a" / "b"))
+
+
+VALUE = {"accuracy": 0.1, "loss": 1e-05, "rows": [{"name": "kd", "seed": 0}], "none": None}
+
+
+def flips(content, step=1):
+    """The content with one bit changed, of every `step`-th byte in turn."""
+    for index in range(0, len(content), step):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[index] ^= 1 << bit
+            yield bytes(changed)
+
+
+def test_record_holds_its_checksum(tmp_path):
+    path = tmp_path / "results.json"
+    files.write_record(path, VALUE)
+    assert files.read_record(path) == VALUE
+    text = path.read_text()
+    stored = json.loads(text)
+    assert {**VALUE, "sha256": stored["sha256"]} == stored
+    without = text.replace(f',\n  "sha256": "{stored["sha256"]}"', "")
+    assert hashlib.sha256(without.encode()).hexdigest() == stored["sha256"]
+
+
+def test_every_flipped_bit_of_a_record_is_noticed(tmp_path):
+    """Those of the checksum's own name, and those that change no value (1e-05, 1E-05), included."""
+    path = tmp_path / "results.json"
+    files.write_record(path, VALUE)
+    for content in flips(path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"results\.json"):
+            files.read_record(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"null", b"[" * 100_000, b'{"sha256": 1}', b'{"a": NaN, "sha256": "a"}']
+)
+def test_what_is_no_record_is_a_value_error(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"results\.json"):
+        files.read_record(tmp_path / "results.json")
+
+
+def test_fifo_is_not_waited_for(tmp_path):
+    for name in (".lock", "results.json"):
+        os.mkfifo(tmp_path / name)
+    for read in (files.read_record, files.read_bytes, files.sha256):
+        with pytest.raises(OSError, match=r"Not a regular file: .*results\.json"):
+            read(tmp_path / "results.json")
+    with pytest.raises(OSError, match=r"Not a regular file: .*\.lock"):
+        files.in_use(tmp_path)
+    with pytest.raises(OSError, match=r"Not a regular file: .*\.lock"), files.locked(tmp_path):
+        pass

@@ -1,11 +1,15 @@
 """`train_generations` as a library call, on anyone's network."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
 
-from kdtoolkit import data
+from kdtoolkit import data, files
 from kdtoolkit.generations import train_generations
+from kdtoolkit.training import loop
 from kdtoolkit.training.schedules import SCHEDULES
 
 
@@ -40,10 +44,83 @@ def test_finished_generations_are_loaded_and_not_trained_again(digits, tmp_path)
             np.testing.assert_array_equal(x, y)
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def copy(*names):
+    def do(directory):
+        for name in names:
+            shutil.copy(directory.parent / "generation_0" / name, directory / name)
+
+    return do
+
+
+DAMAGES = {
+    "flipped results": lambda directory: flip(directory / "results.json"),
+    "flipped network": lambda directory: flip(directory / "network.keras"),
+    "older results": lambda directory: (directory / "results.json").write_text("{}"),
+    "no network": lambda directory: (directory / "network.keras").unlink(),
+    "another network": copy("network.keras"),
+    "another's results": copy("results.json"),
+    "another generation": copy("network.keras", "results.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(digits, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("finished") / "run"
+    run(digits, output_dir)
+    return output_dir
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_the_finished_network_is_set_aside(finished, tmp_path, damage):
+    """Training loads nothing, and so trains again; before, most of these were accepted."""
+    output_dir = shutil.copytree(finished, tmp_path / "run")
+    directory = output_dir / "generation_1"
+    DAMAGES[damage](directory)
+    left = {path.name: path.read_bytes() for path in directory.iterdir()}
+    settings = loop.Settings(SCHEDULES["digits"], epochs=2, batch_size=50)
+    training = loop.Training(directory, settings, generation=1, name="generation_1")
+    with pytest.warns(UserWarning, match="generation_1 does not hold what it should"):
+        assert training.load(build) is None
+    assert left == {p.name.removesuffix(".damaged"): p.read_bytes() for p in directory.iterdir()}
+    assert not (directory / "results.json").exists()
+    other = loop.Training(output_dir / "generation_0", settings, 0, name="generation_0")
+    assert other.load(build) is not None
+
+
 def test_directory_of_other_arguments_is_refused(digits, tmp_path):
     run(digits, tmp_path, generations=0)
     with pytest.raises(ValueError, match=r"`output_dir`.*seed=0 there, seed=5 here"):
         run(digits, tmp_path, generations=0, seed=5)
+
+
+def test_directory_that_another_process_writes_to_is_refused(digits, tmp_path):
+    (tmp_path / ".partial-00000000-network.keras").write_text("half")
+    with files.locked(tmp_path), ThreadPoolExecutor() as other:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use"):
+            other.submit(run, digits, tmp_path).result()
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_directory_that_is_removed_meanwhile_does_not_come_back(digits, tmp_path):
+    output_dir, built = tmp_path / "run", []
+
+    def make():
+        built.append(output_dir.exists())
+        if len(built) == 3:  # an example, generation 0, generation 1
+            shutil.rmtree(output_dir)
+        return build()
+
+    with pytest.raises(files.LostDirectoryError, match="was removed or replaced"):
+        run(digits, output_dir, make)
+    assert built == [False, True, True]
+    assert not output_dir.exists()
 
 
 def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas):

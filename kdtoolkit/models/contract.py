@@ -1,6 +1,9 @@
-"""The contract of a network: one batch of images in, logits out."""
+"""The contract of a network: one batch of images in, logits out, from values that are finite."""
+
+from collections.abc import Iterable
 
 import keras
+import numpy as np
 
 from kdtoolkit.models.graph import check_graph, origin
 
@@ -28,6 +31,36 @@ def check_logits(network, argument="network"):
         raise ValueError(
             f"Argument `{argument}` must return logits: no activation after its last layer. "
             f"Received: {network.name!r}, which ends with {activation}"
+        )
+
+
+def non_finite(variables: Iterable[keras.Variable]) -> str | None:
+    """Returns the path of the first variable that holds NaN or infinity, or None."""
+    for variable in variables:
+        floating = keras.backend.is_float_dtype(variable.dtype)
+        if floating and not np.isfinite(np.asarray(variable)).all():
+            return variable.path
+    return None
+
+
+def check_finite(network, argument="network"):
+    """Checks that all variables of a network, its moving statistics among them, are finite.
+
+    No look at what it returns tells: normalisation by an infinite variance is finite, and oneDNN's
+    fused ReLU makes 0 of NaN.
+
+    Args:
+        network: a `keras.Model` or an `Ensemble`.
+        argument: the name it has where it was passed.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    found = non_finite(network.variables)
+    if found:
+        raise ValueError(
+            f"Argument `{argument}` must have finite variables. Received: {network.name!r}, whose "
+            f"{found} is not"
         )
 
 

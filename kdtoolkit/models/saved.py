@@ -13,7 +13,7 @@ import numpy as np
 from kdtoolkit import bounded
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
@@ -130,6 +130,7 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
     network = _without_softmax(network)
     try:
         check_logits(network)
+        check_finite(network)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a classifier: {error}") from error
     if input_shape is not None and not _takes(network.input_shape[1:], input_shape):

@@ -83,9 +83,10 @@ class Flags(absl_flags.FlagValues):
             _check_text(line)
         return lines
 
-    def remember(self, arguments: Sequence[str]):
-        """Keeps the command line as it was given, as `arguments`."""
-        self.__dict__["arguments"] = tuple(arguments)  # past absl, for which attributes are flags
+    def remember(self, arguments: Sequence[str], held: contextlib.ExitStack):
+        """Keeps the command line as it was given, and what is let go when the run has ended."""
+        # Past absl, for which attributes are flags.
+        self.__dict__.update(arguments=tuple(arguments), held=held)
 
     def groups(self) -> dict[str, list[absl_flags.Flag]]:
         return self.flags_by_module_dict()
@@ -159,10 +160,11 @@ class Recipe:
         try:
             flags.parse(argv)
             checked = self.check(flags)
-            flags.remember(argv)
             check_output_dir(flags)
             import_libraries(flags["onednn"].value)
-            self.run(flags, checked)
+            with contextlib.ExitStack() as held:
+                flags.remember(argv, held)
+                self.run(flags, checked)
         except (UsageError, absl_flags.Error) as error:
             return _errors.fail(self.name, error, status=2)
         except Done:
@@ -210,7 +212,7 @@ def check_output_dir(flags: Flags) -> None:
     Of several workers the chief alone does this.
 
     Raises:
-        UsageError: the directory cannot be written to, or holds a run with other flags.
+        UsageError: the directory cannot be written to, holds a run with other flags, or is in use.
     """
     path = Path(flags["output_dir"].value)
     if not cluster.is_chief(flags["strategy"].value):
@@ -225,6 +227,8 @@ def check_output_dir(flags: Flags) -> None:
                 f"--output_dir must be a directory that can be written to; {nearest} cannot. "
                 f"Received: --output_dir={path}"
             )
+        if files.in_use(path):
+            raise UsageError(_in_use(path))
         if not config.exists():
             if path.exists() and files.contents(path):
                 raise UsageError(
@@ -254,21 +258,32 @@ def check_output_dir(flags: Flags) -> None:
 
 
 def claim_output_dir(flags: Flags) -> Path:
-    """Makes the output directory this run's own: the first thing that a run writes.
+    """Makes the output directory this run's own until it ends: the first thing that a run writes.
 
     What a killed process left half-written goes. Of several workers the chief alone does this.
+
+    Raises:
+        UsageError: the directory cannot be written to; another run came first.
     """
     path = Path(flags["output_dir"].value)
     if not cluster.is_chief(flags["strategy"].value):
         return path
     text = flags.flags_into_string()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_directory(path)
+        flags.held.enter_context(files.locked(path))
+        check_output_dir(flags)
         files.clear_scratch(path)
         files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
+    except files.InUseError as error:
+        raise UsageError(_in_use(path)) from error
     except OSError as error:
         raise UsageError(f"--output_dir={path} cannot be written to: {error}") from error
     return path
+
+
+def _in_use(path):
+    return f"--output_dir={path} is in use by another run. Accepted: another directory, or later"
 
 
 def _parse_flags_text(text):

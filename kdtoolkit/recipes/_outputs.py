@@ -1,7 +1,6 @@
 """Networks that a run is given: a file, or what another run's directory ended with."""
 
 import atexit
-import hashlib
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from kdtoolkit import cluster, files
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.recipes._run import losing_workers
+from kdtoolkit.training import record
 
 _JUDGES = 2048  # images, which look at a network before it is used
 _LUCK = 1e-3  # probability
@@ -24,7 +24,8 @@ def network_path(path: str, flag: str) -> Path:
     best student of `distill`, and the pruned network of `compress`.
 
     Raises:
-        UsageError: there is no such file, or the directory is not that of a finished run.
+        UsageError: there is no such file, or the directory is not that of a finished run whose
+            files are as it left them.
     """
     path = Path(path)
     if path.is_file():
@@ -35,15 +36,15 @@ def network_path(path: str, flag: str) -> Path:
             f"Received: --{flag}={path}"
         )
     try:
-        results = files.read_json(path / "results.json")
-        network = path / _LAST[results["recipe"]](results) / "network.keras"
+        results = files.read_record(path / record.RESULTS)
+        name = _LAST[results["recipe"]](results)
+        record.read(path / name, {"name": name})
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
-            f"--{flag}={path} is not the output directory of a finished recipe: {error}"
+            f"--{flag}={path} is not the output directory of a finished recipe: {error}. Its "
+            f"{record.NETWORK} can be named itself"
         ) from error
-    if not network.is_file():
-        raise UsageError(f"--{flag}={path} has no {network.relative_to(path)}")
-    return network
+    return path / name / record.NETWORK
 
 
 _LAST = {
@@ -184,7 +185,7 @@ def remember(flags, flag: str, path: Path, output_dir: Path) -> None:
     if not cluster.is_chief(flags.strategy):
         return
     note = output_dir / f"{flag}.json"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = files.sha256(path)
     if not note.exists():
         files.write_json(note, {"path": str(path), "sha256": digest})
         return

@@ -50,14 +50,14 @@ def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
 def write_results(
     output_dir: Path, recipe: str, arguments: Sequence[str], seed: int, **parts
 ) -> None:
-    """Writes `results.json`; paths in it are relative to the directory."""
+    """Writes `results.json`, with its checksum; paths in it are relative to the directory."""
     header = {
         "recipe": recipe,
         "command": command(recipe, arguments),
         "seed": seed,
         "environment": environment(),
     }
-    files.write_json(output_dir / "results.json", {**header, **parts})
+    files.write_record(output_dir / "results.json", {**header, **parts})
 
 
 def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> str:

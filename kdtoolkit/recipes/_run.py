@@ -388,17 +388,17 @@ def begin(flags, chosen):
 def one_line_errors(data):
     """Turns a training that failed for a reason that a person can act on into one line."""
     from kdtoolkit.data import DamagedDataError, reading
-    from kdtoolkit.training.step import NonFiniteLossError
+    from kdtoolkit.training.step import NonFiniteError
 
     try:
         with losing_workers(), reading(data.info):
             yield
     except DamagedDataError as error:
         raise RunError(str(error)) from error
-    except NonFiniteLossError as error:
+    except NonFiniteError as error:
         raise RunError(
-            f"{error} (counted from 0); states of earlier epochs are kept. A lower --learning_rate "
-            "may help"
+            f"{error} (counted from 0). A lower --learning_rate may help, in another --output_dir: "
+            "this one goes on with its own flags"
         ) from error
 
 

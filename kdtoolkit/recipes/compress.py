@@ -197,6 +197,7 @@ def _run_recipe(flags, usual):
                 settings, schedule=schedule, callbacks=[*callbacks, *settings.callbacks]
             ),
             log_dir=output_dir / "logs" / directory,
+            name=directory,
         )
         with _run.one_line_errors(data):
             return training.complete(

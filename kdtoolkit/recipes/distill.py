@@ -256,7 +256,7 @@ def _run_recipe(flags, checked):
 
     def complete(path, settings, generation, build, make_trainer, data, done, name, **labels):
         training = loop.Training(
-            output_dir / path, settings, generation, output_dir / "logs" / path
+            output_dir / path, settings, generation, output_dir / "logs" / path, path
         )
 
         def evaluate(network):

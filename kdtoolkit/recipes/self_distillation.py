@@ -156,7 +156,7 @@ def _run_recipe(flags, usual):
     }
     networks, rows = {}, []
     for number, name in enumerate(variants):
-        trained = loop.Training(output_dir / name, settings, log_dir=output_dir / "logs" / name)
+        trained = loop.Training(output_dir / name, settings, 0, output_dir / "logs" / name, name)
         build = plain if name == "baseline" else with_exits
 
         def begin(name=name, number=number):

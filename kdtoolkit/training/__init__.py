@@ -7,7 +7,10 @@ __getattr__, __dir__, __all__ = attach(
     modules=("teacher_cache",),
     names={
         "Trainer": "step",
+        "NonFiniteError": "step",
+        "NonFiniteInputError": "step",
         "NonFiniteLossError": "step",
+        "NonFiniteVariableError": "step",
         "Patriarch": "patriarch",
         "Student": "student",
         "FeatureMatching": "features",

@@ -26,11 +26,14 @@ class Checkpoints:
     Args:
         directory: created when the first state is saved.
         callbacks: those whose `variables`, which their `set_model` has made, are part of a state.
+        training: which training a state is of, a JSON-serialisable dict; that of another one is
+            not used.
     """
 
-    def __init__(self, directory, callbacks=()):
+    def __init__(self, directory, callbacks=(), training=None):
         self.directory = Path(directory)
         self.callbacks = callbacks
+        self.training = training
 
     def save(self, trainer, epoch, notes=None):
         """Stores the state after `epoch` finished epochs and drops the oldest one.
@@ -40,9 +43,10 @@ class Checkpoints:
             epoch: number of finished epochs.
             notes: JSON-serialisable dict that `restore` gives back.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(self.directory)
         arrays = {_key(i): np.asarray(v) for i, v in enumerate(self._state(trainer))}
-        header = json.dumps({"epoch": epoch, "notes": notes or {}}).encode()
+        contents = {"epoch": epoch, "notes": notes or {}, "training": self.training}
+        header = json.dumps(contents).encode()
         arrays["header"] = np.frombuffer(header, np.uint8)
 
         path = self.directory / f"checkpoint-{epoch:05d}.state"
@@ -70,8 +74,11 @@ class Checkpoints:
         """The header and the values of the newest file that is whole and fits the variables."""
         for path in self._paths():
             try:
-                arrays = _unpack(path.read_bytes())
+                arrays = _unpack(files.read_bytes(path))
                 header = json.loads(arrays.pop("header").tobytes())
+                # Absent in the states of an older version, whose checksum holds for them too.
+                if header.get("training") not in (None, self.training):
+                    raise ValueError(f"it is of another training, {header['training']}")
                 values = _in_order(arrays, state)
             except (OSError, ValueError, KeyError) as error:
                 aside = files.set_aside(path)

@@ -1,9 +1,7 @@
 """One training that may be killed at any moment and goes on where it stopped."""
 
-import json
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.models.precision import in_float32
+from kdtoolkit.training import record
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
 from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import (
@@ -23,7 +22,7 @@ from kdtoolkit.training.distribution import (
     losing_workers,
 )
 from kdtoolkit.training.schedules import Schedule
-from kdtoolkit.training.step import Trainer
+from kdtoolkit.training.step import NonFiniteError, Trainer
 
 
 @dataclass(frozen=True)
@@ -66,24 +65,33 @@ class Training:
     """The training of one network in a directory of its own: absent, under way, or finished.
 
     While it trains, the directory holds its last two states; finished, `network.keras` and then
-    `results.json`, which is the mark of it. Of several workers the chief alone reads and writes it;
-    the others get what it reads.
+    `results.json`, which is the mark of it, and holds checksums of both. Of several workers the
+    chief alone reads and writes it; the others get what it reads.
 
     Args:
         directory: of this training alone.
         settings: a `Settings`.
         generation: keys initialisation, data order and augmentation together with the seed.
         log_dir: for TensorBoard, or None.
+        name: tells it from other trainings of the same generation and seed.
     """
 
-    def __init__(self, directory, settings, generation=0, log_dir=None):
+    def __init__(self, directory, settings, generation=0, log_dir=None, name=""):
         self.directory = Path(directory)
         self.settings = settings
         self.generation = generation
         self.log_dir = log_dir
         self._writes = is_chief(settings.strategy)
-        self._network = self.directory / "network.keras"
-        self._results = self.directory / "results.json"
+        self._network = self.directory / record.NETWORK
+        self._results = self.directory / record.RESULTS
+        # What a state or a finished network of this training is known by.
+        self._identity = {
+            "name": name,
+            "generation": generation,
+            "seed": settings.seed,
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+        }
 
     def complete(self, build, make_trainer, data, evaluate, begin=None):
         """Trains the network, or loads it where that was done before.
@@ -99,6 +107,7 @@ class Training:
 
         Raises:
             WorkerLostError: another worker ended; the states before that are kept.
+            NonFiniteError: as in `run`, or a figure was not finite.
         """
         with losing_workers():
             return self._complete(build, make_trainer, data, evaluate, begin)
@@ -111,14 +120,18 @@ class Training:
             begin()
         network, pace = self.run(make_trainer, data)
         precision = self.settings.compute.precision or keras.config.dtype_policy().name
-        results = {**evaluate(network), **asdict(pace), "precision": precision}
+        figures = evaluate(network)
+        if not np.isfinite(np.array(_numbers(figures))).all():
+            raise NonFiniteError(f"The trained network's figures are not finite: {figures}")
+        results = {**figures, **asdict(pace), "precision": precision}
         self.finish(results)
         return network, results
 
     def load(self, build):
         """Returns `(network, results)` if the training is finished, else None.
 
-        A damaged file is named in a warning and set aside: the network will be trained again.
+        What is damaged or of another training is named in a warning and set aside: the network
+        will be trained again.
 
         Args:
             build: returns a network as it was trained; it gets the stored weights, so that layers
@@ -138,24 +151,22 @@ class Training:
         return network, results
 
     def _stored(self, network):
-        """The results and weights of the finished training; None where a file is damaged."""
+        """The results and weights of the finished training; None where its files are not that."""
         Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         try:
-            results = json.loads(self._results.read_text())
-            with zipfile.ZipFile(self._network) as archive:
-                if archive.testzip():
-                    raise zipfile.BadZipFile("a part does not match its checksum")
-            network.load_weights(self._network)
-            return results, network.get_weights()
-        except (OSError, json.JSONDecodeError, zipfile.BadZipFile) as error:
-            self._results.unlink()
-            if self._network.exists():
-                files.set_aside(self._network)
-            reason = str(error).splitlines()[0]
+            results = record.read(self.directory, self._identity)
+        except (OSError, ValueError) as error:
+            for path in (self._results, self._network):  # first the mark of being finished
+                if path.exists():
+                    files.set_aside(path)
             warnings.warn(
-                f"{self._network} is damaged ({reason}); set aside, and trained again", stacklevel=2
+                f"{self.directory} does not hold what it should ({error}); its files are set aside "
+                "as .damaged, and the network is trained again",
+                stacklevel=2,
             )
             return None
+        network.load_weights(self._network)
+        return results, network.get_weights()
 
     def run(self, make_trainer: Callable[[], Trainer], data):
         """Trains to the last epoch, from the newest state if there is one.
@@ -174,7 +185,8 @@ class Training:
         Raises:
             ValueError: the last batch of an epoch has fewer images than there are replicas, or an
                 epoch cannot be executed in so many steps at once.
-            NonFiniteLossError: a loss term was not finite; the states before it are kept.
+            NonFiniteError: a loss term, an image or a variable was not finite; the states before it
+                are kept.
         """
         settings, train = self.settings, data.train
         batch_size, epochs = settings.batch_size, settings.epochs
@@ -199,7 +211,7 @@ class Training:
         stateful = [callback for callback in settings.callbacks if hasattr(callback, "variables")]
         for callback in stateful:
             callback.set_model(trainer)
-        checkpoints = Checkpoints(self.directory, stateful)
+        checkpoints = Checkpoints(self.directory, stateful, self._identity)
         with settings.strategy.scope():
             first_epoch, notes = checkpoints.restore(trainer)
         started = time.monotonic() - notes.get("seconds", 0.0)
@@ -230,9 +242,10 @@ class Training:
                 callbacks=[*settings.callbacks, *own],  # which store what the others leave
                 verbose=0,
             )
+        trainer.check_variables(epochs - 1)  # a state may be older than the check of each epoch
         seconds = time.monotonic() - started
         if self._writes:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            files.make_directory(self.directory)
             with in_float32(trainer.network):
                 files.write_atomically(self._network, trainer.network.save)
         return trainer.network, Pace(seconds, epochs * len(train) / seconds)
@@ -240,8 +253,12 @@ class Training:
     def finish(self, results: dict):
         """Stores the results, which marks the training as finished, and drops its states."""
         if self._writes:
-            files.write_json(self._results, results)
+            record.write(self.directory, results, self._identity)
             Checkpoints(self.directory).clear()
+
+
+def _numbers(figures):
+    return [value for value in keras.tree.flatten(figures) if isinstance(value, float)]
 
 
 def _check_fits(network, data):
@@ -290,6 +307,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.log_dir = Path(log_dir)
 
     def on_train_begin(self, logs=None):
+        files.make_directory(self.log_dir)
         self.writers = {
             name: tf.summary.create_file_writer(str(self.log_dir / name))
             for name in ("train", "validation")

@@ -8,16 +8,49 @@ network is trained with. What must be right once is right here.
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
 
+_CHECKED_IMAGES = 1024  # At a time, so that the check takes little memory.
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteError(RuntimeError):
+    """Training met NaN or infinity, and stopped."""
+
+
+class NonFiniteInputError(NonFiniteError):
+    """An image holds NaN or infinity.
+
+    Attributes:
+        epoch, step: where, counted from 0 and within the epoch.
+        image: its place in the batch, counted from 0; None where replicas share a batch.
+    """
+
+    def __init__(self, epoch, step, image):
+        which = "An image" if image is None else f"Image {image}"
+        super().__init__(f"{which} of the batch at epoch {epoch}, step {step} is not finite")
+        self.epoch, self.step, self.image = epoch, step, image
+
+
+class NonFiniteVariableError(NonFiniteError):
+    """A weight, a moving statistic or a variable of the optimizer became NaN or infinite.
+
+    Attributes:
+        epoch: after which, counted from 0.
+        variable: path of the first one.
+    """
+
+    def __init__(self, epoch, variable):
+        super().__init__(f"Variable {variable!r} is not finite after epoch {epoch}")
+        self.epoch, self.variable = epoch, variable
+
+
+class NonFiniteLossError(NonFiniteError):
     """A loss term became NaN or infinite.
 
     Attributes:
@@ -70,7 +103,8 @@ class Trainer(keras.Model):
         self.seed = seed
         self.term_metrics = [keras.metrics.Mean(name=name) for name in self.term_names]
         self.primary_score_metric = keras.metrics.Mean(name="primary_score")
-        # [step, term] of the first non-finite value in this epoch, on the device; step -1: none.
+        # [step, what] of the first non-finite value in this epoch, on the device; step -1: none.
+        # What: a term, the regularization, or, from then on, an image of the batch.
         self._non_finite = self.add_weight(
             name="non_finite",
             shape=(2,),
@@ -161,10 +195,11 @@ class Trainer(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
+        images = self.inputs(x)
         with tf.GradientTape() as tape:
             self._clear_losses()
-            outputs = self._forward.value(self.inputs(x), training=True)
-            loss = self._loss(y, outputs, signals, sample_weight, training=True)
+            outputs = self._forward.value(images, training=True)
+            loss = self._loss(y, outputs, signals, sample_weight, images)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(
@@ -178,7 +213,7 @@ class Trainer(keras.Model):
         signals = self.signals(x, y)
         self._clear_losses()
         outputs = self._forward.value(self.inputs(x), training=False)
-        self._loss(y, outputs, signals, sample_weight, training=False)
+        self._loss(y, outputs, signals, sample_weight)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -188,10 +223,16 @@ class Trainer(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """Keras' `fit`, which a non-finite loss ends with `NonFiniteLossError`."""
+        """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
+
+        Raises:
+            NonFiniteError: a loss term, an image or, at the end of an epoch, a variable.
+            ValueError: arrays of images that are not finite; the message has the first one's index.
+        """
+        _check_images(args[0] if args else kwargs.get("x"))
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First, so that no callback stores the weights of an epoch that went wrong.
-            own = [_StopOnNonFinite(), _AverageStatistics()]
+            own = [_AverageStatistics(), _StopOnNonFinite()]
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
@@ -215,8 +256,11 @@ class Trainer(keras.Model):
         everyone = tf.concat([[tf.reduce_sum(sizes)], shape[1:]], axis=0)
         return tf.random.stateless_uniform(everyone, seed)[first : first + shape[0]]
 
-    def _loss(self, y, outputs, signals, sample_weight, training):
-        """Sums the terms once: returns this replica's share of the global batch's mean."""
+    def _loss(self, y, outputs, signals, sample_weight, images=None):
+        """Sums the terms once: returns this replica's share of the global batch's mean.
+
+        In training it is given the images, and what is not finite is recorded.
+        """
         terms = self.terms(y, outputs, signals)
         regularization = [tf.reduce_sum(tf.cast(loss, "float32")) for loss in self.losses]
         regularization = tf.add_n(regularization) if regularization else tf.constant(0.0)
@@ -227,8 +271,8 @@ class Trainer(keras.Model):
             metric.update_state(terms[metric.name])
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         self._loss_tracker.update_state(per_sample + regularization)
-        if training:
-            self._record_non_finite(terms, regularization)
+        if images is not None:
+            self._record_non_finite(images, terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         return (
             tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
@@ -254,19 +298,41 @@ class Trainer(keras.Model):
             for g, variable in zip(summed, variables, strict=True)
         ]
 
-    def _record_non_finite(self, terms, regularization):
+    def _record_non_finite(self, images, terms, regularization):
+        # The images themselves: a fused ReLU may have made 0 of NaN before there is a loss.
+        bad = _non_finite_rows(images)
         sums = [tf.reduce_sum(terms[name]) for name in self.term_names] + [regularization]
-        failed = tf.cast(~tf.math.is_finite(tf.stack(sums)), "int32")
-        failed = _sum_over_replicas(failed) > 0
-        first = tf.argmax(failed, output_type="int32")
-        record = tf.stack([self._epoch_step.value, first])
+        failed = tf.concat([~tf.math.is_finite(tf.stack(sums)), [tf.reduce_any(bad)]], axis=0)
+        failed = _sum_over_replicas(tf.cast(failed, "int32")) > 0
+        first, image = (tf.argmax(values, output_type="int32") for values in (failed, bad))
+        what = tf.where(failed[-1], len(sums) + image, first)
+        record = tf.stack([self._epoch_step.value, what])
         keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
         self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
 
-    def non_finite_term(self):
-        """Returns `(step, term)` of this epoch's first non-finite loss term, or None."""
-        step, term = self._non_finite.numpy()
-        return None if step < 0 else (int(step), (*self.term_names, "regularization")[term])
+    def check_step(self, epoch):
+        """Raises a `NonFiniteError` if an image or a loss term of this epoch was not finite.
+
+        Args:
+            epoch: its number, for the message.
+        """
+        step, what = map(int, self._non_finite.numpy())
+        names = (*self.term_names, "regularization")
+        if step >= 0 and what >= len(names):
+            alone = self.distribute_strategy.num_replicas_in_sync == 1
+            raise NonFiniteInputError(epoch, step, what - len(names) if alone else None)
+        if step >= 0:
+            raise NonFiniteLossError(epoch, step, names[what])
+
+    def check_variables(self, epoch):
+        """Raises a `NonFiniteVariableError` if a variable, the optimizer's included, is not finite.
+
+        Args:
+            epoch: the finished one, for the message.
+        """
+        found = non_finite([*self.variables, *self.optimizer.variables])
+        if found:
+            raise NonFiniteVariableError(epoch, found)
 
     def _statistics(self):
         """Variables that layers move in training without a gradient, each replica its own."""
@@ -339,18 +405,14 @@ class _StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # `batch` is the last of the steps that were executed at once.
         if batch % _UNWATCHED_STEPS < self.model.steps_per_execution:
-            self._check()
+            self.model.check_step(self.epoch)
 
     def on_test_begin(self, logs=None):
-        self._check()  # before evaluation writes the record
+        self.model.check_step(self.epoch)  # no evaluation of what went wrong
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check()
-
-    def _check(self):
-        found = self.model.non_finite_term()
-        if found:
-            raise NonFiniteLossError(self.epoch, *found)
+        self.model.check_step(epoch)
+        self.model.check_variables(epoch)
 
 
 class _AverageStatistics(keras.callbacks.Callback):
@@ -383,6 +445,31 @@ class _AverageStatistics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._average()
+
+
+def _non_finite_rows(images):
+    """Which images of a batch hold NaN or infinity, bool `(batch,)`; whole numbers never do."""
+    parts = [part for part in keras.tree.flatten(images) if part.dtype.is_floating]
+    if not parts:
+        return tf.constant([False])
+    rows = [
+        tf.reduce_all(tf.math.is_finite(part), axis=range(1, part.shape.rank)) for part in parts
+    ]
+    return ~tf.reduce_all(tf.stack(rows), axis=0)
+
+
+def _check_images(x):
+    """Checks an array before Keras shuffles it; what a data set yields is checked step by step."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        return
+    for start in range(0, len(x), _CHECKED_IMAGES):
+        images = x[start : start + _CHECKED_IMAGES]
+        finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+        if not finite.all():
+            raise ValueError(
+                "Argument `x` must hold finite values. Received: an array whose image "
+                f"{start + int(finite.argmin())} does not"
+            )
 
 
 def _sum_over_replicas(values):

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit.losses import crossentropies, divergence
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.training.fused import Untracked, folded
 from kdtoolkit.training.step import Trainer
 from kdtoolkit.training.supervision import Supervision
@@ -38,7 +38,8 @@ class Student(Trainer):
         **kwargs: of `Trainer`.
 
     Raises:
-        ValueError: an argument is outside its range, or the class counts differ.
+        ValueError: an argument is outside its range, the class counts differ, or a variable of the
+            teacher is not finite.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Student(Trainer):
                 "Arguments `network` and `teacher` must have the same number of classes. "
                 f"Received: {network.output_shape[-1]} and {teacher.output_shape[-1]}"
             )
+        check_finite(teacher, "teacher")
         supervision = Supervision(
             temperature, adjustment, p, dynamic_temperature, slope, gamma, normalization
         )

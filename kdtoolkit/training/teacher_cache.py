@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -143,8 +142,8 @@ def _build(teacher, split, directory, views, layers, batch_size):
         files.write_json(scratch / _CONTENTS, {"key": key, "files": checksums})
 
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory):
+        files.make_directory(directory)
+        with files.locked(directory, wait=True):
             arrays = _stored(path, key, names)
             if arrays is None:
                 files.clear_scratch(directory)
@@ -286,14 +285,3 @@ def _open(path, key, names):
         if checksum != contents["files"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return [np.load(path / name, mmap_mode="r") for name in names]
-
-
-@contextlib.contextmanager
-def _locked(directory):
-    """Holds what only one process may hold; it ends with the process, however that ends."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,9 +1,13 @@
 """Mistakes on the command line: one line, status 2, before TensorFlow, and nothing written."""
 
+import contextlib
+import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit import cli, models
-from kdtoolkit.recipes import _command, compress, distill, self_distillation
+from kdtoolkit.recipes import _command, _run, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 
@@ -324,6 +328,7 @@ def checked_flags(*arguments):
     RECIPE.define(flags)
     flags(["born_again", *arguments])
     RECIPE.check(flags)
+    flags.remember(arguments, contextlib.ExitStack())
     return flags
 
 
@@ -337,6 +342,53 @@ def test_directory_of_a_run_that_was_killed_at_its_first_file(in_empty_directory
     _command.claim_output_dir(flags)
     assert "--epochs=40" in (run / "config.flags").read_text()
     assert not list(run.glob(".partial-*"))
+    flags.held.close()
+
+
+def test_directory_in_use_is_refused_before_anything_is_written(in_empty_directory, capsys):
+    flags = checked_flags("--output_dir=run")
+    _command.claim_output_dir(flags)
+    scratch = in_empty_directory / "run" / ".partial-00000000-network.keras"
+    scratch.write_text("half")
+
+    def state():
+        return {p.name: p.stat().st_mtime_ns for p in (in_empty_directory / "run").iterdir()}
+
+    def claim(*arguments):
+        late = checked_flags(*arguments)
+        with late.held:
+            _command.claim_output_dir(late)
+
+    before = state()
+    # Another thread is held off as another process is.
+    with ThreadPoolExecutor() as other:
+        assert other.submit(RECIPE.main, ["--output_dir=run"]).result() == 2
+        error = capsys.readouterr().err
+        assert error.startswith("born_again: --output_dir=run is in use by another run")
+        assert len(error.splitlines()) == 1
+        # One that came while this one looked, or that now has other flags.
+        with pytest.raises(_command.UsageError, match="in use by another run"):
+            other.submit(claim, "--output_dir=run").result()
+        assert state() == before
+        flags.held.close()
+        with pytest.raises(_command.UsageError, match="--seed=0 there, --seed=1 here"):
+            other.submit(claim, "--output_dir=run", "--seed=1").result()
+    assert state() == before
+
+
+def test_directory_that_was_removed_meanwhile(in_empty_directory, capsys):
+    def run(flags, checked):
+        output_dir = _command.claim_output_dir(flags)
+        shutil.rmtree(output_dir)
+        _run.finish("born_again", flags, output_dir, {"generations": []})
+        _run.print_exports([], output_dir)
+
+    assert dataclasses.replace(RECIPE, run=run).main(["--output_dir=run"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "run, or its .lock, was removed or replaced" in captured.err
+    assert list(in_empty_directory.iterdir()) == []
 
 
 def test_boolean_flags_differ_by_name(in_empty_directory, capsys):

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, models
 from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.recipes import born_again
 from tests.losses import reference
 
 
@@ -266,3 +267,25 @@ def test_compress_takes_channels_out(distilled, tmp_path):
     assert network.get_layer("stage2_block1_conv1").kernel.shape == (3, 3, 8, 16)
     assert after["parameters"] < before["parameters"] / 3
     assert after["macs"] < before["macs"] / 3
+
+
+def test_training_that_overflows_is_one_line_and_leaves_nothing_finished(
+    tmp_path, capsys, monkeypatch
+):
+    """Its loss is finite; its moving variances are not. The advice is one that is accepted."""
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    command = [
+        *("--precision=float32", "--epochs=2", "--generations=0", "--train_examples=300"),
+        *("--export=none", f"--output_dir={tmp_path / 'run'}"),
+    ]
+    assert born_again.RECIPE.main(["--learning_rate=3e3", *command]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *_, line = captured.err.splitlines()
+    assert line.startswith("born_again: Generation 0: ")
+    assert "is not finite" in line
+    assert "A lower --learning_rate may help, in another --output_dir" in line
+    left = {path.name for path in tmp_path.rglob("*") if path.suffix in (".keras", ".state")}
+    assert left == set()
+    assert not list(tmp_path.rglob("results.json"))
+    assert born_again.RECIPE.main(["--learning_rate=0.1", *command]) == 2

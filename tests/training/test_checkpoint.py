@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdtoolkit import data, models
-from kdtoolkit.training import Patriarch, loop
+from kdtoolkit.training import NonFiniteError, NonFiniteVariableError, Patriarch, loop
 from kdtoolkit.training.checkpoint import Checkpoints
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -75,6 +75,46 @@ def test_goes_on_under_a_strategy(tmp_path, two_replicas):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+def overflowing(scale):
+    """Images of up to 1e25 have a variance beyond float32: normalised by it, they are finite."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(scale)(image)
+    x = keras.layers.Flatten()(keras.layers.BatchNormalization(name="norm")(x))
+    return Patriarch(keras.Model(image, keras.layers.Dense(10)(x)), "plain")
+
+
+def test_nothing_that_is_not_finite_is_stored(tmp_path):
+    """Neither a state nor a network, nor one of a state that is older than these checks."""
+    digits = data.load("digits", train_examples=30)
+    settings = loop.Settings(SCHEDULES["digits"], epochs=1, batch_size=30)
+
+    def run(name, scale, figures):
+        training = loop.Training(tmp_path / name, settings)
+        return training.complete(
+            lambda: overflowing(scale).network,
+            lambda: overflowing(scale),
+            digits,
+            lambda n: figures,
+        )
+
+    with pytest.raises(NonFiniteVariableError, match="norm/moving_variance"):
+        run("overflow", 1e25, {})
+    assert not (tmp_path / "overflow").exists()
+
+    with pytest.raises(NonFiniteError, match=r"figures are not finite: .*nan"):
+        run("figures", 1.0, {"exits": {"exit_1": {"test_loss": float("nan")}}})
+    left = [path.name for path in (tmp_path / "figures").iterdir()]
+    assert "results.json" not in left
+
+    state = overflowing(1.0)
+    state.compile(SCHEDULES["digits"].optimizer(1, 1))
+    state.network.get_layer("norm").moving_variance.assign([np.inf])
+    Checkpoints(tmp_path / "older").save(state, 1)
+    with pytest.raises(NonFiniteVariableError, match="norm/moving_variance"):
+        run("older", 1.0, {})
+    assert [p.name for p in (tmp_path / "older").iterdir()] == ["checkpoint-00001.state"]
+
+
 def test_nothing_to_restore(tmp_path):
     fresh = trainer(0)
     before = weights(fresh)
@@ -115,6 +155,14 @@ def test_damaged_state_is_named_set_aside_and_the_one_before_used(tmp_path, dama
     assert_equal(expected, weights(restored))
     assert (tmp_path / "checkpoint-00002.state.damaged").exists()
     assert not path.exists()
+
+
+def test_state_of_another_training_is_set_aside(tmp_path):
+    saved = trainer(0)
+    Checkpoints(tmp_path, training={"generation": 0}).save(saved, 1)
+    fresh = trainer(5)
+    with pytest.warns(UserWarning, match="it is of another training, {'generation': 0}"):
+        assert Checkpoints(tmp_path, training={"generation": 1}).restore(fresh) == (0, {})
 
 
 def test_state_of_another_network_changes_nothing(tmp_path):

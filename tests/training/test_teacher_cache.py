@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from kdtoolkit import models
+from kdtoolkit import files, models
 from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan
 from kdtoolkit.training import FeatureMatching, Student, teacher_cache
 from kdtoolkit.training.loop import Settings, Training
@@ -386,7 +386,7 @@ def test_what_a_killed_process_left_is_removed(cache, tmp_path):
     (tmp_path / f".partial-0123abcd-{cache.directory.name}" / "cache.json").unlink()
     again = teacher_cache.build(TEACHER, SPLIT, tmp_path, views=VIEWS, batch_size=8)
     np.testing.assert_array_equal(again.logits, logits)
-    assert [path.name for path in tmp_path.iterdir()] == [cache.directory.name]
+    assert [path.name for path in files.contents(tmp_path)] == [cache.directory.name]
 
 
 def test_an_interruption_leaves_nothing(tmp_path):
@@ -398,7 +398,7 @@ def test_an_interruption_leaves_nothing(tmp_path):
     split.batches = batches
     with pytest.raises(KeyboardInterrupt):
         teacher_cache.build(TEACHER, split, tmp_path, views=VIEWS, batch_size=8)
-    assert not list(tmp_path.iterdir())
+    assert files.contents(tmp_path) == []
 
 
 # Errors.
