@@ -218,11 +218,6 @@ def _without_softmax(network):
     history = network.outputs[0]._keras_history
     last = history.operation
     start = last._inbound_nodes[history.node_index].input_tensors
-    if isinstance(last, keras.Model):
-        inner = _without_softmax(keras.Model(last.inputs[0], last.outputs[0], name=last.name))
-        if inner.outputs[0] is last.outputs[0]:
-            return network
-        return keras.Model(network.inputs[0], inner(start[0]), name=network.name)
     if type(last).__name__ == "Softmax" or (
         isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax
     ):

@@ -50,6 +50,16 @@ def test_last_softmax_is_left_out(ending, tmp_path):
         np.testing.assert_allclose(softmax(logits), expected, rtol=1e-5)
 
 
+def test_layers_of_a_nested_network_are_the_networks_own(tmp_path):
+    network = stranger("nested")
+    network.save(tmp_path / "nested.keras")
+    loaded = saved.load_network(tmp_path / "nested.keras")
+    (inner,) = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    names = [layer.name for layer in loaded.layers if layer.weights]
+    assert names == [layer.name for layer in inner.layers if layer.weights]
+    np.testing.assert_array_equal(loaded(IMAGES), network(IMAGES))
+
+
 def test_multi_exit_network_gives_its_deepest_exit(tmp_path):
     network = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
     network.save(tmp_path / "network.keras")
