@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import pathlib
 import shlex
 
 import pytest
@@ -42,6 +43,13 @@ def test_flags_are_known_and_the_command_is_right(row):
         *("python", "-m", f"kdtoolkit.recipes.{row['recipe']}", f"--flagfile=recipes/{name}")
     ]
     assert set(row) - {"path", "recipe"} <= set(flagfiles.KEYS)
+
+
+def test_exits_of_the_papers_rows_are_as_wide_as_the_papers():
+    rows = [row for row in ROWS if row["recipe"] == "self_distillation"]
+    assert len(rows) == 13
+    for row in rows:
+        assert "--head_width=128\n" in pathlib.Path(row["path"]).read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def plot_accuracy_against_cost(curves, path, *, marked=None, cost_label="cost"):
     Args:
         curves: label -> sequence of (cost, accuracy), accuracies as fractions.
         path: PNG file, written whole or not at all.
-        marked: label -> (cost, accuracy) of single points.
+        marked: label -> (cost, accuracy) of single points, each in a colour of its own.
         cost_label: of the horizontal axis.
     """
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")

@@ -50,7 +50,7 @@ class EarlyExitClassifier:
         labels: class names.
         image_shape: `(height, width, channels)` that the network takes.
         exits: names of the exits, shallow to deep.
-        costs: of stopping at each exit, relative to the last one's, 1.
+        costs: of stopping at each exit, relative to the plain network's, which has no heads.
         operating_points: `OperatingPoint`s, cheapest first.
 
     Raises:

@@ -3,7 +3,9 @@
 The `.tflite` ecosystem calls these associated files; `zipfile` and `unzip` open them in place:
 
     labels.txt        one class name a line
-    early_exit.json   `"format": 1`, `"crc32"` of the flatbuffer, the other attributes of `Package`
+    early_exit.json   `"format": 2`, `"crc32"` of the flatbuffer, the other attributes of `Package`
+
+In format 1, which is read as well, costs are relative to the last exit's, heads included.
 """
 
 import json
@@ -17,7 +19,8 @@ from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
 
-_FORMAT = 1
+_FORMAT = 2  # what is written
+_FORMATS = (1, 2)  # what is read
 _LABELS = "labels.txt"
 _EARLY_EXIT = "early_exit.json"
 _LARGEST = 1 << 22  # bytes of an associated file: a hundred thousand labels need half
@@ -31,7 +34,7 @@ class OperatingPoint:
     Attributes:
         thresholds: confidence at which each exit but the last stops; above 1 it never does.
         validation_accuracy: a fraction, measured when the thresholds were chosen.
-        cost: mean cost of an image relative to the whole network's, measured likewise.
+        cost: mean cost of an image relative to the plain network's, measured likewise.
     """
 
     thresholds: tuple[float, ...]
@@ -48,7 +51,8 @@ class Package:
         image_shape: `(height, width, channels)` of the first stage's input; 1 or 3 channels.
         exits: names, shallow to deep.
         temperatures: one for each exit, which divides its logits.
-        costs: of stopping at each exit, relative to the last one's, 1.
+        costs: of stopping at each exit, relative to the plain network's, which has no heads: the
+            last is usually above 1.
         cost_unit: what was counted, such as `"macs"`.
         operating_points: `OperatingPoint`s or mappings of their attributes, sorted by cost.
         operating_point: index of the default.
@@ -101,10 +105,9 @@ class Package:
         _require(
             len(self.costs) == exits
             and min(self.costs) > 0
-            and list(self.costs) == sorted(self.costs)
-            and math.isclose(self.costs[-1], 1),
+            and list(self.costs) == sorted(self.costs),
             "costs",
-            f"{exits} positive numbers that increase up to 1",
+            f"{exits} positive numbers that increase",
             self.costs,
         )
         points = tuple(map(self._operating_point, self.operating_points))
@@ -165,8 +168,10 @@ class Package:
                 raise ValueError(
                     f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short: {error}"
                 ) from error
-            if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
-                raise ValueError(f"its {_EARLY_EXIT} is not of format {_FORMAT}")
+            if not isinstance(values, dict) or values.pop("format", None) not in _FORMATS:
+                raise ValueError(
+                    f"its {_EARLY_EXIT} is not of format {' or '.join(map(str, _FORMATS))}"
+                )
             # LiteRT itself notices no damage to weights, and would return other probabilities.
             if values.pop("crc32", None) != _checksum(file, end):
                 raise ValueError("its bytes are damaged")

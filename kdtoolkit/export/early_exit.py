@@ -48,7 +48,8 @@ def to_early_exit(
             0 to 255.
         labels: class names.
         temperatures: calibrated, one for each exit.
-        costs: of stopping at each exit, relative to the last one's, 1.
+        costs: of stopping at each exit, relative to the plain network's, as
+            `kdtoolkit.models.exit_costs` counts them, or measured.
         operating_points: mappings with `thresholds` (one for each exit but the last),
             `validation_accuracy` and `cost`, sorted by cost.
         operating_point: index of the default.

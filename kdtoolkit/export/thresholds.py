@@ -12,6 +12,7 @@ from kdtoolkit.training.evaluation import log_probabilities
 NEVER = 2.0
 """A threshold that no confidence reaches."""
 
+_ROUNDING = 1e-9  # Sums of the same costs and counts in another order.
 _LEAST_CELLS, _MOST_CELLS = 2, 250_000  # Levels of a threshold; combinations tried in all.
 
 
@@ -45,7 +46,7 @@ def operating_points(logits, labels, temperatures, costs):
         logits: one `(n, classes)` for each exit, shallow to deep, of held-out images.
         labels: class indices `(n,)`.
         temperatures: of the exits.
-        costs: of stopping at each exit, increasing; the last is 1.
+        costs: of stopping at each exit, increasing.
 
     Returns:
         `OperatingPoint`s by increasing cost and accuracy.
@@ -75,14 +76,41 @@ def operating_points(logits, labels, temperatures, costs):
         right += _stopped(passed, correct[k].astype(float), grid, k)
         cost += costs[k] * _stopped(passed, np.ones(len(labels)), grid, k)
     accuracy, cost = right.ravel() / len(labels), cost.ravel() / len(labels)
-    points, best = [], -1.0
-    for index in np.lexsort((-accuracy, cost)):
-        if accuracy[index] > best:
-            best = accuracy[index]
-            place = np.unravel_index(index, grid)
-            thresholds = tuple(float(c[i]) for c, i in zip(choices, place, strict=True))
-            points.append(OperatingPoint(thresholds, float(best), float(cost[index])))
+    points = []
+    for index in frontier(accuracy, cost):
+        place = np.unravel_index(index, grid)
+        thresholds = tuple(float(c[i]) for c, i in zip(choices, place, strict=True))
+        points.append(OperatingPoint(thresholds, float(accuracy[index]), float(cost[index])))
     return points
+
+
+def frontier(accuracies, costs):
+    """Returns the indices of what is more accurate than all that is cheaper, by increasing cost."""
+    best, kept = -1.0, []
+    for index in np.lexsort((-np.asarray(accuracies), costs)):
+        if accuracies[index] > best:
+            best = accuracies[index]
+            kept.append(int(index))
+    return kept
+
+
+def unbeaten(points, others):
+    """Returns the points to which no other choice is preferable.
+
+    Args:
+        points: `OperatingPoint`s.
+        others: anything with a `validation_accuracy` and a `cost`. One of them beats a point if it
+            is at least as accurate and not dearer.
+    """
+    return [
+        point
+        for point in points
+        if not any(
+            other.validation_accuracy >= point.validation_accuracy - _ROUNDING
+            and other.cost <= point.cost + _ROUNDING
+            for other in others
+        )
+    ]
 
 
 def _stopped(passed, values, grid, k):
@@ -123,8 +151,10 @@ def evaluate(logits, labels, temperatures, costs, thresholds):
 def sweep(points, count=20):
     """Thins operating points to about `count` budgets between the cheapest and the dearest.
 
-    For each budget the most accurate point that keeps it remains.
+    For each budget the most accurate point that keeps it remains; of no points none.
     """
+    if not points:
+        return []
     costs = np.array([point.cost for point in points])
     budgets = np.linspace(costs[0], costs[-1], count)
     kept = sorted({int(np.searchsorted(costs, budget, side="right")) - 1 for budget in budgets})
@@ -133,6 +163,10 @@ def sweep(points, count=20):
 
 def within_accuracy(points, reference, max_drop):
     """Returns the index of the cheapest point at most `max_drop` below the accuracy `reference`.
+
+    Args:
+        points: with a `validation_accuracy` each, sorted by cost.
+        reference, max_drop: fractions.
 
     Raises:
         ValueError: no point reaches it; the best reachable accuracy is named.
@@ -150,13 +184,17 @@ def within_accuracy(points, reference, max_drop):
 def within_budget(points, budget):
     """Returns the index of the most accurate point whose expected cost is at most `budget`.
 
+    Args:
+        points: by increasing cost and accuracy; at least one.
+        budget: in the unit of their costs.
+
     Raises:
         ValueError: every point costs more; the least reachable cost is named.
     """
     affordable = [index for index, point in enumerate(points) if point.cost <= budget]
     if not affordable:
         raise ValueError(
-            f"Argument `budget` must be at least {points[0].cost:.4f}, the cost of always stopping "
-            f"at the cheapest exit. Received: budget={budget}"
+            f"Argument `budget` must be at least {points[0].cost:.4f}, the least that any choice "
+            f"costs. Received: budget={budget}"
         )
     return affordable[-1]

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
         "build": "registry",
         "cut": "exits",
         "describe": "description",
+        "exit_costs": "exits",
         "exit_names": "exits",
         "features": "exits",
         "flatten": "graph",

@@ -16,7 +16,12 @@ def macs(network):
         int. A layer counts each time it is used. Transposed convolutions count every product, those
         that `"same"` padding then cuts off too.
     """
-    return sum(use_macs(use) for use in uses(network.outputs))
+    return macs_of(network.outputs)
+
+
+def macs_of(outputs):
+    """Multiply-accumulates of all that some outputs need, tensors of a functional model."""
+    return sum(map(use_macs, uses(outputs)))
 
 
 def uses(outputs):

@@ -13,13 +13,17 @@ import keras
 from keras import layers
 
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
 from kdtoolkit.models.layers import batch_norm, he_normal
 
 HEADS = ("bottleneck", "attention")
 
+_WIDTHS = (128, 64, 32, 16, 8)  # the first is the paper's
+_SHARE = 1 / 8  # of what stopping saves, for a head that is sized here
 
-def add_exits(network, at=None, head="bottleneck", mid=128):
+
+def add_exits(network, at=None, head="bottleneck", mid=None):
     """Attaches classifiers to a network (Zhang et al., ICCV 2019, section 3.1).
 
     An exit's head maps the features where it is attached to features of the deepest shape, and
@@ -39,23 +43,27 @@ def add_exits(network, at=None, head="bottleneck", mid=128):
         head: `"bottleneck"`, or `"attention"`: the features are first multiplied by a mask that
             the head learns (strided convolution, normalisation, ReLU, upsampling, normalisation,
             sigmoid).
-        mid: channels inside the heads.
+        mid: channels inside the heads; the paper has 128. By default each head's own: the widest
+            of 128, 64, 32, 16 and 8 whose multiply-accumulates, those of an attention left out, are
+            at most an eighth of what stopping there saves; 8 where none is.
 
     Returns:
         A functional `keras.Model` that shares the network's layers.
 
     Raises:
         ValueError: the network does not return logits, `at` names no layer (near matches are
-            named), is out of order or returns neither images nor tokens, or `head` is unknown.
+            named), is out of order or returns neither images nor tokens, or `head` is unknown;
+            without a `mid`, a head costs as much as going on to the end would.
     """
     check_logits(network)
     check_graph(network)
     if head not in HEADS:
         raise ValueError(f"Argument `head` must be one of {', '.join(HEADS)}. Received: {head!r}")
-    if mid < 1:
+    if mid is not None and mid < 1:
         raise ValueError(f"Argument `mid` must be at least 1. Received: mid={mid}")
     network = flatten(network)
-    points = _attachments(network, _default_points(network) if at is None else list(at))
+    at = _default_points(network) if at is None else list(at)
+    points = _attachments(network, at)
     if head == "attention" and any(len(point.shape) != 4 for point in points):
         raise ValueError(
             "Argument `head` must be 'bottleneck' for features of tokens, which have no height and "
@@ -64,15 +72,20 @@ def add_exits(network, at=None, head="bottleneck", mid=128):
     (logits,) = network.outputs
     width = _classified(logits).shape[-1]
     outputs = {}
-    for index, point in enumerate(points, start=1):
+    for index, (name, point) in enumerate(zip(at, points, strict=True), start=1):
         prefix = f"exit_{index}_"
         if len(point.shape) == 3:
             x = _pooled_tokens(point, width, prefix)
         else:
-            x = _attention(point, prefix) if head == "attention" else point
             stride = math.ceil(point.shape[1] / _image_shaped(logits).shape[1])
-            x = _conv(x, mid, 1, 1, f"{prefix}squeeze")
-            x = _conv(x, mid, stride, stride, f"{prefix}stride")
+            channels = mid
+            if mid is None:
+                saved = macs(network) - macs_of([point])
+                mask = _attention_macs(point) if head == "attention" else 0
+                channels = _affordable_width(point, stride, width, logits, saved, mask, name)
+            x = _attention(point, prefix) if head == "attention" else point
+            x = _conv(x, channels, 1, 1, f"{prefix}squeeze")
+            x = _conv(x, channels, stride, stride, f"{prefix}stride")
             x = _conv(x, width, 1, 1, f"{prefix}expand")
             x = layers.GlobalAveragePooling2D(name=f"{prefix}features")(x)
         x = layers.Dense(logits.shape[-1], dtype="float32", name=f"{prefix}logits")(x)
@@ -130,6 +143,24 @@ def cut(network, exit):
     if exit not in names:
         raise ValueError(f"Argument `exit` must be one of {', '.join(names)}. Received: {exit!r}")
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
+
+
+def exit_costs(network):
+    """Returns what stopping at each exit costs in multiply-accumulates, with all heads before it.
+
+    Costs are relative to the plain network's, which has no heads: that of the last exit is above 1.
+    An exit that is `cut` off runs without the heads before it, and costs less.
+
+    Returns:
+        dict exit -> float, shallow to deep.
+
+    Raises:
+        ValueError: the network has no exits.
+    """
+    names = exit_names(network)
+    outputs = [network.output[name] for name in names]
+    plain = macs_of(outputs[-1:])
+    return {name: macs_of(outputs[:k]) / plain for k, name in enumerate(names, start=1)}
 
 
 def stages(network):
@@ -213,6 +244,35 @@ def _where_it_is(network, name, names):
             return f", which is inside {layer.name!r}, whose layers are called out of sight"
     near = difflib.get_close_matches(str(name), names)
     return f". Near matches: {', '.join(near)}." if near else "."
+
+
+def _affordable_width(point, stride, deepest, logits, saved, mask, name):
+    """Channels inside the head of an exit at the layer `name`, by what stopping there saves."""
+
+    def cost(mid):
+        return _bottleneck_macs(point, stride, mid, deepest, logits.shape[-1])
+
+    width = next((mid for mid in _WIDTHS if cost(mid) <= _SHARE * saved), _WIDTHS[-1])
+    if cost(width) + mask >= saved:
+        raise ValueError(
+            "Argument `at` must name layers where a head costs less than going on. Received: "
+            f"{name!r}, where stopping saves {saved:,} multiply-accumulates and a head of {width} "
+            f"channels takes {cost(width) + mask:,}; a shallower layer saves more, and a given "
+            "`mid` attaches a head that only teaches"
+        )
+    return width
+
+
+def _bottleneck_macs(point, stride, mid, width, classes):
+    height, columns, channels = point.shape[1:]
+    places = math.ceil(height / stride) * math.ceil(columns / stride)
+    squeeze, expand = height * columns * channels * mid, places * mid * width
+    return squeeze + places * (stride * mid) ** 2 + expand + width * classes
+
+
+def _attention_macs(point):
+    height, width, channels = point.shape[1:]
+    return math.ceil(height / 2) * math.ceil(width / 2) * 9 * channels**2
 
 
 def _producer(tensor):

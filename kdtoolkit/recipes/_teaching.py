@@ -47,7 +47,8 @@ class Teaching:
     def build(self, method):
         """A student as the method trains it."""
         network = self._network(self.flags.student)
-        return models.add_exits(network) if method.has_exits else network
+        # The paper's width: these heads only teach, and what they would cost is cut off.
+        return models.add_exits(network, mid=128) if method.has_exits else network
 
     def trainer(self, method, teacher, seed):
         """The method's trainer of a new student."""

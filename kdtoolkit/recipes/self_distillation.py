@@ -3,6 +3,7 @@
 import math
 import sys
 
+from kdtoolkit import cluster
 from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import UsageError, blaming
 
@@ -32,7 +33,14 @@ def _define(flags):
         "network's stages).",
     )
     flags.add("string", group, "head", "bottleneck", f"Of the exits: {' or '.join(_HEADS)}.")
-    flags.add("integer", group, "head_width", 128, "Channels inside the heads.")
+    flags.add(
+        "integer",
+        group,
+        "head_width",
+        None,
+        "Channels inside the heads; the paper has 128 (default: each head's own, the widest of 128 "
+        "to 8 that costs at most an eighth of the operations that stopping there saves).",
+    )
     flags.add(
         "float",
         group,
@@ -56,23 +64,25 @@ def _define(flags):
         group,
         "max_accuracy_drop",
         0.005,
-        "Validation accuracy that stopping early may cost against the deepest exit, a fraction. "
-        "It picks the operating point, and the exit that is exported on its own.",
+        "Validation accuracy that stopping early may cost against the deepest exit, or the plain "
+        "network where --baseline trains it and it is better, a fraction. It picks the cheapest "
+        "operating point, and the cheapest network without exits that is exported.",
     )
     flags.add(
         "float",
         group,
         "budget",
         None,
-        "Picks the operating point by its mean cost in place of its accuracy: a fraction of the "
-        "whole network's cost.",
+        "Picks them by their cost in place of their accuracy: the most accurate whose mean cost is "
+        "at most this fraction of the plain network's, which has no heads.",
     )
     flags.add(
         "string",
         group,
         "cost",
         "macs",
-        "What an exit costs: macs, or milliseconds measured stage by stage on this machine.",
+        "What costs are, relative to the plain network's: macs, or milliseconds measured on this "
+        "machine.",
     )
     flags.add(
         "list",
@@ -90,7 +100,7 @@ def _check(flags):
     info = _run.check_data(flags)
     family = _run.check_network(flags, info)
     flags.require_one_of("head", _HEADS)
-    flags.require("head_width", flags.head_width > 0, "positive")
+    flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     in_range = 0 <= flags.distillation_weight <= 1
     flags.require("distillation_weight", in_range, "in [0, 1]")
     flags.require("feature_weight", 0 <= flags.feature_weight < math.inf, "at least 0")
@@ -132,15 +142,24 @@ def _run_recipe(flags, usual):
     if flags.budget is not None and flags.cost == "macs":
         from kdtoolkit.recipes import _early_exit
 
-        cheapest = _early_exit.stage_costs(example)[0]
-        accepted = f"at least {cheapest:.3f}, the cost of always stopping at exit_1"
-        flags.require("budget", flags.budget >= cheapest, accepted)
+        alone = _early_exit.alone_costs(example)
+        cheapest = min(alone, key=alone.get)
+        accepted = f"at least {alone[cheapest]:.3f}, the cost of {cheapest} alone"
+        flags.require("budget", flags.budget >= alone[cheapest], accepted)
     _supervision.check(flags, flags.temperature, classes)
     asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
     variants = [name for name in _VARIANTS if asked.get(name, True)]
     bar = progress.Progress(len(variants) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     output_dir = _run.begin(flags, settings.compute)
+    costs = models.exit_costs(example)
+    dear = [f"{name} ({cost:.2f})" for name, cost in list(costs.items())[:-1] if cost >= 1]
+    if dear and cluster.is_chief(flags.strategy):
+        print(
+            f"Stopping at {', '.join(dear)} costs as much as the plain network (1) or more: heads "
+            "this wide teach, and save nothing; --head_width sets their width",
+            file=sys.stderr,
+        )
     options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     trainers = {
         "baseline": lambda: training.Patriarch(plain(), "plain", **options),
@@ -175,14 +194,22 @@ def _run_recipe(flags, usual):
 
     network = networks["self_distillation"]
     exits = models.exit_names(network)
-    whole = models.macs(models.cut(network, exits[-1]))
-    speedups = {name: whole / models.macs(models.cut(network, name)) for name in exits}
-    parts = {"exits": rows, "macs": whole, "speedups": speedups}
+    plain_macs = models.macs(models.cut(network, exits[-1]))
+    alone = {name: models.macs(models.cut(network, name)) / plain_macs for name in exits}
+    parts = {
+        "exits": rows,
+        "macs": plain_macs,
+        "exit_costs": costs,
+        "speedups": {name: 1 / cost for name, cost in alone.items()},
+    }
 
     def export():
         from kdtoolkit.recipes import _early_exit
 
-        return _early_exit.package(flags, network, data, output_dir)
+        baseline = networks.get("baseline")
+        packaged, decision = _early_exit.package(flags, network, baseline, data, output_dir)
+        parts["early_exit"] = decision
+        return packaged
 
     exports = _run.finish(
         RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
@@ -192,9 +219,14 @@ def _run_recipe(flags, usual):
         f"seed {flags.seed} (one run): test accuracy\n"
     )
     print(_report.table(*_paper_table(rows, exits)))
-    faster = ", ".join(f"{k}/{len(exits)} {speedups[e]:.2f}x" for k, e in enumerate(exits, 1))
-    print(f"\nMultiply-accumulates saved by stopping at an exit: {faster}")
+    print(
+        "\nMultiply-accumulates of stopping at an exit, the plain network without heads "
+        f"({plain_macs:,}) = 1\n"
+    )
+    print(_report.table(*_cost_table(alone, costs)))
     _run.print_exports(exports, output_dir, _FILE_COLUMNS)
+    if "early_exit" in parts:
+        print(parts["early_exit"]["verdict"])
 
 
 def _paper_table(rows, exits):
@@ -211,6 +243,13 @@ def _paper_table(rows, exits):
         method = row["method"].replace("_", " ")
         table.append({"method": method, "seconds": row["seconds"], **accuracies})
     return table, columns
+
+
+def _cost_table(alone, behind):
+    """Rows and columns: what exits cost on their own, and behind the heads before them."""
+    columns = {"run": ("run", "")}
+    columns |= {name: (f"{k}/{len(alone)}", ".3f") for k, name in enumerate(alone, start=1)}
+    return [{"run": "cut there", **alone}, {"run": "with the heads before it", **behind}], columns
 
 
 RECIPE = _command.Recipe(

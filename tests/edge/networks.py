@@ -11,12 +11,12 @@ CLASSES = 4
 LABELS = ("ant", "bee", "großer Käfer", "dragon fly")
 EXITS = ("exit_1", "exit_2", "exit_3")
 TEMPERATURES = (0.5, 1.5, 2.0)
-COSTS = (0.25, 0.5, 1.0)
+COSTS = (0.25, 0.5, 1.125)
 PREPROCESSING = Preprocessing(IMAGE_SHAPE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 OPERATING_POINTS = (
     {"thresholds": [0.0, 0.0], "validation_accuracy": 0.5, "cost": 0.25},
     {"thresholds": [0.99, 0.69], "validation_accuracy": 0.75, "cost": 0.625},
-    {"thresholds": [2.0, 2.0], "validation_accuracy": 0.875, "cost": 1.0},
+    {"thresholds": [2.0, 2.0], "validation_accuracy": 0.875, "cost": 1.125},
 )
 ATTRIBUTES = {
     "labels": LABELS,

@@ -52,12 +52,12 @@ def test_zipfile_reads_the_associated_files(model):
         flatbuffer = model.read_bytes()[: archive.getinfo("labels.txt").header_offset]
     assert flatbuffer[4:8] == b"TFL3"
     assert json.loads(associated["early_exit.json"]) == {
-        "format": 1,
+        "format": 2,
         "crc32": zlib.crc32(flatbuffer),
         "image_shape": [8, 10, 3],
         "exits": ["exit_1", "exit_2", "exit_3"],
         "temperatures": [0.5, 1.5, 2.0],
-        "costs": [0.25, 0.5, 1.0],
+        "costs": [0.25, 0.5, 1.125],
         "cost_unit": "macs",
         "operating_points": list(OPERATING_POINTS),
         "operating_point": 1,
@@ -102,7 +102,7 @@ def test_foreign_zip(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.txt", "a\nb\n")
         archive.writestr("early_exit.json", "{}")
-    assert_refused(path, "is not of format 1")
+    assert_refused(path, "is not of format 1 or 2")
 
 
 @pytest.mark.parametrize("position", [0, 5, 1000, -1500, -40])
@@ -127,7 +127,7 @@ def test_damaged_weights_are_never_run(model, tmp_path):
 @pytest.mark.parametrize(
     "changes, cause",
     [
-        ({"format": 2}, "not of format 1"),
+        ({"format": 3}, "not of format 1 or 2"),
         ({"costs": None}, "costs"),
         ({"colour": "red"}, "colour"),
         ({"costs": 3}, "Argument `costs` must be 3 positive numbers"),
@@ -138,6 +138,18 @@ def test_damaged_weights_are_never_run(model, tmp_path):
 )
 def test_early_exit_json_is_checked(model, tmp_path, changes, cause):
     assert_refused(repack(model, tmp_path / "model.tflite", **edited(model, **changes)), cause)
+
+
+def test_a_file_of_the_first_format_is_read(model, tmp_path):
+    """Its costs are relative to the last exit's, and its decisions are the same."""
+    older = edited(model, format=1, costs=[0.25, 0.5, 1.0])
+    classifier = EarlyExitClassifier(repack(model, tmp_path / "model.tflite", **older))
+    assert classifier.costs == (0.25, 0.5, 1.0)
+    images = list(networks.draw_images(4))
+    decisions = [prediction[:4] for prediction in classifier.predict(images)]
+    assert decisions == [
+        prediction[:4] for prediction in EarlyExitClassifier(model).predict(images)
+    ]
 
 
 def test_files_that_do_not_fit_the_graph(model, tmp_path):
@@ -180,7 +192,6 @@ ATTRIBUTES = {
         ("temperatures", [1.0, 1.0, 0.0]),
         ("temperatures", [1.0, 1.0, float("nan")]),
         ("costs", [0.5, 0.25, 1.0]),
-        ("costs", [0.25, 0.5, 0.75]),
         ("costs", [0.0, 0.5, 1.0]),
         ("operating_points", []),
         ("operating_points", OPERATING_POINTS[::-1]),

@@ -87,6 +87,31 @@ def test_choice_by_accuracy_and_by_budget():
         thresholds.within_budget(POINTS, 0.1)
 
 
+def test_points_that_another_choice_beats_are_left_out():
+    """As accurate and not dearer is enough; cheaper alone, or more accurate alone, is not."""
+    points = [
+        OperatingPoint((0.0,), 0.70, 0.30),  # exit 1 alone is the same
+        OperatingPoint((0.5,), 0.80, 0.55),  # exit 2 alone is cheaper, and less accurate
+        OperatingPoint((0.6,), 0.90, 0.80),
+        OperatingPoint((0.9,), 0.92, 1.00),  # the plain network is as good
+        OperatingPoint((0.95,), 0.93, 1.05),  # dearer than the plain network, and more accurate
+        OperatingPoint((2.0,), 0.94, 1.10),  # another is better in both
+    ]
+    others = [
+        OperatingPoint((), accuracy, cost)
+        for accuracy, cost in [(0.70, 0.30), (0.79, 0.50), (0.92, 1.00), (0.95, 1.06)]
+    ]
+    assert thresholds.unbeaten(points, others) == [points[1], points[2], points[4]]
+    assert thresholds.unbeaten(points, []) == points
+    assert thresholds.unbeaten(points, [OperatingPoint((), 1.0, 0.1)]) == []
+
+
+def test_frontier():
+    assert thresholds.frontier([0.5, 0.9, 0.6, 0.9, 0.9], [0.2, 0.8, 0.5, 0.7, 0.7]) == [0, 2, 3]
+    assert thresholds.frontier([0.5, 0.7], [0.3, 0.3]) == [1]
+
+
 def test_sweep_keeps_the_ends_and_the_best_of_each_budget():
     kept = thresholds.sweep(POINTS, 3)
     assert kept == [POINTS[0], POINTS[2], POINTS[4]]
+    assert thresholds.sweep([]) == []

@@ -62,7 +62,7 @@ def test_resnet8():
 )
 def test_published_speedups_of_exits(name, speedups):
     with keras.StatelessScope():  # no values for variables that are only counted
-        network = models.add_exits(models.build(name, (32, 32, 3), 100))
+        network = models.add_exits(models.build(name, (32, 32, 3), 100), mid=128)
     exits = [models.macs(models.cut(network, f"exit_{k}")) for k in (1, 2, 3, 4)]
     assert [round(exits[-1] / cost, 2) for cost in exits[:-1]] == speedups
 

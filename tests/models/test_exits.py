@@ -48,7 +48,7 @@ def four_stages(widths, size=32, classes=100):
     ],
 )
 def test_published_parameters_of_the_heads(widths, sizes):
-    network = models.add_exits(four_stages(widths))
+    network = models.add_exits(four_stages(widths), mid=128)
     for index, size in enumerate(sizes, start=1):
         head = [layer for layer in network.layers if layer.name.startswith(f"exit_{index}_")]
         counts = [np.prod(v.shape) for layer in head for v in layer.trainable_variables]
@@ -143,6 +143,74 @@ def test_default_attachments():
     assert attached("resnet18-w4") == ["stage1", "stage2", "stage3"]
     assert attached("resnet20") == ["stage1", "stage2", "stage3_block1"]
     assert attached("resnet8") == ["stage1", "stage2"]  # one block a stage: nothing is inside
+
+
+def widths(network):
+    """Channels inside the heads, shallow to deep."""
+    layers = [network.get_layer(f"{k}_squeeze_conv") for k in models.exit_names(network)[:-1]]
+    return [layer.filters for layer in layers]
+
+
+def test_a_head_costs_at_most_an_eighth_of_what_stopping_saves():
+    """ResNet-8 on CIFAR-10, where heads of the paper's width cost twice the network."""
+    before = 1024 * 9 * (3 * 16 + 2 * 16 * 16)  # stem and stage 1
+    second = 256 * (9 * (16 * 32 + 32 * 32) + 16 * 32)
+    third = 64 * (9 * (32 * 64 + 64 * 64) + 32 * 64)
+    whole = before + second + third + 640
+    assert whole == 12_501_632
+
+    def first_head(mid):  # 1x1 at 32x32, 4x4 to 8x8, 1x1 to 64 channels, dense layer
+        return 1024 * 16 * mid + 64 * (16 * mid * mid + 64 * mid) + 640
+
+    def second_head(mid):  # from 16x16, 2x2 to 8x8
+        return 256 * 32 * mid + 64 * (4 * mid * mid + 64 * mid) + 640
+
+    network = models.build("resnet8", (32, 32, 3), 10)
+    wide = models.add_exits(network, mid=128)
+    assert models.macs(models.cut(wide, "exit_1")) == before + first_head(128) == 24_560_256
+    assert first_head(16) < (whole - before) / 8 < first_head(32)
+    assert second_head(16) < (third + 640) / 8 < second_head(32)
+    exits = models.add_exits(network)
+    assert widths(exits) == [16, 16]
+    alone = [models.macs(models.cut(exits, name)) for name in models.exit_names(exits)]
+    assert alone == [before + first_head(16), before + second + second_head(16), whole]
+    assert models.macs(exits) == whole + first_head(16) + second_head(16)  # 1.068 of the network
+
+
+def test_heads_of_the_papers_network_are_as_wide_as_the_papers():
+    with keras.StatelessScope():
+        network = models.add_exits(models.build("resnet18", (32, 32, 3), 100))
+    assert widths(network) == [128, 128, 128]
+
+
+def test_heads_are_at_least_eight_channels_wide():
+    """Stopping saves 9,228 MACs, or 12 at the last layer; such a head takes 8,204."""
+    image = x = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="first")(x)
+    x = layers.Conv2D(4, 3, padding="same", name="second")(x)
+    network = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    exits = models.add_exits(network, ["first"])
+    assert widths(exits) == [8]
+    head = 64 * (4 * 8 + 8 * 8 + 8 * 4) + 12
+    assert models.macs(models.cut(exits, "exit_1")) == 64 * 9 * 3 * 4 + head
+    with pytest.raises(
+        ValueError, match=r"'second', where stopping saves 12 .* takes 8,204; .*mid"
+    ):
+        models.add_exits(network, ["first", "second"])
+    assert widths(models.add_exits(network, ["first", "second"], mid=5)) == [5, 5]
+
+
+def test_an_attention_counts_against_its_exit():
+    network = models.build("resnet8", (32, 32, 3), 10)
+    exits = models.add_exits(network, head="attention")
+    assert widths(exits) == [16, 16]  # not narrower because of it
+    plain = models.add_exits(network)
+    for index, masks in enumerate((256 * 9 * 16 * 16, 64 * 9 * 32 * 32), start=1):
+        with_mask, without = (models.cut(n, f"exit_{index}") for n in (exits, plain))
+        assert models.macs(with_mask) == models.macs(without) + masks
+    # 3x3 to as many channels at half the resolution, and going on is two 1x1 convolutions.
+    with pytest.raises(ValueError, match=r"`at` must .* Received: 'stage1', where"):
+        models.add_exits(four_stages((64, 64, 64)), head="attention")
 
 
 def test_attached_inside_a_stage():

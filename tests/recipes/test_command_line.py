@@ -125,7 +125,9 @@ def test_flag_files_that_are_none(tmp_path, capsys):
         # These need the network, and so TensorFlow; still nothing is written.
         (["--exits=stage1,stge2"], ["--exits", "stge2", "stage2"]),
         (["--exits=stage2,stage1"], ["--exits", "order", "stage2"]),
-        (["--budget=0.01"], ["--budget", "exit_1", "0.01"]),
+        (["--budget=0.01"], ["--budget", "0.447, the cost of exit_1 alone", "0.01"]),
+        (["--budget=0.9", "--head_width=128"], ["--budget", "1.000, the cost of exit_3 alone"]),
+        (["--exits=stage1,stage3"], ["--exits", "costs less than going on", "'stage3'"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
 )
