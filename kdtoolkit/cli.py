@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 from kdtoolkit import _errors
 
-COMMANDS = {"recipes": "_rows", "describe": "_describe", "launch": "launch"}
+COMMANDS = {
+    "recipes": "_rows",
+    "describe": "_describe",
+    "export": "_export",
+    "launch": "launch",
+}
 
 
 def recipe_summaries() -> dict[str, str]:

@@ -70,6 +70,11 @@ class DatasetInfo:
         default_factory=Augmentation
     )
 
+    @property
+    def labels(self):
+        """The class names; numbers where the data set has none."""
+        return self.class_names or tuple(map(str, range(self.classes)))
+
 
 def describe(name, data_dir=None, image_size=None):
     """Looks a data set up, without reading its images and without TensorFlow.

@@ -1,4 +1,4 @@
-"""Networks as SavedModel and LiteRT files: uint8 images in, probabilities out."""
+"""Networks as SavedModel, LiteRT and Keras files: uint8 images in, probabilities out."""
 
 from kdtoolkit._lazy import attach
 
@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
         "ParityError": "parity",
         "check": "parity",
         "to_early_exit": "early_exit",
+        "to_keras": "keras_file",
         "to_litert": "litert",
         "to_saved_model": "saved_model",
     },

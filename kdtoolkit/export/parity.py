@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -127,7 +128,17 @@ def _litert(path):
     return run, 1
 
 
-_RUNNERS = {"saved_model": _saved_model, "litert": _litert}
+def _keras(path):
+    network = keras.models.load_model(path, compile=False)
+
+    def run(images):
+        with tf.device("CPU:0"):
+            return network.predict_on_batch(images)
+
+    return run, _BATCH
+
+
+_RUNNERS = {"saved_model": _saved_model, "litert": _litert, "keras": _keras}
 
 
 def _in_batches(run, images, batch):

@@ -144,7 +144,7 @@ def load_classifier(path, input_shape=None, classes=None, exit=None):
             f"Received: a network for {network.output_shape[-1]}"
         )
     if input_shape is not None and None in network.input_shape[1:]:
-        network = _behind(network, keras.Input(input_shape, name="image"))
+        network = behind(network, keras.Input(input_shape, name="image"))
     if None not in network.input_shape[1:]:
         _check_values(network, path)
     return in_policy(network)
@@ -189,11 +189,20 @@ def from_input_range(network, preprocessing, input_range):
         dtype="float32",  # eight bits of a pixel are more than bfloat16 has
         name="pixels",
     )
-    return _behind(network, keras.Input(network.input_shape[1:], name="image"), pixels)
+    return behind(network, keras.Input(network.input_shape[1:], name="image"), pixels)
 
 
-def _behind(network, image, layer=None):
-    """The network, on the same variables, behind another input and a layer."""
+def behind(network, image, layer=None):
+    """Returns a network, on the same variables, behind another input.
+
+    Args:
+        network: functional model of images.
+        image: a `keras.Input`.
+        layer: what turns it into the network's input; None for nothing.
+
+    Returns:
+        A functional `keras.Model` that shares the network's layers.
+    """
     start = image if layer is None else layer(image)
 
     def call(operation, *args, **kwargs):

@@ -136,14 +136,17 @@ class Recipe:
         define: adds the flags.
         check: raises `UsageError` for what is wrong with them and fills in defaults that depend on
             other flags; imports neither TensorFlow nor Keras and writes nothing.
-        run: does the work; the first thing it writes is `claim_output_dir`, once all is checked.
+        run: does the work and returns what it wrote as `results.json`; the first thing it writes is
+            `claim_output_dir`, once all is checked.
+        show: flags and results -> the text that the run ends with; imports no TensorFlow.
     """
 
     name: str
     summary: str
     define: Callable[[Flags], None]
     check: Callable[[Flags], object]
-    run: Callable[[Flags, object], None]
+    run: Callable[[Flags, object], dict]
+    show: Callable[[Flags, dict], str]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command and returns its exit status."""
@@ -152,6 +155,8 @@ class Recipe:
         return _errors.guarded(self.name, lambda: self._main(argv), advice)
 
     def _main(self, argv):
+        from kdtoolkit.recipes import _finished  # which needs what is here
+
         flags = Flags()
         self.define(flags)
         if {"--help", "-help", "-h"} & set(argv):
@@ -161,10 +166,13 @@ class Recipe:
             flags.parse(argv)
             checked = self.check(flags)
             check_output_dir(flags)
-            import_libraries(flags["onednn"].value)
-            with contextlib.ExitStack() as held:
-                flags.remember(argv, held)
-                self.run(flags, checked)
+            results = _finished.results(self.name, flags)
+            if results is None:
+                import_libraries(flags["onednn"].value)
+                with contextlib.ExitStack() as held:
+                    flags.remember(argv, held)
+                    results = self.run(flags, checked)
+            print(self.show(flags, results))
         except (UsageError, absl_flags.Error) as error:
             return _errors.fail(self.name, error, status=2)
         except Done:

@@ -174,21 +174,24 @@ def _classes(network, preprocess, images):
         return network.predict(batches, verbose=0).argmax(axis=-1)
 
 
-def remember(flags, flag: str, path: Path, output_dir: Path) -> None:
+def remember(flags, flag: str, path: Path, output_dir: Path) -> str | None:
     """Notes in the output directory which file a run was given, or finds that it is the same.
 
     Of several workers the chief alone does this.
+
+    Returns:
+        The file's SHA-256; None on other workers.
 
     Raises:
         UsageError: it is another one, or the note cannot be read.
     """
     if not cluster.is_chief(flags.strategy):
-        return
+        return None
     note = output_dir / f"{flag}.json"
     digest = files.sha256(path)
     if not note.exists():
         files.write_json(note, {"path": str(path), "sha256": digest})
-        return
+        return digest
     try:
         known = files.read_json(note)["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -200,3 +203,4 @@ def remember(flags, flag: str, path: Path, output_dir: Path) -> None:
             f"--{flag}={path} is another file than the one that --output_dir={output_dir} began "
             "with. Accepted: that file, or another directory"
         )
+    return digest

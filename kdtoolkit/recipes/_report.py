@@ -1,5 +1,6 @@
 """`results.json` and the table that a recipe ends with."""
 
+import datetime
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -47,17 +48,37 @@ def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
     }
 
 
+# What somebody may use of a finished run; not its log, its cache, and what was set aside.
+_LEFT = ("export/**/*", "report.html", "**/network.keras", "**/network.json", "*/**/results.json")
+
+
+def left(output_dir: Path) -> dict[str, str]:
+    """Returns the files that a finished run leaves, relative paths, with their SHA-256."""
+    paths = {path for pattern in _LEFT for path in output_dir.glob(pattern) if path.is_file()}
+    return {path.relative_to(output_dir).as_posix(): files.sha256(path) for path in sorted(paths)}
+
+
+def now() -> str:
+    """Returns the time in UTC, to seconds, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def write_results(
     output_dir: Path, recipe: str, arguments: Sequence[str], seed: int, **parts
-) -> None:
-    """Writes `results.json`, with its checksum; paths in it are relative to the directory."""
+) -> dict:
+    """Writes `results.json`, with its checksum, and returns what it says.
+
+    Paths in it are relative to the directory.
+    """
     header = {
         "recipe": recipe,
         "command": command(recipe, arguments),
         "seed": seed,
         "environment": environment(),
     }
-    files.write_record(output_dir / "results.json", {**header, **parts})
+    results = {**header, **parts}
+    files.write_record(output_dir / "results.json", results)
+    return results
 
 
 def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> str:

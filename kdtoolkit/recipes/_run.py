@@ -449,7 +449,8 @@ def finish(recipe, flags, output_dir, parts, export=None):
         export: called without arguments, returns the rows of the files; None for no export.
 
     Returns:
-        The rows.
+        The results: `parts`, the rows as `exports`, when the run was `finished`, and the SHA-256 of
+        the `files` that it left, by which a later start knows it again.
 
     Raises:
         Done: this is a worker that does not write.
@@ -458,15 +459,19 @@ def finish(recipe, flags, output_dir, parts, export=None):
         raise Done
 
     def write(**more):
-        _report.write_results(output_dir, recipe, flags.arguments, flags.seed, **parts, **more)
+        return _report.write_results(
+            output_dir, recipe, flags.arguments, flags.seed, **parts, **more
+        )
 
     write()
     exports = export() if export is not None else []
-    write(exports=exports)
-    return exports
+    return write(exports=exports, finished=_report.now(), files=_report.left(output_dir))
 
 
-def print_exports(rows, output_dir, columns=None):
-    if rows:
-        print(f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}")
-    print(f"\nEverything is in {output_dir}; results.json holds these figures.")
+def exports_table(results, output_dir, columns=None):
+    """Returns what a recipe ends with: the table of the files, and where everything is."""
+    rows = results["exports"]
+    lines = [f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}"] if rows else []
+    return "\n".join(
+        [*lines, f"\nEverything is in {output_dir}; results.json holds these figures."]
+    )

@@ -159,22 +159,25 @@ def _run_recipe(flags, usual):
             last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
             return _run.export(last, flags.export, data, output_dir)
 
-        exports = _run.finish(
+        return _run.finish(
             RECIPE.name,
             flags,
             output_dir,
             {"generations": results},
             export if flags.export != "none" else None,
         )
+
+
+def _show(flags, results):
     score = 1 if flags.patriarch == "plain" else flags.primary_score
     weights = ",".join(flags.teacher_weight) if flags.generations else "0"
-    print(
+    return (
         f"\n{flags.model} on {flags.dataset}, D({score:g}, {weights}), "
         f"{flags.patriarch} patriarch, "
-        f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n"
+        f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n\n"
+        f"{_report.table(results['generations'], _COLUMNS)}\n"
+        f"{_run.exports_table(results, flags.output_dir)}"
     )
-    print(_report.table(results, _COLUMNS))
-    _run.print_exports(exports, output_dir)
 
 
 RECIPE = _command.Recipe(
@@ -183,6 +186,7 @@ RECIPE = _command.Recipe(
     define=_define,
     check=_check,
     run=_run_recipe,
+    show=_show,
 )
 
 if __name__ == "__main__":

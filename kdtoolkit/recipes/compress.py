@@ -188,7 +188,7 @@ def _run_recipe(flags, usual):
             work.quantization_aware(example)
     work.check_export()
     output_dir = _run.begin(flags, settings.compute)
-    _outputs.remember(flags, "model", path, output_dir)
+    given = {"model": _outputs.remember(flags, "model", path, output_dir)}
 
     def fine_tune(directory, build, callbacks, schedule, done):
         training = loop.Training(
@@ -236,19 +236,30 @@ def _run_recipe(flags, usual):
         measure(f"{name}, {kind}", trained, kind, directory, seconds)
 
     def export():
-        return [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
+        exports = [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
+        facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
+        page = output_dir / "report.html"
+        analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
+        return exports
 
     trained = [
         name for name, happens in zip(("pruned", "quantized"), trains, strict=True) if happens
     ]
-    parts = {"variants": rows, "network": trained[0] if trained else None}
-    _run.finish(RECIPE.name, flags, output_dir, parts, export)
-    title = f"{flags.model} on {flags.dataset}"
-    facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
-    analysis.write_report(output_dir / "report.html", title, facts, rows, _COLUMNS, _CHARTS)
-    print(f"\n{title}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n")
-    print(_report.table(rows, _COLUMNS))
-    print(f"\nEverything is in {output_dir}; report.html shows it, results.json holds the figures.")
+    parts = {"given": given, "variants": rows, "network": trained[0] if trained else None}
+    return _run.finish(RECIPE.name, flags, output_dir, parts, export)
+
+
+def _title(flags):
+    return f"{flags.model} on {flags.dataset}"
+
+
+def _show(flags, results):
+    return (
+        f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
+        f"{_report.table(results['variants'], _COLUMNS)}\n"
+        f"\nEverything is in {flags.output_dir}; report.html shows it, results.json holds the "
+        "figures."
+    )
 
 
 RECIPE = _command.Recipe(
@@ -257,6 +268,7 @@ RECIPE = _command.Recipe(
     define=_define,
     check=_check,
     run=_run_recipe,
+    show=_show,
 )
 
 if __name__ == "__main__":

@@ -251,8 +251,9 @@ def _run_recipe(flags, checked):
             teaching.trainer(method, example, seeds[0])
     output_dir = _run.begin(flags, settings.compute)
 
+    given = {}
     if path is not None:
-        _outputs.remember(flags, "teacher", path, output_dir)
+        given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
 
     def complete(path, settings, generation, build, make_trainer, data, done, name, **labels):
         training = loop.Training(
@@ -304,28 +305,35 @@ def _run_recipe(flags, checked):
 
     summary = summarise(rows)
     parts = {
+        "given": given,
         "seeds": seeds,
         "teacher": teacher_row,
         "methods": rows,
         "summary": summary,
         "best": best,
     }
-    exports = _run.finish(
+    return _run.finish(
         RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
     )
+
+
+def _show(flags, results):
+    teacher, seeds, best = results["teacher"], results["seeds"], results["best"]
     who, source = flags.student, ""
-    if teacher_row is not None:
+    if teacher is not None:
         who = f"{flags.teacher} to {flags.student}"
-        source = f", teacher {teacher_row['test_accuracy']:.2%}"
+        source = f", teacher {teacher['test_accuracy']:.2%}"
     runs = "one run" if len(seeds) == 1 else "means and standard deviations over them"
-    print(
+    lines = [
         f"\n{who} on {flags.dataset}{source}; {flags.epochs} epochs, "
-        f"seeds {', '.join(map(str, seeds))} ({runs})\n"
-    )
-    print(_report.table(_printed(summary), _COLUMNS))
-    if exports:
-        print(f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images")
-    _run.print_exports(exports, output_dir)
+        f"seeds {', '.join(map(str, seeds))} ({runs})\n",
+        _report.table(_printed(results["summary"]), _COLUMNS),
+    ]
+    if results["exports"]:
+        lines.append(
+            f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images"
+        )
+    return "\n".join([*lines, _run.exports_table(results, flags.output_dir)])
 
 
 def summarise(rows):
@@ -379,6 +387,7 @@ RECIPE = _command.Recipe(
     define=_define,
     check=_check,
     run=_run_recipe,
+    show=_show,
 )
 
 if __name__ == "__main__":

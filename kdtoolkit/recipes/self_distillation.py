@@ -211,22 +211,25 @@ def _run_recipe(flags, usual):
         parts["early_exit"] = decision
         return packaged
 
-    exports = _run.finish(
+    return _run.finish(
         RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
     )
-    print(
-        f"\n{flags.model} on {flags.dataset}, {len(exits)} exits, {flags.epochs} epochs, "
-        f"seed {flags.seed} (one run): test accuracy\n"
-    )
-    print(_report.table(*_paper_table(rows, exits)))
-    print(
+
+
+def _show(flags, results):
+    alone = {name: 1 / speedup for name, speedup in results["speedups"].items()}
+    lines = [
+        f"\n{flags.model} on {flags.dataset}, {len(alone)} exits, {flags.epochs} epochs, "
+        f"seed {flags.seed} (one run): test accuracy\n",
+        _report.table(*_paper_table(results["exits"], list(alone))),
         "\nMultiply-accumulates of stopping at an exit, the plain network without heads "
-        f"({plain_macs:,}) = 1\n"
-    )
-    print(_report.table(*_cost_table(alone, costs)))
-    _run.print_exports(exports, output_dir, _FILE_COLUMNS)
-    if "early_exit" in parts:
-        print(parts["early_exit"]["verdict"])
+        f"({results['macs']:,}) = 1\n",
+        _report.table(*_cost_table(alone, results["exit_costs"])),
+        _run.exports_table(results, flags.output_dir, _FILE_COLUMNS),
+    ]
+    if "early_exit" in results:
+        lines.append(results["early_exit"]["verdict"])
+    return "\n".join(lines)
 
 
 def _paper_table(rows, exits):
@@ -258,6 +261,7 @@ RECIPE = _command.Recipe(
     define=_define,
     check=_check,
     run=_run_recipe,
+    show=_show,
 )
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit.data import beside
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training import record
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
@@ -115,10 +116,12 @@ class Training:
     def _complete(self, build, make_trainer, data, evaluate, begin):
         finished = self.load(build)
         if finished:
+            self._describe(data)
             return finished
         if begin is not None:
             begin()
         network, pace = self.run(make_trainer, data)
+        self._describe(data)
         precision = self.settings.compute.precision or keras.config.dtype_policy().name
         figures = evaluate(network)
         if not np.isfinite(np.array(_numbers(figures))).all():
@@ -126,6 +129,10 @@ class Training:
         results = {**figures, **asdict(pace), "precision": precision}
         self.finish(results)
         return network, results
+
+    def _describe(self, data):
+        if self._writes:
+            beside.write(self._network, data.preprocessing, data.info.labels)
 
     def load(self, build):
         """Returns `(network, results)` if the training is finished, else None.

@@ -47,6 +47,19 @@ def start(directory, command, flags, **environment):
     )
 
 
+def start_workers(recipe, flags, directories):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(len(directories))]
+    command = ("-m", f"kdtoolkit.recipes.{recipe}", "--strategy=multi_worker")
+    tasks = [{"type": "worker", "index": index} for index in range(len(directories))]
+    return [
+        start(
+            *(directory, command, flags),
+            TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": task}),
+        )
+        for directory, task in zip(directories, tasks, strict=True)
+    ]
+
+
 def network():
     """A small one with stages like those of a ResNet on the digits."""
     keras.utils.set_random_seed(0)
@@ -66,16 +79,7 @@ def runs(request, tmp_path_factory):
     directories = [tmp_path_factory.mktemp(name) for name in ("alone", "chief", "other")]
     for directory in directories[:2]:
         network().save(directory / "network.keras")
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    configs = [
-        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        for index in range(2)
-    ]
-    command = ("-m", f"kdtoolkit.recipes.{recipe}", "--strategy=multi_worker")
-    processes = [
-        start(directory, command, flags, TF_CONFIG=json.dumps(config))
-        for directory, config in zip(directories[1:], configs, strict=True)
-    ]
+    processes = start_workers(recipe, flags, directories[1:])
     try:
         ends(processes)
         command = ("-c", TWO_CPUS.format(recipe=recipe), "--strategy=mirrored")
@@ -135,3 +139,18 @@ def test_same_figures(runs):
         assert len(same) == 3
         for name in same:
             assert row[name] == pytest.approx(expected[name], rel=1e-6), name
+
+
+def test_finished_run_ends_all_workers(runs):
+    """The chief finds it, and shows it; the other learns that from it."""
+    recipe, _, *directories = runs
+    processes = start_workers(recipe, RECIPES[recipe], directories)
+    try:
+        (table, said), (nothing, _) = (process.communicate(timeout=300) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0]
+    assert f"{recipe}: finished on " in said
+    assert "test accuracy" in table
+    assert nothing == ""

@@ -1,0 +1,117 @@
+"""Writes a run's network as one .keras file, with the labels beside it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdtoolkit import _errors
+from kdtoolkit.data import beside
+from kdtoolkit.data.preprocessing import Preprocessing
+from kdtoolkit.recipes._command import UsageError, import_libraries
+from kdtoolkit.recipes._outputs import network_path
+
+_IMAGES = 64  # that the file and the network are compared on
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `kdtoolkit export NETWORK --output=FILE.keras` and returns the exit status."""
+    try:
+        arguments, stored = _parse(argv)
+        import_libraries()
+        print(_export(arguments, stored))
+    except ValueError as error:
+        return _errors.fail("export", error, status=2)
+    return 0
+
+
+def _parse(argv):
+    """What was asked for, and the mean, deviation and labels that are known of the network."""
+    parser = _Parser(prog="kdtoolkit export", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "network", metavar="NETWORK", help="a recipe's output directory, or a .keras file"
+    )
+    parser.add_argument("--output", required=True, help="the file that is written, FILE.keras")
+    parser.add_argument(
+        "--with_preprocessing",
+        action="store_true",
+        help="take images of bytes, uint8 from 0 to 255, and return probabilities, with layers of "
+        "plain Keras; otherwise the network is written as it is, normalised images to logits",
+    )
+    parser.add_argument("--exit", help="exit to keep of a multi-exit network (default: deepest)")
+    for name, what in (("mean", "mean"), ("std", "deviation")):
+        parser.add_argument(
+            f"--{name}",
+            type=_numbers,
+            help=f"{what} of each channel of the images from 0 to 1, separated by commas, for a "
+            "network that has none stored beside it",
+        )
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.network = network_path(arguments.network, "NETWORK")
+    except UsageError as error:
+        raise ValueError(str(error).replace("--NETWORK", "NETWORK")) from error
+    output = Path(arguments.output)
+    if output.suffix != ".keras" or not output.parent.is_dir():
+        raise ValueError(
+            "--output must be a .keras file in a directory that exists. "
+            f"Received: --output={output}"
+        )
+    if output.exists() and output.samefile(arguments.network):
+        raise ValueError(f"--output must be another file than NETWORK. Received: {output}")
+    stored = beside.read(arguments.network)
+    given = [arguments.mean, arguments.std]
+    if stored is None and None in given:
+        raise ValueError(
+            f"NETWORK has no {arguments.network.stem}.json beside it that says how its images are "
+            "normalised: --mean and --std must. Received: "
+            + ("neither" if given == [None, None] else "one of them")
+        )
+    if stored is not None and given != [None, None]:
+        raise ValueError(
+            f"--mean and --std are for a network that has none stored; "
+            f"{arguments.network.with_suffix('.json')} has"
+        )
+    return arguments, stored
+
+
+def _numbers(text):
+    return [float(number) for number in text.split(",")]
+
+
+def _export(arguments, stored):
+    import numpy as np
+
+    from kdtoolkit import export, files
+    from kdtoolkit.models import saved
+
+    network = saved.load_classifier(arguments.network, exit=arguments.exit)
+    shape, classes = network.input_shape[1:], network.output_shape[-1]
+    if stored is None:
+        preprocessing = Preprocessing(shape, arguments.mean, arguments.std)
+        labels = [str(index) for index in range(classes)]
+    else:
+        preprocessing, labels = stored
+    if not arguments.with_preprocessing:
+        files.write_atomically(arguments.output, network.save)
+        beside.write(arguments.output, preprocessing, labels)
+        return f"{arguments.output}: normalised images to logits"
+    exported = export.to_keras(network, arguments.output, preprocessing)
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *shape), np.uint8)
+    try:
+        parity = export.check(exported, network, preprocessing, images)
+    except export.ParityError:
+        files.remove(Path(arguments.output))
+        raise
+    # Of what the file takes: bytes as they are.
+    channels = shape[-1]
+    as_they_are = Preprocessing(shape, [0] * channels, [1 / 255] * channels)
+    beside.write(arguments.output, as_they_are, labels)
+    return (
+        f"{arguments.output}: images of bytes {shape} to probabilities of {classes} classes, "
+        f"within {parity.max_difference:.1e} of the network's on {_IMAGES} images of noise"
+    )

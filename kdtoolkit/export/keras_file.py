@@ -1,0 +1,55 @@
+"""A `.keras` file that takes pixels: plain Keras loads it, without this package."""
+
+import keras
+import numpy as np
+
+from kdtoolkit import files
+from kdtoolkit.export.artefact import measure
+from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.precision import in_float32
+from kdtoolkit.models.saved import behind
+
+
+def to_keras(network, path, preprocessing):
+    """Writes a network as a `.keras` file of Keras' own layers, from pixels to probabilities.
+
+    It takes `image`, uint8 `(batch, height, width, channels)`, and returns `probabilities`, float32
+    `(batch, classes)`. A layer `Rescaling` is the preprocessing, with the constants of
+    `Preprocessing`, a layer `Softmax` the end.
+
+    Args:
+        network: functional `keras.Model` that takes images of a fixed shape and returns logits.
+        path: the file; replaced if it exists.
+        preprocessing: a `kdtoolkit.data.Preprocessing`.
+
+    Returns:
+        An `Exported`.
+
+    Raises:
+        ValueError: the network does not return logits, takes other images, or has layers that plain
+            Keras does not know.
+    """
+    check_logits(network)
+    if network.input_shape[1:] != preprocessing.image_shape:
+        raise ValueError(
+            f"Argument `preprocessing` must be of images {network.input_shape[1:]}, as the network "
+            f"takes them. Received: preprocessing of images {preprocessing.image_shape}"
+        )
+    foreign = {type(layer) for layer in network._flatten_layers()}
+    foreign = sorted(kind.__name__ for kind in foreign if kind.__module__.split(".")[0] != "keras")
+    if foreign:
+        raise ValueError(
+            "Argument `network` must have Keras' own layers, for plain Keras to load it. Received: "
+            f"{network.name!r}, with {', '.join(foreign)}"
+        )
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    pixels = keras.layers.Rescaling(
+        scale=(1 / (255 * std)).tolist(), offset=(-mean / std).tolist(), dtype="float32"
+    )
+    image = keras.Input(preprocessing.image_shape, dtype="uint8", name="image")
+    with in_float32(network):
+        whole = behind(network, image, pixels)
+        probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(whole.output)
+        model = keras.Model(image, probabilities, name=network.name)
+        files.write_atomically(path, model.save)
+    return measure(path, "keras", "float32")

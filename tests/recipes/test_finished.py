@@ -1,0 +1,219 @@
+"""A finished run: known again without work, by what it left; usable in plain Keras by itself."""
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from kdtoolkit import cli, data, files
+from kdtoolkit.recipes import (
+    _command,
+    _finished,
+    _report,
+    _run,
+    born_again,
+    compress,
+    distill,
+    self_distillation,
+)
+
+FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
+RECIPES = {
+    "born_again": (born_again, ["--generations=0"]),
+    "compress": (compress, ["--quantize=int8", "--structure=none"]),
+    "distill": (distill, ["--student=resnet8", "--methods=kd", "--seeds=1,2", "--export=none"]),
+    "self_distillation": (self_distillation, ["--head_width=8"]),
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A small network that knows nothing."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(image)
+    network = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    path = tmp_path_factory.mktemp("given") / "network.keras"
+    network.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(teacher, tmp_path_factory):
+    """Name -> the recipe, command line, output directory and what was printed."""
+    given = {"compress": [f"--model={teacher}"], "distill": [f"--teacher={teacher}"]}
+    found = {}
+    for name, (recipe, flags) in RECIPES.items():
+        directory = tmp_path_factory.mktemp(name) / "run"
+        argv = [*FLAGS, *flags, *given.get(name, []), f"--output_dir={directory}"]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            assert recipe.RECIPE.main(argv) == 0
+        found[name] = recipe.RECIPE, argv, directory, output.getvalue()
+    return found
+
+
+@pytest.fixture(params=RECIPES)
+def finished(request, runs):
+    return runs[request.param]
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """A run in a directory that a test may damage: recipe, command line, directory."""
+    recipe, argv, directory, _ = runs["born_again"]
+    copy = tmp_path / "run"
+    shutil.copytree(directory, copy)
+    return recipe, [*argv, f"--output_dir={copy}"], copy
+
+
+def states(directory):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in directory.rglob("*")}
+
+
+def test_finished_run_shows_its_table_again_and_does_nothing(finished, capsys, monkeypatch):
+    recipe, argv, directory, output = finished
+    before = states(directory)
+    monkeypatch.setattr(_run, "load", None)
+    assert recipe.main(argv) == 0
+    captured = capsys.readouterr()
+    assert captured.out == output
+    results = json.loads((directory / "results.json").read_text())
+    day, time = results["finished"][:10], results["finished"][11:16]
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"{recipe.name}: finished on {day} at {time} UTC (CPU ")
+    assert f", in {directory};" in line
+    assert states(directory) == before
+
+
+def test_finished_run_needs_no_tensorflow(runs):
+    calls = "".join(
+        f"from kdtoolkit.recipes import {name}\nstatus |= {name}.RECIPE.main({argv})\n"
+        for name, (_, argv, _, _) in runs.items()
+    )
+    script = f"import sys\nstatus = 0\n{calls}sys.exit(status or 'tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    expected = "".join(output for *_, output in runs.values())
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
+def test_everything_of_use_is_recorded(finished):
+    recipe, _, directory, _ = finished
+    recorded = json.loads((directory / "results.json").read_text())["files"]
+    there = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    own = {
+        ".lock",
+        "config.flags",
+        "results.json",
+        "generations.json",
+        "model.json",
+        "teacher.json",
+    }
+    assert {file for file in there - own if not file.startswith("logs/")} == set(recorded)
+    exports = any(file.startswith("export/saved_model/") for file in recorded)
+    assert exports == (recipe.name != "distill")  # which was told not to
+    assert ("report.html" in recorded) == (recipe.name == "compress")
+
+
+def test_exports_that_are_not_as_they_were_are_made_again(copied, capsys):
+    recipe, argv, directory = copied
+    (file,) = directory.glob("export/*.tflite")
+    networks = {path: path.read_bytes() for path in directory.rglob("network.keras")}
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    facts = directory / "generation_0" / "network.json"
+    described = facts.read_text()
+    facts.write_text(described.replace("0", "1", 1))
+    (directory / "export" / "notes.txt").write_text("mine")  # which is nobody's business
+    assert recipe.main(argv) == 0
+    said = f"{directory}: export/student.tflite, generation_0/network.json are not as the finished"
+    assert capsys.readouterr().err.startswith(f"{said} run left them; made again\n")
+    assert facts.read_text() == described
+    assert len(file.read_bytes()) == len(content)
+    assert {path: path.read_bytes() for path in networks} == networks
+    assert recipe.main(argv) == 0
+    assert "finished on" in capsys.readouterr().err
+
+
+def test_damaged_results_are_not_shown(copied):
+    """Not one bit of them: the run looks for itself."""
+    recipe, argv, directory = copied
+    path = directory / "results.json"
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(content), 200, replace=False):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        flags = _command.Flags()
+        recipe.define(flags)
+        flags.parse(argv)
+        assert _finished.results(recipe.name, flags) is None
+
+
+def test_run_killed_while_it_exports_goes_on(copied, capsys):
+    """The results were written, without exports."""
+    recipe, argv, directory = copied
+    results = files.read_record(directory / "results.json")
+    kept = {key: results[key] for key in results.keys() - {"exports", "finished", "files"}}
+    files.write_record(directory / "results.json", kept)
+    shutil.rmtree(directory / "export")
+    assert recipe.main(argv) == 0
+    assert "finished on" not in capsys.readouterr().err
+    again = json.loads((directory / "results.json").read_text())
+    assert again["files"] == _report.left(directory)
+    assert {row["format"] for row in again["exports"]} == {"saved_model", "litert"}
+
+
+@pytest.mark.parametrize(("name", "flag"), [("compress", "model"), ("distill", "teacher")])
+def test_another_given_network_is_not_taken_for_the_first(runs, name, flag, teacher, capsys):
+    recipe, argv, _, _ = runs[name]
+    content = teacher.read_bytes()
+    network = keras.models.load_model(teacher)
+    network.set_weights([weight + 1 for weight in network.get_weights()])
+    try:
+        network.save(teacher)
+        assert recipe.main(argv) == 2
+    finally:
+        teacher.write_bytes(content)
+    assert f"--{flag}={teacher} is another file than" in capsys.readouterr().err
+
+
+def test_networks_work_in_plain_keras(finished):
+    """As the README says: with what lies beside each."""
+    recipe, _, directory, _ = finished
+    split = data.load("digits", train_examples=60).test
+    images, truth = split.pixels()
+    networks = sorted(directory.rglob("network.keras"))
+    assert bool(networks) == (recipe.name != "compress")  # which trains nothing here
+    for path in networks:
+        network = keras.models.load_model(path)
+        facts = json.loads(path.with_name("network.json").read_text())
+        x = (images / 255 - np.array(facts["mean"])) / np.array(facts["std"])
+        logits = network.predict(x, verbose=0)
+        if isinstance(logits, dict):
+            logits = logits[max(logits)]
+        labels = [facts["labels"][index] for index in logits.argmax(axis=-1)]
+        row = json.loads(path.with_name("results.json").read_text())
+        figures = row.get("exits", {"exit": row})
+        figures = figures[max(name for name in figures if name.startswith("exit"))]
+        accuracy = np.mean(np.array(labels) == truth.astype(str))
+        assert accuracy == pytest.approx(figures["test_accuracy"])
+
+
+def test_network_of_a_run_as_one_file(runs, tmp_path):
+    """Bytes in: the figures of the last generation, from one file in plain Keras."""
+    _, _, directory, _ = runs["born_again"]
+    output = tmp_path / "digits.keras"
+    arguments = ["export", str(directory), "--with_preprocessing", f"--output={output}"]
+    assert cli.main(arguments) == 0
+    images, truth = data.load("digits", train_examples=60).test.pixels()
+    classes = keras.models.load_model(output).predict(images, verbose=0).argmax(axis=-1)
+    row = json.loads((directory / "results.json").read_text())["generations"][-1]
+    assert np.mean(classes == truth) == pytest.approx(row["test_accuracy"])
+    assert json.loads(output.with_suffix(".json").read_text())["labels"] == list("0123456789")

@@ -1,0 +1,137 @@
+"""`kdtoolkit export`: one .keras file that plain Keras loads and that says what it takes."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdtoolkit import cli, compression, export, models
+from kdtoolkit.data import Preprocessing, beside
+from tests.losses.reference import softmax
+
+MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
+PREPROCESSING = Preprocessing((8, 8, 3), MEAN, STD)
+LABELS = ["cat", "dog", "chèvre", "eel"]
+IMAGES = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A multi-exit network with statistics of its own, as a run leaves it."""
+    network = models.add_exits(models.build("resnet8", (8, 8, 3), 4), mid=4)
+    rng = np.random.default_rng(0)
+    network.set_weights([w + rng.random(w.shape) / 10 for w in network.get_weights()])
+    path = tmp_path_factory.mktemp("stored") / "network.keras"
+    network.save(path)
+    beside.write(path, PREPROCESSING, LABELS)
+    x = (IMAGES / 255 - MEAN) / STD
+    return path, {name: np.asarray(z) for name, z in network.predict(x, verbose=0).items()}
+
+
+def used(path):
+    """What plain Keras returns, with the facts beside the file, as the README says."""
+    with zipfile.ZipFile(path) as archive:
+        assert "kdtoolkit" not in archive.read("config.json").decode()
+    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert facts["labels"] == LABELS
+    x = (IMAGES / 255 - np.array(facts["mean"])) / np.array(facts["std"])
+    return keras.models.load_model(path).predict(x, verbose=0)
+
+
+@pytest.mark.parametrize("exit", ["exit_1", None])
+def test_with_preprocessing(stored, exit, tmp_path, capsys):
+    path, logits = stored
+    output = tmp_path / "bytes.keras"
+    flags = [] if exit is None else [f"--exit={exit}"]
+    assert (
+        cli.main(["export", str(path), "--with_preprocessing", f"--output={output}", *flags]) == 0
+    )
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "images of bytes (8, 8, 3) to probabilities of 4 classes" in line
+    # A pixel is off by 2^-24 of itself and of the shift, some 1e-7; a softmax of logits below 10,
+    # of a network this shallow, by less than 1e-5.
+    expected = softmax(logits[exit or max(logits)])
+    network = keras.models.load_model(output)
+    assert network.input.dtype == "uint8"
+    np.testing.assert_allclose(network.predict(IMAGES, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(used(output), expected, atol=1e-5)
+    assert isinstance(network.layers[1], layers.Rescaling)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bytes.json", "bytes.keras"]
+
+
+def test_as_it_is(stored, tmp_path):
+    path, logits = stored
+    output = tmp_path / "own.keras"
+    assert cli.main(["export", str(path), f"--output={output}"]) == 0
+    np.testing.assert_allclose(used(output), logits[max(logits)], rtol=1e-5, atol=1e-6)
+
+
+def test_network_of_anybody_with_mean_and_deviation(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = layers.Dense(4, activation="softmax")(layers.Flatten()(image))
+    network = keras.Model(image, x)
+    network.save(tmp_path / "own.keras")
+    arguments = ["export", str(tmp_path / "own.keras"), "--with_preprocessing"]
+    output = tmp_path / "bytes.keras"
+    given = [f"--mean={','.join(map(str, MEAN))}", f"--std={','.join(map(str, STD))}"]
+    assert cli.main([*arguments, f"--output={output}", *given]) == 0
+    expected = network.predict((IMAGES / 255 - MEAN) / STD, verbose=0)
+    found = keras.models.load_model(output).predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert beside.read(output)[1] == ["0", "1", "2", "3"]
+
+
+def test_layers_that_plain_keras_does_not_know(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
+    network = keras.Model(image, layers.Dense(4)(x))
+    aware = compression.quantization_aware(network, PREPROCESSING(IMAGES))
+    with pytest.raises(ValueError, match=r"Keras' own layers.*Quantized"):
+        export.to_keras(aware, tmp_path / "bytes.keras", PREPROCESSING)
+    with pytest.raises(ValueError, match=r"`preprocessing`.*\(8, 8, 3\).*\(4, 4, 3\)"):
+        export.to_keras(network, tmp_path / "b.keras", Preprocessing((4, 4, 3), MEAN, STD))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["absent.keras", "--output=b.keras"], ["NETWORK must be", "absent.keras"]),
+        (["bare.keras"], ["--output"]),
+        (["bare.keras", "--output=b.tflite"], ["--output must be a .keras file", "b.tflite"]),
+        (["bare.keras", "--output=no/b.keras"], ["directory that exists", "no/b.keras"]),
+        (["bare.keras", "--output=bare.keras"], ["another file than NETWORK"]),
+        (["bare.keras", "--output=b.keras"], ["bare.json", "--mean and --std", "neither"]),
+        (["bare.keras", "--output=b.keras", "--mean=0"], ["--std", "one of them"]),
+        (["bare.keras", "--output=b.keras", "--mean=half"], ["--mean", "half"]),
+        (["known.keras", "--output=b.keras", "--mean=0", "--std=1"], ["known.json has"]),
+        (["damaged.keras", "--output=b.keras"], ["damaged.json", "does not say"]),
+    ],
+)
+def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("bare", "known", "damaged"):
+        (tmp_path / f"{name}.keras").write_bytes(b"")
+    beside.write(tmp_path / "known.keras", PREPROCESSING, LABELS)
+    (tmp_path / "damaged.json").write_text("{}")
+    before = set(tmp_path.iterdir())
+    assert cli.main(["export", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("export: ")
+    for part in parts:
+        assert part in line
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_mistakes_do_not_import_tensorflow():
+    script = (
+        "import sys\nfrom kdtoolkit import cli\n"
+        "status = cli.main(['export', 'absent.keras', '--output=b.keras'])\n"
+        "sys.exit(10 if 'tensorflow' in sys.modules else status)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 2
