@@ -68,30 +68,41 @@ def guarded(name: str, call: Callable[[], int], advice: str = "") -> int:
             return fail(name, reason, 1)
 
 
-def fail(name: str, message: object, status: int) -> int:
+def fail(name: str, message: object, status: int, stream=None) -> int:
     """Says something in one line on standard error, above all why a command ends.
 
-    Returns:
-        `status`.
+    Args:
+        name: of the command.
+        message: what is said.
+        status: is returned.
+        stream: takes the line in place of standard error.
     """
+    line = f"{name}: {' '.join(str(message).split())}"
     with contextlib.suppress(OSError):
-        print(f"{name}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+        print(line, file=stream or sys.stderr, flush=True)
     return status
 
 
 def begin() -> None:
     """Makes an interruption one line before there is a command: while its modules are imported."""
     for number in _WORDS:
-        _handle(number, _end_at_once)
+        _handle(number, _ending())
 
 
-def ending_at_once():
-    """Context in which Ctrl-C and SIGTERM end the process: imports would distort an exception."""
-    return _handling(_end_at_once)
+def ending_at_once(stream):
+    """Context in which Ctrl-C and SIGTERM end the process: imports would distort an exception.
+
+    Args:
+        stream: takes the line, in place of a standard error that is held back.
+    """
+    return _handling(_ending(stream))
 
 
-def _end_at_once(number, frame):
-    os._exit(fail("kdtoolkit", _WORDS[number], 128 + number))
+def _ending(stream=None):
+    def end(number, frame):
+        os._exit(fail("kdtoolkit", _WORDS[number], 128 + number, stream))
+
+    return end
 
 
 @contextlib.contextmanager

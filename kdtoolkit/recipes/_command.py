@@ -318,7 +318,7 @@ def import_libraries(onednn="auto"):
     set_onednn(onednn)
     # Level 3: a machine without a GPU otherwise reports CUDA's absence as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _errors.ending_at_once(), held_back():
+    with held_back() as shown, _errors.ending_at_once(shown):
         import keras  # noqa: F401
         import tensorflow as tf
 
