@@ -6,13 +6,13 @@ first used, so that command lines answer at once and :mod:`kdtoolkit.edge` runs 
 
 import sys
 
-from kdtoolkit._lazy import attach
-
 # What Python says while it looks for the module of `python -m kdtoolkit...`.
 if sys.argv[:1] == ["-m"] and any(a.partition(".")[0] == __name__ for a in sys.orig_argv):
     from kdtoolkit import _errors
 
     _errors.begin()
+
+from kdtoolkit._lazy import attach
 
 __version__ = "0.1.0"
 
