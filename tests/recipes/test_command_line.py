@@ -382,8 +382,7 @@ def test_directory_that_was_removed_meanwhile(in_empty_directory, capsys):
     def run(flags, checked):
         output_dir = _command.claim_output_dir(flags)
         shutil.rmtree(output_dir)
-        _run.finish("born_again", flags, output_dir, {"generations": []})
-        _run.print_exports([], output_dir)
+        return _run.finish("born_again", flags, output_dir, {"generations": []})
 
     assert dataclasses.replace(RECIPE, run=run).main(["--output_dir=run"]) == 1
     captured = capsys.readouterr()
