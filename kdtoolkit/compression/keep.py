@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit.compression.layers import kernels
+from kdtoolkit.models.graph import flatten
 from kdtoolkit.training.step import Trainer
 
 
@@ -22,12 +23,12 @@ class KeepZeros(keras.callbacks.Callback):
 
     def __init__(self, pruned):
         super().__init__()
-        arrays = {name: keras.ops.convert_to_numpy(k) for name, k in kernels(pruned).items()}
+        arrays = {name: keras.ops.convert_to_numpy(k) for name, k in _kernels(pruned).items()}
         self._masks = {name: array != 0 for name, array in arrays.items() if not array.all()}
 
     def on_train_begin(self, logs=None):
         network = self.model.network if isinstance(self.model, Trainer) else self.model
-        found = kernels(network)
+        found = _kernels(network)
         for name, mask in self._masks.items():
             if name not in found or tuple(found[name].shape) != mask.shape:
                 raise ValueError(
@@ -47,3 +48,8 @@ class KeepZeros(keras.callbacks.Callback):
         # In the scope, not on every replica: an assignment there would be a mean over all of them.
         with self.model.distribute_strategy.scope():
             self._apply()
+
+
+def _kernels(network):
+    """As `kernels`, named as in the flat network that a quantisation-aware one is."""
+    return kernels(flatten(network) if getattr(network, "inputs", None) else network)

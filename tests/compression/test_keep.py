@@ -23,22 +23,28 @@ def pruned():
     return network
 
 
-@pytest.mark.parametrize("quantized", [False, True])
-def test_zeros_stay_and_the_rest_moves(quantized):
+@pytest.mark.parametrize(
+    "quantized, nested", [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_zeros_stay_and_the_rest_moves(quantized, nested):
     network = pruned()
     before = {
         layer.name: layer.kernel.numpy() for layer in network.layers if hasattr(layer, "kernel")
     }
     trained = models.build("resnet8", (8, 8, 1), 3)
     trained.set_weights(network.get_weights())
+    whole = network
+    if nested:
+        image = keras.Input((8, 8, 1))
+        whole, trained = (keras.Model(image, inner(image)) for inner in (network, trained))
     if quantized:
-        trained = compression.quantization_aware(network, IMAGES)
+        trained = compression.quantization_aware(whole, IMAGES)
     trainer = Patriarch(trained, "plain")
     trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9))
-    keep = compression.KeepZeros(network)
+    keep = compression.KeepZeros(whole)
     trainer.fit(IMAGES, LABELS, batch_size=6, epochs=2, verbose=0, callbacks=[keep])
     for name, kernel in before.items():
-        after = trained.get_layer(name).kernel.numpy()
+        after = models.flatten(trained).get_layer(name).kernel.numpy()
         zeros = after[kernel == 0]
         assert not zeros.any() and not np.signbit(zeros).any()  # -0.0 does not compress with 0.0
         if (kernel != 0).any():
