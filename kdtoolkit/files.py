@@ -119,6 +119,10 @@ def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> 
             shutil.rmtree(path)
         os.replace(scratch, path)
         _sync(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a full disk
+            error.filename = os.fspath(path)
+        raise
     finally:
         remove(scratch)
 

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,6 +26,14 @@ def test_whole_or_absent(tmp_path):
         files.write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    def fail(scratch):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*network\.keras'"):
+        files.write_atomically(tmp_path / "network.keras", fail)
 
 
 def test_directory_replaces_directory(tmp_path):
