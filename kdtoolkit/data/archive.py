@@ -59,12 +59,14 @@ def scan(path):
             f"Received: {' and '.join(str(shape[1:]) for shape in shapes.values())}"
         )
     classes = np.unique(labels["train"])
-    if not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(
-            f"Archive {path!r} must number its classes from 0, with images of each. Received: "
-            f"{len(classes)} different labels in {layout['train'][1]!r}, from {classes[0]} to "
-            f"{classes[-1]}"
-        )
+    for split, (_, key) in layout.items():
+        outside = np.flatnonzero((labels[split] < 0) | (labels[split] >= len(classes)))
+        if outside.size:
+            raise ValueError(
+                f"Archive {path!r} must number its {len(classes)} classes from 0, with images of "
+                f"each. Received: label {labels[split][outside[0]]} at index {outside[0]} of "
+                f"{key!r}, outside 0 to {len(classes) - 1}"
+            )
     if "test" in labels and (other := np.setxor1d(classes, labels["test"])).size:
         raise ValueError(
             f"Archive {path!r} must have the same classes in 'y_train' and 'y_test'. "

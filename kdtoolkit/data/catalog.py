@@ -53,6 +53,7 @@ class DatasetInfo:
         test_split: name of the stored split that serves as the test set; None where there is
             none, and `TEST_FRACTION` of the images is held out, stratified by class.
         augmentation: what suits these images.
+        unreadable: paths of a folder's image files without a readable header.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DatasetInfo:
     augmentation: Augmentation | PhotographAugmentation = dataclasses.field(
         default_factory=Augmentation
     )
+    unreadable: tuple[str, ...] = ()
 
     @property
     def labels(self):
@@ -182,11 +184,12 @@ def _describe_digits(size):
 def _describe_folder(name, size):
     found = folder.scan(name)
     paths = [p for files in (found.train, found.validation, found.test) if files for p in files[0]]
+    stored, unreadable = folder.image_shape(paths)
     train_size, test_size = _sizes(len(found.train.paths), found.test and len(found.test.paths))
     return DatasetInfo(
         name=name,
         kind="folder",
-        image_shape=_image_shape(name, folder.image_shape(paths), size),
+        image_shape=_image_shape(name, stored, size),
         class_names=found.class_names,
         classes=len(found.class_names),
         train_size=train_size,
@@ -195,6 +198,7 @@ def _describe_folder(name, size):
         path=name,
         validation_split=found.validation_name,
         test_split=found.test_name,
+        unreadable=unreadable,
     )
 
 

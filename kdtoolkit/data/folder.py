@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from kdtoolkit._bar import counted
 from kdtoolkit.data import picture
 from kdtoolkit.data.wording import some
 
@@ -19,6 +20,7 @@ _ANNOTATIONS = "val_annotations.txt"
 _EXPECTED = (
     "one sub-folder of images for each class, or train/ and test/ (or valid/, or val/) of such"
 )
+_NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini")
 _LARGE = 2**24  # pixels
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -40,6 +42,7 @@ class Folder(NamedTuple):
         train: the training images.
         validation, test: those of the splits that serve as such, or None.
         validation_name, test_name: names of their folders, or None.
+        ignored: paths of what lies among the images and is neither one by its name nor a note.
     """
 
     class_names: tuple[str, ...]
@@ -48,6 +51,7 @@ class Folder(NamedTuple):
     test: ImageFiles | None = None
     validation_name: str | None = None
     test_name: str | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def scan(path):
@@ -56,20 +60,22 @@ def scan(path):
     `catalog.describe` says which layouts there are.
 
     Raises:
-        ValueError: another layout, a class without images, or splits with different classes.
+        ValueError: another layout, a class without images, splits with different classes, or a
+            class whose name is not one line of text, as a label has to be.
     """
+    ignored = []
     try:
-        return _scan(path)
+        return _scan(path, ignored)._replace(ignored=tuple(ignored))
     except OSError as error:
         raise ValueError(f"Cannot read folder {error.filename!r}: {error.strerror}") from error
 
 
-def _scan(path):
+def _scan(path, ignored):
     folders = _folders(path)
     if "train" not in folders:
-        classes, files = _scan_classes(path)
+        classes, files = _scan_classes(path, ignored)
         return Folder(_class_names(path, classes), files)
-    classes, train = _scan_classes(os.path.join(path, "train"))
+    classes, train = _scan_classes(os.path.join(path, "train"), ignored)
     validation_name = next((name for name in _VALIDATION_NAMES if name in folders), None)
     test_name = "test" if _has_classes(os.path.join(path, "test")) else None
     if test_name is None:
@@ -80,16 +86,16 @@ def _scan(path):
             f"sub-folder of images for each class. Found: {_listing(path)}"
         )
     validation, test = (
-        name and _scan_split(path, name, classes) for name in (validation_name, test_name)
+        name and _scan_split(path, name, classes, ignored) for name in (validation_name, test_name)
     )
     class_names = _class_names(path, classes)
     return Folder(class_names, train, validation, test, validation_name, test_name)
 
 
-def _scan_split(path, name, classes):
+def _scan_split(path, name, classes, ignored):
     split = os.path.join(path, name)
     annotated = os.path.isfile(os.path.join(split, _ANNOTATIONS)) and "images" in _folders(split)
-    split_classes, files = (_scan_annotated if annotated else _scan_classes)(split)
+    split_classes, files = (_scan_annotated if annotated else _scan_classes)(split, ignored)
     if classes != split_classes:
         raise ValueError(
             f"Folder {path!r} must have the same classes in train/ and {name}/. "
@@ -98,27 +104,30 @@ def _scan_split(path, name, classes):
     return files
 
 
-def _scan_classes(path):
+def _scan_classes(path, ignored):
     classes = _folders(path)
     if not classes:
         raise ValueError(f"Folder {path!r} must have {_EXPECTED}. Found: {_listing(path)}")
     paths, labels = [], []
+    ignored += _images(path)
     for label, class_name in enumerate(classes):
         folder = os.path.join(path, class_name)
         # Tiny-ImageNet keeps a class' images one level further down.
         inner = os.path.join(folder, "images")
-        found = _images(folder) or (_images(inner) if os.path.isdir(inner) else [])
+        folder = folder if _images(folder) or not os.path.isdir(inner) else inner
+        found = _images(folder)
         if not found:
             raise ValueError(
                 f"Class {class_name!r} of folder {path!r} has no images "
                 f"({', '.join(picture.EXTENSIONS)}). Found: {_listing(folder)}"
             )
+        ignored += _ignored(folder)
         paths += found
         labels += [label] * len(found)
     return classes, ImageFiles(paths, np.array(labels, np.int32))
 
 
-def _scan_annotated(path):
+def _scan_annotated(path, ignored):
     """Tiny-ImageNet's `val/`: images in one folder, their classes in a file."""
     annotations = os.path.join(path, _ANNOTATIONS)
     rows = [line.split("\t") for line in _text(annotations).splitlines()]
@@ -130,6 +139,7 @@ def _scan_annotated(path):
             )
     class_of = {os.path.join(path, "images", row[0]): row[1] for row in rows}
     paths = _images(os.path.join(path, "images"))
+    ignored += _ignored(os.path.join(path, "images"))
     if different := class_of.keys() ^ set(paths):
         raise ValueError(
             f"Folder {os.path.join(path, 'images')!r} must have the images that {_ANNOTATIONS} "
@@ -142,13 +152,29 @@ def _scan_annotated(path):
 
 def _class_names(path, classes):
     """Names of the folders, or the first word for each where `words.txt` has one of its own."""
+    names = classes
     file = os.path.join(path, "words.txt")
-    if not os.path.isfile(file):
-        return classes
-    words = dict(line.split("\t", 1) for line in _text(file).splitlines() if "\t" in line)
-    names = [words.get(name, name).partition(",")[0] for name in classes]
-    uses = collections.Counter(names)
-    return tuple(n if uses[n] == 1 else c for n, c in zip(names, classes, strict=True))
+    if os.path.isfile(file):
+        rows = (line.split("\t", 1) for line in _text(file).split("\n") if "\t" in line)
+        words = {name: words.partition(",")[0] for name, words in rows}
+        names = [words.get(name) or name for name in classes]
+        uses = collections.Counter(names)
+        names = tuple(n if uses[n] == 1 else c for n, c in zip(names, classes, strict=True))
+    for name in names:
+        if not _is_label(name):
+            raise ValueError(
+                f"Folder {path!r} must have classes whose names are one line of UTF-8 text. "
+                f"Received: {name!r}"
+            )
+    return names
+
+
+def _is_label(name):
+    try:
+        name.encode()  # bytes of a file's name that are no text are surrogates
+    except UnicodeEncodeError:
+        return False
+    return not set(name) & set("\r\n")
 
 
 def _text(path):
@@ -178,6 +204,16 @@ def _images(path):
     )
 
 
+def _ignored(path):
+    """What lies among images and is neither one by its name nor a note: never lost in silence."""
+    return [
+        entry.path + "/" * entry.is_dir()
+        for entry in os.scandir(path)
+        if not entry.name.lower().endswith((*picture.EXTENSIONS, *_NOTES))
+        and not entry.name.startswith(".")
+    ]
+
+
 def _listing(path):
     names = [entry.name + "/" * entry.is_dir() for entry in os.scandir(path)]
     return some(names) or "nothing"
@@ -187,7 +223,9 @@ def image_shape(paths):
     """`(height, width, channels)` of the upright images, from the files' headers.
 
     Height and width are None where the images differ; channels is 1 if all are grey, else 3.
-    Files without a readable header do not count: `read` says what becomes of them.
+
+    Returns:
+        The shape, and the paths of the files without a readable header, which do not count.
 
     Raises:
         ValueError: no file is an image.
@@ -200,15 +238,21 @@ def image_shape(paths):
         width, height = image.size[::-1] if orientation in _TURNED else image.size
         shapes.add((height, width, picture.is_grey(image)))
 
-    errors = _open_all(add, paths)
+    errors = _open_all(add, paths, range(len(paths)), "looking at images")
     if not shapes:
         raise ValueError(f"None of {len(paths)} files is an image. {next(iter(errors.values()))}")
     sizes = {shape[:2] for shape in shapes}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    return height, width, 1 if all(grey for *_, grey in shapes) else 3
+    shape = height, width, 1 if all(grey for *_, grey in shapes) else 3
+    return shape, tuple(paths[index] for index in errors)
 
 
-def read(files, class_names, image_shape, finish, strict=False):
+def everything(labels):
+    """One part, of all images: what `read` may be asked for."""
+    return (np.arange(len(labels)),)
+
+
+def read(files, class_names, image_shape, finish, choose=everything, unreadable=(), strict=False):
     """Decodes images, upright as their EXIF says, and over white where they are transparent.
 
     Args:
@@ -217,14 +261,19 @@ def read(files, class_names, image_shape, finish, strict=False):
         image_shape: `(height, width, channels)`, channels 1 or 3.
         finish: called with each uint8 `(stored height, stored width, channels)`; returns one of
             `image_shape`.
+        choose: function of the labels of the files that can be read, in order; returns the indices
+            of each wanted part. No other file is decoded. Where one cannot be, it chooses again.
+        unreadable: paths that are known not to be readable.
         strict: whether a file that cannot be decoded is an error; otherwise it is left out.
 
     Returns:
-        uint8 `(n, *image_shape)`, int32 labels `(n,)`, paths of the files left out.
+        For each part images, uint8 `(n, *image_shape)`, and labels, int32 `(n,)`; the number of
+        files that can be read, as far as is known; paths of the files left out.
 
     Raises:
         ValueError: a file cannot be decoded and `strict`, or none of a class can; it is named.
     """
+    # Memory that is not written to is not used.
     images = np.empty((len(files.paths), *image_shape), np.uint8)
     mode = "L" if image_shape[-1] == 1 else "RGB"
 
@@ -237,28 +286,43 @@ def read(files, class_names, image_shape, finish, strict=False):
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         images[index] = finish(pixels.reshape(*pixels.shape[:2], image_shape[-1]))
 
-    errors = _open_all(decode, files.paths)
-    if not errors:
-        return images, files.labels, []
-    first = next(iter(errors.values()))
+    readable = np.ones(len(images), bool)
+    decoded = np.zeros(len(images), bool)
+    known = set(unreadable)
+    due = [index for index, path in enumerate(files.paths) if path in known]
+    while True:
+        errors = _open_all(decode, files.paths, due, "reading images")
+        decoded[due] = True
+        readable[list(errors)] = False
+        if errors:
+            _check_readable(files, class_names, readable, errors, strict)
+        stored = np.flatnonzero(readable)
+        parts = [stored[part] for part in choose(files.labels[stored])]
+        due = np.concatenate(parts)
+        due = due[~decoded[due]]
+        if not len(due):
+            break
+    left_out = [files.paths[index] for index in np.flatnonzero(~readable)]
+    return [(images[part], files.labels[part]) for part in parts], len(stored), left_out
+
+
+def _check_readable(files, class_names, readable, errors, strict):
     if strict:
-        raise ValueError(first)
-    readable = np.setdiff1d(np.arange(len(images)), list(errors))
+        raise ValueError(next(iter(errors.values())))
     counts = np.bincount(files.labels[readable], minlength=len(class_names))
     if not counts.all():
-        name = class_names[counts.argmin()]
-        raise ValueError(f"No image of class {name!r} can be read. {first}")
-    return images[readable], files.labels[readable], [files.paths[index] for index in errors]
+        label = counts.argmin()
+        first = next(error for index, error in errors.items() if files.labels[index] == label)
+        raise ValueError(f"No image of class {class_names[label]!r} can be read. {first}")
 
 
-def _open_all(function, paths):
-    """Calls `function(index, image)` for every file; returns index -> error for broken ones."""
-
+def _open_all(function, paths, indices, title):
+    """Calls `function(index, image)` for some files; returns index -> error for broken ones."""
     turns = threading.Lock()
 
-    def apply(index, path):
+    def apply(index):
         try:
-            with picture.opened(path) as image:
+            with picture.opened(paths[index]) as image:
                 # Large ones in turns: together they would need more memory than there is.
                 large = image.width * image.height > _LARGE
                 with turns if large else contextlib.nullcontext():
@@ -270,4 +334,4 @@ def _open_all(function, paths):
         warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
         futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        return dict(filter(None, pool.map(apply, range(len(paths)), paths)))
+        return dict(filter(None, counted(pool.map(apply, indices), len(indices), title)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from kdtoolkit.data.catalog import DatasetInfo
 from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, stratified
+from kdtoolkit.data.wording import some
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images above which a TensorFlow Datasets set is streamed."""
@@ -60,7 +62,9 @@ def load(
         validation_fraction: share of the training split that validates, in [0, 1), where there is
             no stored validation split.
         train_examples: train on exactly so many of the images that remain, stratified by class
-            and the same in every run; None for all.
+            and the same in every run; None for all. A folder's others are not decoded; where some
+            of those are damaged, and not in their headers alone, the validation images are not
+            those of a run on all.
         strict_data: whether an image file that cannot be read is an error; otherwise such files
             of a folder are left out, and one warning says how many they are and names a few.
 
@@ -91,15 +95,18 @@ def load(
 
 
 def _hold(info, validation_fraction, train_examples, strict_data):
-    stored = sources.read(info, strict_data)
-    cut = _cut(stored.train[1], info, validation_fraction, train_examples)
-    train, validation, test = (tuple(array[part] for array in stored.train) for part in cut)
-    train_size = len(stored.train[1]) - len(test[1])
-    validation, test = stored.validation or validation, stored.test or test
+    def cut(labels):
+        return _cut(labels, info, validation_fraction, train_examples)
+
+    stored = sources.read(info, cut, strict_data)
+    _name_untrained(info, stored.train[1])
+    train, validation, test = stored.train, stored.validation, stored.test
+    train_size = stored.size - len(test[1])
+    validation, test = stored.stored_validation or validation, stored.stored_test or test
     info = dataclasses.replace(
         info,
         train_size=train_size,
-        validation_size=len(stored.validation[1]) if stored.validation else None,
+        validation_size=len(validation[1]) if stored.stored_validation else None,
         test_size=len(test[1]),
     )
     preprocessing = Preprocessing.measure([train[0]])
@@ -108,6 +115,17 @@ def _hold(info, validation_fraction, train_examples, strict_data):
         return Split(images, labels, preprocessing, info.augmentation)
 
     return Data(info, preprocessing, split(*train), split(*validation), split(*test))
+
+
+def _name_untrained(info, labels):
+    untrained = np.flatnonzero(np.bincount(labels, minlength=info.classes) == 0)
+    if untrained.size:
+        names = [info.class_names[label] if info.class_names else label for label in untrained]
+        warnings.warn(
+            f"{len(names)} of {info.classes} classes of {info.name!r} are left without training "
+            f"images: {some(names)}",
+            stacklevel=4,  # whoever called `load`
+        )
 
 
 def _stream(info, validation_fraction, train_examples):
@@ -136,13 +154,18 @@ def _cut(labels, info, validation_fraction, train_examples):
     cut = validation_fraction and not info.validation_split
     count = max(round(validation_fraction * len(remaining)), 1) if cut else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
+    if count and count == len(remaining):
+        raise ValueError(
+            "Argument `validation_fraction` must leave an image to train on of the "
+            f"{len(remaining)} of {info.name!r}. Received: {validation_fraction}"
+        )
     remaining = np.setdiff1d(remaining, validation, assume_unique=True)
     if train_examples is None:
         train_examples = len(remaining)
     if not 1 <= train_examples <= len(remaining):
         raise ValueError(
             f"Argument `train_examples` must be from 1 to {len(remaining)}, the training images of "
-            f"{info.name!r} less validation. Received: {train_examples}"
+            f"{info.name!r} less validation, {count}. Received: {train_examples}"
         )
     return _take(labels, remaining, train_examples, Purpose.EXAMPLES), validation, held_out
 

@@ -9,7 +9,7 @@ from kdtoolkit import bounded
 from kdtoolkit.data.wording import shown
 
 EXTENSIONS = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 MOST_PIXELS = 2**27

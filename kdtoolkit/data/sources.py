@@ -15,24 +15,35 @@ from kdtoolkit.data import archive, catalog, folder
 from kdtoolkit.data.wording import some
 
 _BATCH = 256
+_MOST_SCALED = 2**25  # pixels
 
 
 class Stored(NamedTuple):
-    """`(images, labels)` of each stored split, None where there is none.
+    """`(images, labels)` of what is used of a data set.
 
     Images uint8 `(n, *image_shape)`, labels int32 `(n,)`.
+
+    Attributes:
+        train, validation, test: of the parts of the stored training split.
+        size: number of images of the stored training split that can be read, as far as is known.
+        stored_validation, stored_test: of the stored splits of that name, None where there is none.
     """
 
     train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray] | None = None
-    test: tuple[np.ndarray, np.ndarray] | None = None
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    size: int
+    stored_validation: tuple[np.ndarray, np.ndarray] | None = None
+    stored_test: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def read(info, strict=False):
-    """Reads a data set that fits in memory.
+def read(info, cut, strict=False):
+    """Reads what is used of a data set that fits in memory.
 
     Args:
         info: a `DatasetInfo` of data that are there (a `path`, or digits).
+        cut: function of the labels of the stored training split; returns the indices of the images
+            that train, validate and test. Of a folder no others are decoded.
         strict: whether an image file that cannot be read is an error; otherwise such files are
             left out, and one warning says how many they are and names a few.
 
@@ -43,22 +54,27 @@ def read(info, strict=False):
         ValueError: an image cannot be decoded, or a label is not one of `info.classes`.
     """
     if info.kind == "folder":
-        splits = _read_folder(info, strict)
-    else:
-        read_splits = {"digits": _read_digits, "archive": _read_archive, "tfds": _read_tfds}
-        splits = read_splits[info.kind](info)
-    for images, labels in filter(None, splits):
-        if images.shape[1:] != info.image_shape:
-            raise ValueError(
-                f"Data set {info.name!r} must have images of shape {info.image_shape}. "
-                f"Received: {images.shape[1:]}"
-            )
-        if labels.min() < 0 or labels.max() >= info.classes:
-            raise ValueError(
-                f"Data set {info.name!r} must have labels from 0 to {info.classes - 1}. "
-                f"Received: labels from {labels.min()} to {labels.max()}"
-            )
-    return splits
+        return _read_folder(info, cut, strict)
+    read_splits = {"digits": _read_digits, "archive": _read_archive, "tfds": _read_tfds}
+    (images, labels), *others = splits = read_splits[info.kind](info)
+    for split in filter(None, splits):
+        _check(info, *split)
+    parts = [(images[part], labels[part]) for part in cut(labels)]
+    return Stored(*parts, len(labels), *others)
+
+
+def _check(info, images, labels):
+    if images.shape[1:] != info.image_shape:
+        raise ValueError(
+            f"Data set {info.name!r} must have images of shape {info.image_shape}. "
+            f"Received: {images.shape[1:]}"
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= info.classes))
+    if outside.size:
+        raise ValueError(
+            f"Data set {info.name!r} must have labels from 0 to {info.classes - 1}. "
+            f"Received: {labels[outside[0]]} at index {outside[0]}"
+        )
 
 
 def prepare(name, data_dir, image_size):
@@ -276,7 +292,8 @@ def _read_digits(info):
     digits = load_digits()
     # The stored values are 0 to 16.
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return Stored((np.array(cover(images, info.image_shape[:2])), digits.target.astype(np.int32)))
+    train = np.array(cover(images, info.image_shape[:2])), digits.target.astype(np.int32)
+    return train, None, None
 
 
 def _read_archive(info):
@@ -290,35 +307,54 @@ def _read_archive(info):
         return covered, labels
 
     train, test = archive.read(info.path)
-    return Stored(finish(*train), test=test and finish(*test))
+    return finish(*train), None, test and finish(*test)
 
 
-def _read_folder(info, strict):
+def _read_folder(info, cut, strict):
     found = folder.scan(info.path)
     broken = []
 
-    def read_split(files):
-        images, labels, left_out = folder.read(
+    def read_split(files, choose):
+        parts, size, left_out = folder.read(
             files,
             found.class_names,
             info.image_shape,
-            lambda image: cover(image, info.image_shape[:2]),
+            lambda image: _cover_file(image, info.image_shape[:2]),
+            choose,
+            info.unreadable,
             strict,
         )
         broken.extend(left_out)
-        return images, labels
+        return parts, size
 
-    files = (found.train, found.validation, found.test)
-    stored = Stored(*(some_files and read_split(some_files) for some_files in files))
-    if broken:
-        warnings.warn(
-            f"Left out {len(broken)} image files of {info.path!r} that cannot be read: "
-            f"{some(os.path.relpath(path, info.path) for path in broken)}",
-            stacklevel=5,  # whoever called `load`
-        )
-    return stored
+    parts, size = read_split(found.train, cut)
+    others = [
+        files and read_split(files, folder.everything)[0][0]
+        for files in (found.validation, found.test)
+    ]
+    left_out = (
+        (broken, "image files", "cannot be read"),
+        (found.ignored, "files", "are no images by their names"),
+    )
+    for paths, what, why in left_out:
+        if paths:
+            warnings.warn(
+                f"Left out {len(paths)} {what} of {info.path!r} that {why}: "
+                f"{some(os.path.relpath(path, info.path) for path in paths)}",
+                stacklevel=5,  # whoever called `load`
+            )
+    return Stored(*parts, size, *others)
+
+
+def _cover_file(image, size):
+    """As `cover`, but not for strips that would be scaled to more than memory holds."""
+    stored = np.array(image.shape[:2])
+    height, width = np.rint(stored * np.max(size / stored)).astype(int)
+    if height * width > max(_MOST_SCALED, image.size):
+        raise ValueError(f"scaled to cover {size} its pixels would be {height:,} x {width:,}")
+    return cover(image, size)
 
 
 def _read_tfds(info):
     splits = ("train", info.validation_split, info.test_split)
-    return Stored(*(split and Records(info, split).load() for split in splits))
+    return [split and Records(info, split).load() for split in splits]

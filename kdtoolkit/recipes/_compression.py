@@ -117,9 +117,11 @@ class Compression:
         images, labels = self._data.test.pixels(_run.EXPORT_IMAGES)
         name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")
         integers = kind in ("int8", "uint8")
+        path = output_dir / "export" / f"{name}.tflite"
+        _run.say_exporting(path, output_dir)
         exported = export.to_litert(
             network,
-            output_dir / "export" / f"{name}.tflite",
+            path,
             self._data.preprocessing,
             quantization,
             self._calibration if integers else None,

@@ -134,7 +134,9 @@ def package(flags, network, baseline, data, output_dir):
     if decision["operating_point"] is not None:
         with tempfile.TemporaryDirectory() as scratch:
             for kind in flags.quantize:
-                exported = write(directory / f"early_exit-{kind}.tflite", kind, **decisions)
+                path = directory / f"early_exit-{kind}.tflite"
+                _run.say_exporting(path, output_dir)
+                exported = write(path, kind, **decisions)
                 # The network without its exits: what stopping early is compared with.
                 whole = Path(scratch) / f"whole-{kind}.tflite"
                 write(whole, kind, of=classifiers[names[-1]])

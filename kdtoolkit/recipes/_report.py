@@ -10,6 +10,7 @@ from pathlib import Path
 from kdtoolkit import files
 from kdtoolkit.training.compute import cores
 
+_FIRST_CLASSES = 3
 _PACKAGES = ("kdtoolkit", "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "numpy")
 
 
@@ -79,6 +80,38 @@ def write_results(
     results = {**header, **parts}
     files.write_record(output_dir / "results.json", results)
     return results
+
+
+def data_facts(data) -> dict:
+    """Returns what was loaded, as `results.json` has it: counts, first classes, the splits' origin.
+
+    Args:
+        data: a `kdtoolkit.data.Data`.
+    """
+    info = data.info
+    held_out = "held out of the training images"
+    names = info.class_names or [str(index) for index in range(info.classes)]
+    return {
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test),
+        "validation_from": info.validation_split or held_out,
+        "test_from": info.test_split or held_out,
+        "classes": info.classes,
+        "first_classes": list(names[:_FIRST_CLASSES]),
+        "image_shape": list(info.image_shape),
+    }
+
+
+def data_line(facts: Mapping) -> str:
+    """Returns the facts of `data_facts` as one line."""
+    names = ", ".join(facts["first_classes"]) + ", ..." * (facts["classes"] > _FIRST_CLASSES)
+    return (
+        f"Data: {facts['train']:,} images to train on, "
+        f"{facts['validation']:,} to validate on ({facts['validation_from']}), "
+        f"{facts['test']:,} to test on ({facts['test_from']}), "
+        f"{'x'.join(map(str, facts['image_shape']))}, {facts['classes']} classes ({names})"
+    )
 
 
 def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> str:

@@ -371,15 +371,16 @@ def _choose(flags, replicas=1, **options):
     )
 
 
-def begin(flags, chosen):
-    """Makes the output directory the run's own, says how it computes, and returns the directory.
+def begin(flags, data, chosen):
+    """Makes the output directory the run's own, says on what data and how it computes.
 
     Args:
-        flags: of the run.
+        flags, data: of the run.
         chosen: of `computing`.
     """
     output_dir = claim_output_dir(flags)
     if cluster.is_chief(flags.strategy):
+        print(_report.data_line(_report.data_facts(data)), file=sys.stderr)
         print(chosen.summary, file=sys.stderr)
     return output_dir
 
@@ -402,6 +403,11 @@ def one_line_errors(data):
         ) from error
 
 
+def say_exporting(path, output_dir):
+    """Says what takes the next seconds: converting a network, and running the file."""
+    print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
+
+
 def export(network, name, data, output_dir, formats=("saved_model", "litert")):
     """Exports to the formats, runs each on the test images; returns their rows."""
     from kdtoolkit import export as exporting
@@ -418,6 +424,7 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
         "litert": (exporting.to_litert, directory / f"{name}.tflite"),
     }
     for write, path in map(writers.get, formats):
+        say_exporting(path, output_dir)
         exported = write(network, path, data.preprocessing)
         try:
             parity = exporting.check(exported, network, data.preprocessing, images, labels)
@@ -439,12 +446,12 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
     return rows
 
 
-def finish(recipe, flags, output_dir, parts, export=None):
+def finish(recipe, flags, output_dir, data, parts, export=None):
     """Writes the results, exports, and writes them again with what was exported.
 
     Args:
         recipe: its name.
-        flags, output_dir: of the run.
+        flags, output_dir, data: of the run.
         parts: of `results.json`.
         export: called without arguments, returns the rows of the files; None for no export.
 
@@ -457,10 +464,11 @@ def finish(recipe, flags, output_dir, parts, export=None):
     """
     if not cluster.is_chief(flags.strategy):
         raise Done
+    facts = _report.data_facts(data)
 
     def write(**more):
         return _report.write_results(
-            output_dir, recipe, flags.arguments, flags.seed, **parts, **more
+            output_dir, recipe, flags.arguments, flags.seed, data=facts, **parts, **more
         )
 
     write()

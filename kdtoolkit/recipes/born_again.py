@@ -127,7 +127,7 @@ def _run_recipe(flags, usual):
     _supervision.check(flags, flags.temperature, data.info.classes)
     strategy = _run.strategy(flags, data)
     compute = _run.computing(flags, data, strategy)
-    output_dir = _run.begin(flags, compute)
+    output_dir = _run.begin(flags, data, compute)
     shape, classes = data.info.image_shape, data.info.classes
     with _run.one_line_errors(data):
         lineage = train_generations(
@@ -163,6 +163,7 @@ def _run_recipe(flags, usual):
             RECIPE.name,
             flags,
             output_dir,
+            data,
             {"generations": results},
             export if flags.export != "none" else None,
         )

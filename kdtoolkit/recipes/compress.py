@@ -187,7 +187,7 @@ def _run_recipe(flags, usual):
         with blaming("quantize"):
             work.quantization_aware(example)
     work.check_export()
-    output_dir = _run.begin(flags, settings.compute)
+    output_dir = _run.begin(flags, data, settings.compute)
     given = {"model": _outputs.remember(flags, "model", path, output_dir)}
 
     def fine_tune(directory, build, callbacks, schedule, done):
@@ -246,7 +246,7 @@ def _run_recipe(flags, usual):
         name for name, happens in zip(("pruned", "quantized"), trains, strict=True) if happens
     ]
     parts = {"given": given, "variants": rows, "network": trained[0] if trained else None}
-    return _run.finish(RECIPE.name, flags, output_dir, parts, export)
+    return _run.finish(RECIPE.name, flags, output_dir, data, parts, export)
 
 
 def _title(flags):

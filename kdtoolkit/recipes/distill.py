@@ -249,7 +249,7 @@ def _run_recipe(flags, checked):
         # Whatever is wrong with a method is said before any training.
         for method in methods:
             teaching.trainer(method, example, seeds[0])
-    output_dir = _run.begin(flags, settings.compute)
+    output_dir = _run.begin(flags, data, settings.compute)
 
     given = {}
     if path is not None:
@@ -313,7 +313,7 @@ def _run_recipe(flags, checked):
         "best": best,
     }
     return _run.finish(
-        RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
+        RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None
     )
 
 

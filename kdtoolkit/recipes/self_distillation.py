@@ -151,7 +151,7 @@ def _run_recipe(flags, usual):
     variants = [name for name in _VARIANTS if asked.get(name, True)]
     bar = progress.Progress(len(variants) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
-    output_dir = _run.begin(flags, settings.compute)
+    output_dir = _run.begin(flags, data, settings.compute)
     costs = models.exit_costs(example)
     dear = [f"{name} ({cost:.2f})" for name, cost in list(costs.items())[:-1] if cost >= 1]
     if dear and cluster.is_chief(flags.strategy):
@@ -212,7 +212,7 @@ def _run_recipe(flags, usual):
         return packaged
 
     return _run.finish(
-        RECIPE.name, flags, output_dir, parts, export if flags.export != "none" else None
+        RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None
     )
 
 

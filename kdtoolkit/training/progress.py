@@ -5,6 +5,8 @@ import time
 
 import keras
 
+from kdtoolkit._bar import bar, clock
+
 
 class Progress(keras.callbacks.Callback):
     """Shows where a run of several trainings stands, and for how long it will go on.
@@ -48,16 +50,10 @@ class Progress(keras.callbacks.Callback):
         elapsed = time.monotonic() - self.started
         left = elapsed / max(done - self.first, 1e-9) * (self.total - done)
         fraction = done / self.total
-        bar = ("#" * int(20 * fraction)).ljust(20, ".")
         shown = {k: v for k, v in (logs or {}).items() if k in ("loss", "accuracy", "val_accuracy")}
         figures = "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
         epoch = min(int(done) + (done % 1 > 0), self.total)
-        line = f"{self.title}  epoch {epoch}/{self.total} [{bar}] {figures}  {_clock(left)} left"
+        where = f"epoch {epoch}/{self.total} {bar(fraction)}"
+        line = f"{self.title}  {where} {figures}  {clock(left)} left"
         self.stream.write(("\r\x1b[K" if self.stream.isatty() else "") + line + end)
         self.stream.flush()
-
-
-def _clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

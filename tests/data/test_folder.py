@@ -1,12 +1,13 @@
 """Folders of images as they are found in the wild, against pixels written by hand."""
 
+import os
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdtoolkit.data import describe, load
+from kdtoolkit.data import describe, load, picture
 
 RNG = np.random.default_rng(0)
 ANT, BEE, CAT = "n01", "n02", "n03"
@@ -139,14 +140,14 @@ class TestBroken:
         np.testing.assert_array_equal(np.bincount(labels), [7, 10])
 
     def test_are_errors_if_strict(self, path):
-        with pytest.raises(ValueError, match=r"Cannot read image '.*a/3\.png': .*") as error:
+        with pytest.raises(ValueError, match=r"Cannot read image '.*a/4\.png': .*") as error:
             load(path, strict_data=True)
         assert "\n" not in str(error.value)
 
     def test_no_image_of_a_class(self, path, tmp_path):
         for file in (tmp_path / "b").iterdir():
             file.write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"No image of class 'b' .* image '.*a/3\.png'"):
+        with pytest.raises(ValueError, match=r"No image of class 'b' .* image '.*b/0\.png'"):
             load(path)
 
     def test_no_image_at_all(self, path, tmp_path):
@@ -159,6 +160,116 @@ class TestBroken:
         path = write_images({f"{name}/{i}.png": (5, 5) for name in "ab" for i in range(5)})
         with warnings.catch_warnings(action="error"):
             load(path, strict_data=True)
+
+
+class TestFewExamples:
+    @pytest.fixture
+    def path(self, write_images):
+        numbers = {f"{name}/{i:02}.png": np.full((4, 4), 25 * k + i) for k, name in enumerate("ab")
+                   for i in range(25)}  # fmt: skip
+        return write_images(numbers)
+
+    def numbers(self, data):
+        splits = (data.train, data.validation, data.test)
+        return [set(split.images[:, 0, 0, 0]) for split in splits]
+
+    def test_no_others_are_decoded(self, path, monkeypatch):
+        all_train, *held_out = self.numbers(load(path))
+        decoded = []
+        upright = picture.upright
+        monkeypatch.setattr(
+            picture, "upright", lambda image: decoded.append(image.filename) or upright(image)
+        )
+        train, *others = self.numbers(load(path, train_examples=6))
+        assert others == held_out and len(train) == 6 and train <= all_train
+        # Of fifty a fifth is tested on, a tenth of the others validates.
+        assert len(decoded) == len(set(decoded)) == 6 + 4 + 10
+
+    def test_what_cannot_be_read_is_replaced(self, path, tmp_path):
+        chosen = self.numbers(load(path, train_examples=6))[0]
+        damaged = {f"{'ab'[n // 25]}/{n % 25:02}.png" for n in chosen}
+        for name in damaged:
+            content = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(content[: content.index(b"IDAT") + 8])
+        with pytest.warns(UserWarning, match=r"^Left out \d+ image files"):
+            data = load(path, train_examples=6)
+        assert len(data.train) == 6 and not self.numbers(data)[0] & chosen
+
+    def test_an_impossible_number_is_found_before_any_is_decoded(self, path, monkeypatch):
+        monkeypatch.setattr(picture, "upright", None)
+        with pytest.raises(ValueError, match=r"`train_examples` must be from 1 to 36"):
+            load(path, train_examples=37)
+
+
+def test_a_fifo_among_the_photographs(write_images, tmp_path):
+    path = write_images({f"{name}/{i}.png": (5, 5) for name in "ab" for i in range(5)})
+    os.mkfifo(tmp_path / "a" / "fifo.png")
+    with pytest.warns(UserWarning, match=r"^Left out 1 image files .* be read: a/fifo\.png$"):
+        load(path)
+    with pytest.raises(ValueError, match=r"'.*a/fifo\.png': .*Not a regular file"):
+        load(path, strict_data=True)
+
+
+def test_a_strip_that_would_grow_beyond_memory(write_images):
+    files = {f"a/{i}.png": (8, 8) for i in range(5)} | {"a/strip.png": (1, 50_000)}
+    with pytest.warns(UserWarning, match=r"^Left out 1 image files .* be read: a/strip\.png$"):
+        load(write_images(files), image_size=32)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\rreturn", os.fsdecode(b"latin-\xe9")])
+def test_a_name_that_is_no_label_is_found_at_once(write_images, name):
+    path = write_images({f"{folder}/{i}.png": (5, 5) for folder in ("b", name) for i in range(3)})
+    with pytest.raises(ValueError, match=r"one line of UTF-8 text\. Received: ") as error:
+        describe(path)
+    assert str(error.value).endswith(repr(name)) and "\n" not in str(error.value)
+
+
+def test_words_that_name_no_class(tiny_imagenet, tmp_path):
+    (tmp_path / "words.txt").write_text(f"{BEE}\t, honey\n")
+    assert describe(tiny_imagenet).class_names == (ANT, BEE, CAT)
+    (tmp_path / "words.txt").write_bytes(f"{BEE}\tgu\xeape\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"words\.txt' must be UTF-8. Received: .* 0xea"):
+        describe(tiny_imagenet)
+
+
+def test_every_kind_of_image_is_read_and_nothing_else_lost_in_silence(write_images, tmp_path):
+    path = write_images(
+        {f"{folder}/{i}{extension}": np.full((5, 5), 70)
+         for folder in "ab" for i, extension in enumerate(picture.EXTENSIONS)}
+    )  # fmt: skip
+    (tmp_path / "a" / "notes.txt").write_text("not an image, nor meant to be one")
+    (tmp_path / "a" / ".hidden").write_text("likewise")
+    assert describe(path).train_size + describe(path).test_size == 2 * len(picture.EXTENSIONS)
+    with warnings.catch_warnings(action="error"):
+        assert np.abs(load(path).train.images.astype(int) - 70).max() <= 1
+    (tmp_path / "b" / "photo.heic").write_bytes(b"")
+    (tmp_path / "b" / "more").mkdir()
+    (tmp_path / "top.png").write_bytes((tmp_path / "a" / "0.png").read_bytes())
+    message = (
+        r"^Left out 3 files of '.*' that are no images by their names: b/more, b/photo.heic, top"
+    )
+    with pytest.warns(UserWarning, match=message) as warned:
+        load(path)
+    assert len(warned) == 1 and warned[0].filename == __file__
+
+
+def test_a_class_left_without_training_images(write_images):
+    sizes = {"a": 9, "b": 9, "lonely": 1}
+    path = write_images(
+        {f"{split}/{name}/{i}.png": (5, 5)
+         for split in ("train", "test") for name, size in sizes.items() for i in range(size)}
+    )  # fmt: skip
+    message = r"^1 of 3 classes of '.*' are left without training images: lonely$"
+    with pytest.warns(UserWarning, match=message) as warned:
+        load(path, train_examples=4)
+    assert len(warned) == 1 and warned[0].filename == __file__
+
+
+def test_validation_that_takes_all(write_images):
+    path = write_images({f"{name}/{i}.png": (5, 5) for name in "ab" for i in range(5)})
+    message = r"`validation_fraction` must leave an image to train on of the 8 .* Received: 0\.99$"
+    with pytest.raises(ValueError, match=message):
+        load(path, validation_fraction=0.99)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -203,8 +314,8 @@ def test_colours_greys_and_transparency_of_several_sizes(tmp_path):
     }
     for folder in ("train", "test"):
         (tmp_path / folder / "a").mkdir(parents=True)
-        for name, picture in pictures.items():
-            picture.save(tmp_path / folder / "a" / name)
+        for name, image in pictures.items():
+            image.save(tmp_path / folder / "a" / name)
     expected = {
         "cmyk.jpg": (0, 0, 0),
         "colour.png": (200, 100, 50),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdtoolkit import cli, models
+from kdtoolkit import cli, data, models
 from kdtoolkit.recipes import _command, _run, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
@@ -382,7 +382,8 @@ def test_directory_that_was_removed_meanwhile(in_empty_directory, capsys):
     def run(flags, checked):
         output_dir = _command.claim_output_dir(flags)
         shutil.rmtree(output_dir)
-        return _run.finish("born_again", flags, output_dir, {"generations": []})
+        digits = data.load("digits")
+        return _run.finish("born_again", flags, output_dir, digits, {"generations": []})
 
     assert dataclasses.replace(RECIPE, run=run).main(["--output_dir=run"]) == 1
     captured = capsys.readouterr()

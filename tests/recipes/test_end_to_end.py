@@ -22,6 +22,23 @@ def digits():
     return data.load("digits", train_examples=300).test
 
 
+# Of 1,797 a fifth is tested on, a tenth of the others validates.
+DIGITS = {
+    "train": 300,
+    "validation": 144,
+    "test": 359,
+    "validation_from": "held out of the training images",
+    "test_from": "held out of the training images",
+    "classes": 10,
+    "first_classes": ["0", "1", "2"],
+    "image_shape": [8, 8, 1],
+}
+LOADED = (
+    "Data: 300 images to train on, 144 to validate on (held out of the training images), "
+    "359 to test on (held out of the training images), 8x8x1, 10 classes (0, 1, 2, ...)"
+)
+
+
 def run(recipe, output_dir, *flags):
     command = [
         *(sys.executable, "-m", f"kdtoolkit.recipes.{recipe}", f"--output_dir={output_dir}"),
@@ -29,7 +46,13 @@ def run(recipe, output_dir, *flags):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((output_dir / "results.json").read_text())
+    results = json.loads((output_dir / "results.json").read_text())
+    assert results["data"] == DIGITS
+    said = done.stderr.splitlines()
+    assert LOADED in said
+    for row in results.get("exports", ()):
+        assert f"Exporting and checking {row['path']}" in said
+    return done.stdout, results
 
 
 def normalised(split):

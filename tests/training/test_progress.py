@@ -17,7 +17,3 @@ def test_time_left_is_extrapolated_from_this_process(monkeypatch):
     assert stream.getvalue().splitlines()[1] == (
         "generation 0/0  epoch 6/10 [############........] loss 0.500  accuracy 0.750  0:40 left"
     )
-
-
-def test_clock():
-    assert [progress._clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
