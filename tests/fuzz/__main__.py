@@ -9,12 +9,13 @@ a function of seed, area and index.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.fuzz import harness
-from tests.fuzz.areas import AREAS, SHARES
+from tests.fuzz.areas import AREAS, PRELOADED, SHARES
 
 
 def main(argv=None) -> int:
@@ -44,10 +45,13 @@ def main(argv=None) -> int:
     def report(area, index, finding):
         print(f"--area={area} --seed={arguments.seed} --index={index}: {finding}", flush=True)
 
+    # Inherited: the native code of TensorFlow writes lines of its own when it is imported.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         directory = (arguments.directory or Path(scratch)).resolve()
         directory.mkdir(parents=True, exist_ok=True)
-        tallies = harness.run(AREAS, inputs, arguments.seed, directory, report)
+        tallies = harness.run(AREAS, inputs, arguments.seed, directory, report, PRELOADED)
     print(harness.table(tallies))
     return int(any(tally.findings for tally in tallies.values()))
 

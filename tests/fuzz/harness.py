@@ -29,7 +29,6 @@ An area whose inputs train a network has a limit of its own.
 """
 
 _PREPARATION = 600  # seconds: TensorFlow's import, and samples
-_PRELOADED = ["keras", "kdtoolkit.data", "kdtoolkit.models.saved", "tests.fuzz.areas"]
 _WORN = 3 << 29  # bytes after which a process makes room for a new one: Keras keeps what it traced
 
 
@@ -61,6 +60,7 @@ def run(
     seed: int,
     directory: Path,
     report=lambda area, index, finding: None,
+    preload: Sequence[str] = (),
 ) -> dict[str, Tally]:
     """Tries the inputs of each area.
 
@@ -72,9 +72,10 @@ def run(
         seed: of all of them.
         directory: for samples and inputs.
         report: called with each finding.
+        preload: modules that are imported once, for all processes.
     """
     tallies = {}
-    with contextlib.closing(_Watched(areas, seed, directory)) as worker:
+    with contextlib.closing(_Watched(areas, seed, directory, preload)) as worker:
         for area, indices in inputs.items():
             tally = tallies[area] = Tally()
             for index in indices:
@@ -122,10 +123,10 @@ class _Outcome:
 class _Watched:
     """A process that tries inputs; it is ended, and another one started, when one goes wrong."""
 
-    def __init__(self, areas, seed, directory):
+    def __init__(self, areas, seed, directory, preload):
         self._arguments = (areas, seed, directory)
         self._log = directory / "log"
-        self._areas = areas
+        self._areas, self._preload = areas, list(preload)
         self._process = None
         self._prepared = set()
 
@@ -160,7 +161,7 @@ class _Watched:
     def _start(self):
         # Forked from one that has imported what takes seconds, and done nothing yet.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
+        context.set_forkserver_preload(self._preload)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(*self._arguments, theirs))
         self._process.start()

@@ -19,14 +19,16 @@ AREAS = {
     "directories": Directories,
 }
 
+PRELOADED = ("keras", "kdtoolkit.data.loading", "kdtoolkit.models.saved", __name__)
+
 # Of a thousand inputs. One of an output directory takes a hundred times as long as others.
 SHARES = {
-    "flags": 300,
-    "keras": 120,
-    "npz": 150,
-    "tensors": 170,
-    "tflite": 90,
-    "images": 90,
-    "folders": 60,
-    "directories": 20,
+    "flags": 320,
+    "keras": 50,
+    "npz": 200,
+    "tensors": 200,
+    "tflite": 100,
+    "images": 70,
+    "folders": 55,
+    "directories": 5,
 }

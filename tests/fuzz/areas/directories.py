@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tests.fuzz.areas.archives import members_of
 from tests.fuzz.mutations import pick
 
 _FLAGS = [
-    *("--generations=1", "--epochs=3", "--train_examples=40", "--batch_size=20", "--export=none"),
+    *("--generations=1", "--epochs=10", "--train_examples=40", "--batch_size=20", "--export=none"),
     *("--precision=float32", "--strategy=one_device"),
 ]
 _TIMES = ("seconds", "images_per_second")
@@ -41,13 +40,14 @@ class Directories:
         self._samples = [directory / "finished", directory / "stopped"]
         finished, stopped = self._samples
         if not stopped.exists():
-            shutil.rmtree(self._path, ignore_errors=True)
-            self._run(interrupted=False)
-            shutil.copytree(self._path, finished)
             while not list(self._path.glob("generation_1/*.state")):
-                shutil.rmtree(self._path)
+                shutil.rmtree(self._path, ignore_errors=True)
                 self._run(interrupted=True)
-            shutil.copytree(self._path, stopped)
+            shutil.copytree(self._path, self._path.with_name("half"))
+            self._run()
+            shutil.rmtree(finished, ignore_errors=True)
+            self._path.rename(finished)
+            self._path.with_name("half").rename(stopped)
         shutil.rmtree(self._path, ignore_errors=True)
         self._weights = {
             path.relative_to(finished): _arrays(path) for path in finished.rglob("*.keras")
@@ -83,14 +83,19 @@ class Directories:
             status = self._main(arguments)
             return 1 if status == 130 else status
 
+        ended = threading.Event()
         if interrupted:
-            threading.Thread(target=self._interrupt, daemon=True).start()
-        return judge.command(main, [*_FLAGS, f"--output_dir={self._path}"], silent=False)
+            threading.Thread(target=self._interrupt, args=[ended], daemon=True).start()
+        try:
+            return judge.command(main, [*_FLAGS, f"--output_dir={self._path}"], silent=False)
+        finally:
+            ended.set()
 
-    def _interrupt(self):
+    def _interrupt(self, ended):
         """Ctrl-C, once the second generation has a state."""
         while not list(self._path.glob("generation_1/*.state")):
-            time.sleep(0.001)
+            if ended.wait(0.001):
+                return
         os.kill(os.getpid(), signal.SIGINT)
 
     def _check(self, output, error, whole):
