@@ -1,5 +1,6 @@
 """The exported computation: uint8 images, preprocessing, network, probabilities."""
 
+import keras
 import tensorflow as tf
 
 from kdtoolkit.models.contract import check_logits
@@ -36,7 +37,8 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
 
     @tf.function(autograph=False)
     def classify(image):
-        logits = network(preprocess(image), training=False)
+        with keras.StatelessScope():  # random layers count their draws, unused as these are here
+            logits = network(preprocess(image), training=False)
         return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32))}
 
     dtype = tf.float32 if float_pixels else tf.uint8

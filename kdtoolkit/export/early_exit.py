@@ -139,7 +139,8 @@ def _stage_function(stage, preprocess):
 
     @tf.function(autograph=False)
     def run(inputs):
-        with tf.device("CPU:0"):  # where the file will run: a GPU multiplies in lower precision
+        # On a CPU, where the file will run: a GPU multiplies in lower precision.
+        with tf.device("CPU:0"), keras.StatelessScope():
             return infer(preprocess(inputs) if preprocess else inputs)
 
     name, dtype = ("image", tf.uint8) if preprocess else ("features", tf.float32)

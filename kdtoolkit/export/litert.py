@@ -113,7 +113,9 @@ def convert(functions, quantization, samples=None):
     signatures = {name: _frozen(function) for name, function in functions.items()}
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "frozen")
-        tf.saved_model.save(module, path, signatures=signatures)
+        # Gradients of TensorFlow's own, as silu has, capture tensors that frozen functions lack.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, path, signatures=signatures, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(functions))
         if quantization != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

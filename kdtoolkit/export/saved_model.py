@@ -29,8 +29,13 @@ def to_saved_model(network, path, preprocessing=None):
     """
     function = trace(network, preprocessing)
     module = tf.Module()  # and not Keras' ExportArchive, which renames inputs and outputs
-    # What TensorFlow must store: it does not look into Keras variables.
+    # What TensorFlow must store: it does not look into Keras variables, nor for tables in layers.
     module.weights = [variable.value for variable in network.variables]
+    module.tables = [
+        part
+        for part in tf.train.TrackableView(network).descendants()
+        if isinstance(part, tf.saved_model.experimental.TrackableResource)
+    ]
     with quiet():
         files.write_atomically(
             path,

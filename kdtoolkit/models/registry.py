@@ -48,21 +48,26 @@ _CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 74, 92, 110)
 _POSITIVE = "[1-9][0-9]*"
 _MOST_BLOCKS = 60  # a stage; 6 * 60 layers and more, which nobody has trained
 
-# Those of keras.applications, by the least height and width that they take.
-_APPLICATIONS = {
-    32: (
-        *("ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge"),
-        *("DenseNet121", "DenseNet169", "DenseNet201"),
-        *(f"EfficientNetB{k}" for k in range(8)),
-        *(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")),
-        *("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"),
-        *("NASNetMobile", "NASNetLarge"),
-        *("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"),
-        *("VGG16", "VGG19"),
-    ),
-    71: ("Xception",),
-    75: ("InceptionV3", "InceptionResNetV2"),
-}
+# Those of keras.applications, family by family, the smallest first.
+_APPLICATIONS = (
+    tuple(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
+    ("DenseNet121", "DenseNet169", "DenseNet201"),
+    tuple(f"EfficientNetB{k}" for k in range(8)),
+    tuple(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")),
+    ("InceptionResNetV2",),
+    ("InceptionV3",),
+    ("MobileNet",),
+    ("MobileNetV2",),
+    ("MobileNetV3Small", "MobileNetV3Large"),
+    ("NASNetMobile", "NASNetLarge"),
+    ("ResNet50", "ResNet101", "ResNet152"),
+    ("ResNet50V2", "ResNet101V2", "ResNet152V2"),
+    ("VGG16",),
+    ("VGG19",),
+    ("Xception",),
+)
+# The least height and width of their images, where that is not 32.
+_SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 
 FAMILIES = (
     Family(
@@ -162,12 +167,12 @@ FAMILIES = (
             names=(),
             builder="kdtoolkit.models.keras_application:keras_application",
             schedule="distillation",
-            tiny=f"keras:{applications[0] if smallest > 32 else 'MobileNetV2'}",
-            smallest=smallest,
-            form="keras:APPLICATION" if smallest == 32 else "",
+            tiny=f"keras:{applications[0]}",
+            smallest=_SMALLEST.get(applications[0], 32),
+            form="keras:APPLICATION",
             unlisted=tuple(f"keras:{application}" for application in applications),
         )
-        for smallest, applications in _APPLICATIONS.items()
+        for applications in _APPLICATIONS
     ),
 )
 
@@ -246,7 +251,7 @@ def _find(name):
     known = {known.lower(): known for f in FAMILIES for known in (*f.names, *f.unlisted)}
     near = difflib.get_close_matches(name.lower(), known)
     hint = f" Near matches: {', '.join(known[match] for match in near)}." if near else ""
-    forms = ", ".join(family.form for family in FAMILIES if family.form)
+    forms = ", ".join(dict.fromkeys(family.form for family in FAMILIES if family.form))
     raise ValueError(
         f"Argument `name` must be one of {', '.join(names())}, or like {forms}. "
         f"Received: name={name!r}.{hint}"

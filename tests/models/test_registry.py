@@ -70,6 +70,16 @@ def test_keras_applications_are_known_without_keras():
             assert name in models.validate(spelling).unlisted
 
 
+@pytest.mark.parametrize("name", [n for family in FAMILIES for n in family.unlisted])
+def test_a_keras_application_is_tried_out_with_one_of_its_own_family(name):
+    """Those that one module of Keras builds are of one family."""
+
+    def module(name):
+        return getattr(keras.applications, name.removeprefix("keras:")).__module__
+
+    assert module(models.validate(name).tiny) == module(name)
+
+
 def test_published_schedules():
     """Epochs, batch size, learning rate and its drops, weight decay."""
     published = {
