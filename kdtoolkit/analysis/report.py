@@ -43,7 +43,8 @@ def write_report(
         path: the HTML file, written whole or not at all.
         title: of the page.
         facts: name -> text, shown above the table: command, machine, versions.
-        rows: dicts; a value that is missing or None shows as -, and is not plotted.
+        rows: dicts; a value that is missing or None shows as -, and is not plotted. One whose
+            `failure` is not None is plotted as a cross.
         columns: key in the rows -> (heading, format such as `".2%"`).
         charts: key of a plot's horizontal axis -> its label.
         label: key of what names a row.
@@ -82,7 +83,8 @@ def _chart(rows, key, name, label, height):
     axes = figure.add_subplot()
     for row in points:
         x, y = row[key], 100 * row[height]
-        axes.plot(x, y, "o", color="#0b5cad")
+        marker, color = ("x", "#c0262d") if row.get("failure") else ("o", "#0b5cad")
+        axes.plot(x, y, marker, color=color)
         axes.annotate(row[label], (x, y), (5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=name, ylabel=f"{height.replace('_', ' ')} (%)")
     axes.margins(0.15)

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = attach(
         "Parity": "parity",
         "ParityError": "parity",
         "check": "parity",
+        "measure": "parity",
         "to_early_exit": "early_exit",
         "to_keras": "keras_file",
         "to_litert": "litert",

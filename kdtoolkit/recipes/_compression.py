@@ -2,11 +2,11 @@
 
 import math
 
-from kdtoolkit import compression, export, files, models, training
+from kdtoolkit import compression, export, models, training
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _outputs, _run
-from kdtoolkit.recipes._command import RunError, UsageError, blaming
+from kdtoolkit.recipes import _outputs, _report, _run
+from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.training import distribution, evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
@@ -126,15 +126,7 @@ class Compression:
             quantization,
             self._calibration if integers else None,
         )
-        # What rounding costs is what the report is about: only what should be exact must be.
-        tolerance = None if quantization in ("float32", "float16") else math.inf
-        try:
-            parity = export.check(
-                exported, network, self._data.preprocessing, images, labels, tolerance
-            )
-        except export.ParityError as error:
-            files.remove(exported.path)
-            raise RunError(str(error)) from error
+        parity = export.measure(exported, network, self._data.preprocessing, images, labels)
         validation = evaluation.figures(*evaluation.predict(network, self._data.validation))
         return {
             "variant": variant,
@@ -149,6 +141,9 @@ class Compression:
             "bytes": exported.bytes,
             "gzipped_bytes": exported.gzipped_bytes,
             "max_difference": parity.max_difference,
+            "mean_difference": parity.mean_difference,
+            "agreement": parity.agreement,
+            **_report.verdict(parity.failure),
             "milliseconds_per_image": parity.milliseconds_per_image,
             "directory": directory,
             "seconds": seconds,

@@ -11,7 +11,7 @@ from kdtoolkit import analysis, files, models
 from kdtoolkit import export as exporting
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.export import thresholds
-from kdtoolkit.recipes import _run
+from kdtoolkit.recipes import _report, _run
 from kdtoolkit.recipes._command import RunError, blaming
 from kdtoolkit.training import distribution, evaluation
 
@@ -136,11 +136,19 @@ def package(flags, network, baseline, data, output_dir):
             for kind in flags.quantize:
                 path = directory / f"early_exit-{kind}.tflite"
                 _run.say_exporting(path, output_dir)
-                exported = write(path, kind, **decisions)
                 # The network without its exits: what stopping early is compared with.
                 whole = Path(scratch) / f"whole-{kind}.tflite"
-                write(whole, kind, of=classifiers[names[-1]])
-                rows.append(_row(exported, whole, data.test, costs, output_dir))
+                try:
+                    exported = write(path, kind, **decisions)
+                    write(whole, kind, of=classifiers[names[-1]])
+                except RunError as error:
+                    if kind == "float32":
+                        raise
+                    files.remove(path)
+                    of = {"path": str(path.relative_to(output_dir)), "quantization": kind}
+                    rows.append({**of, **_report.verdict(str(error))})
+                else:
+                    rows.append(_row(exported, whole, data.test, costs, output_dir))
     name = decision["alone"]
     return rows + _run.export(classifiers[name], name, data, output_dir), decision
 
@@ -287,6 +295,7 @@ def _row(exported, whole, test, costs, output_dir):
         "quantization": exported.quantization,
         "bytes": exported.bytes,
         "gzipped_bytes": exported.gzipped_bytes,
+        **_report.verdict(None),
         "test_accuracy": accuracy(predictions),
         "milliseconds_per_image": milliseconds(predictions),
         "mean_exit_cost": float(np.mean([expected[p.exit] for p in predictions])),

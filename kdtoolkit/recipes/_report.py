@@ -114,6 +114,20 @@ def data_line(facts: Mapping) -> str:
     )
 
 
+def verdict(failure: str | None) -> dict:
+    """Returns the part of a file's row that says whether it computes what its network computes.
+
+    Args:
+        failure: how it does not, in words; None if it does.
+    """
+    return {"check": "FAILED" if failure else "passed", "failure": failure}
+
+
+def failures(rows: Sequence[Mapping], name: str) -> dict[str, str]:
+    """Returns the names of the rows that failed, from the key `name` -> how."""
+    return {row[name]: row["failure"] for row in rows if row.get("failure")}
+
+
 def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> str:
     """Returns rows as aligned text.
 

@@ -25,6 +25,7 @@ EXPORT_COLUMNS = {
     "gzipped_bytes": ("gzipped", ",d"),
     "test_accuracy": ("test accuracy", ".2%"),
     "max_difference": ("largest difference", ".1e"),
+    "check": ("check", ""),
     "milliseconds_per_image": ("ms/image", ".3f"),
 }
 
@@ -440,6 +441,9 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
                 "gzipped_bytes": exported.gzipped_bytes,
                 "test_accuracy": parity.test_accuracy,
                 "max_difference": parity.max_difference,
+                "mean_difference": parity.mean_difference,
+                "agreement": parity.agreement,
+                **_report.verdict(parity.failure),
                 "milliseconds_per_image": parity.milliseconds_per_image,
             }
         )
@@ -480,6 +484,8 @@ def exports_table(results, output_dir, columns=None):
     """Returns what a recipe ends with: the table of the files, and where everything is."""
     rows = results["exports"]
     lines = [f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}"] if rows else []
+    for path, failure in _report.failures(rows, "path").items():
+        lines.append(f"\nFAILED, and not written: {path}: {failure}")
     return "\n".join(
         [*lines, f"\nEverything is in {output_dir}; results.json holds these figures."]
     )

@@ -24,6 +24,9 @@ _COLUMNS = {
     "gzipped_bytes": ("gzipped", ",d"),
     "milliseconds_per_image": ("ms/image", ".3f"),
     "max_difference": ("largest difference", ".1e"),
+    "mean_difference": ("mean", ".1e"),
+    "agreement": ("same decisions", ".1%"),
+    "check": ("check", ""),
 }
 _CHARTS = {"gzipped_bytes": "bytes, gzipped", "milliseconds_per_image": "milliseconds per image"}
 
@@ -217,6 +220,8 @@ def _run_recipe(flags, usual):
     name, network, seconds = "original", work.original, 0.0
     measure(name, network, "float32")
     if trains[0]:
+        if "int8" in kinds:  # what rounding alone costs
+            measure(f"{name}, int8", network, "int8")
         network, results = fine_tune("pruned", work.pruned, callbacks, settings.schedule, 0)
         name, seconds = f"{100 * flags.sparsity:g}% {flags.structure}", results["seconds"]
         measure(name, network, "float32", "pruned", seconds)
@@ -238,6 +243,8 @@ def _run_recipe(flags, usual):
     def export():
         exports = [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
+        failed = _report.failures(rows, "variant").items()
+        facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
         page = output_dir / "report.html"
         analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
         return exports
@@ -254,9 +261,12 @@ def _title(flags):
 
 
 def _show(flags, results):
+    failed = _report.failures(results["variants"], "variant").items()
+    failures = [f"\nFAILED: {variant}: the file {failure}\n" for variant, failure in failed]
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(results['variants'], _COLUMNS)}\n"
+        f"{''.join(failures)}"
         f"\nEverything is in {flags.output_dir}; report.html shows it, results.json holds the "
         "figures."
     )

@@ -8,6 +8,7 @@ import pytest
 
 from kdtoolkit import export
 from kdtoolkit.data import Preprocessing
+from kdtoolkit.export import parity as parity_module
 from tests.export.test_export import (
     IMAGES,
     PREPROCESSING,
@@ -55,8 +56,26 @@ def test_largest_difference_is_over_all_images_and_classes(tmp_path):
     exported = export.to_litert(other, tmp_path / "other.tflite", PREPROCESSING)
     inputs = normalised(IMAGES).astype("float32")
     expected = [softmax(n.predict(inputs, verbose=0)) for n in (network, other)]
-    parity = export.check(exported, network, PREPROCESSING, IMAGES, tolerance=1.0)
-    assert parity.max_difference == pytest.approx(np.abs(expected[0] - expected[1]).max(), abs=1e-5)
+    parity = export.measure(exported, network, PREPROCESSING, IMAGES)
+    differences = np.abs(expected[0] - expected[1]).max(-1)
+    assert parity.max_difference == pytest.approx(differences.max(), abs=1e-5)
+    assert parity.mean_difference == pytest.approx(differences.mean(), abs=1e-5)
+    alike = expected[0].argmax(-1) == expected[1].argmax(-1)
+    assert parity.agreement == pytest.approx(alike.mean())
+    assert parity.failure.startswith("differs from network 'resnet8' by ")
+
+
+@pytest.mark.parametrize("quantization", ["dynamic_range", "int8", "uint8"])
+def test_tolerances_of_eight_bits(quantization):
+    """One image that is decided otherwise fails, and so does a little of all of them."""
+    tolerance = parity_module.TOLERANCES[quantization]
+    many = np.full(1000, 0.01)
+    assert tolerance.excess(many) is None
+    assert tolerance.excess(np.append(many, 0.3)) is None
+    one = tolerance.excess(np.append(many, 0.71))
+    assert one == "by 0.71 in a probability; the tolerance is 0.5"
+    assert tolerance.excess(many + 0.1) == "by 0.11 in the mean over images; the tolerance is 0.05"
+    assert tolerance.excess(np.append(many, np.nan)).startswith("by nan")
 
 
 def test_tolerance_depends_on_the_quantization(tmp_path):
@@ -82,7 +101,7 @@ def test_integers(tmp_path, quantization):
     largest = np.abs(probabilities - expected).max()
     assert parity.max_difference == pytest.approx(largest, abs=1e-5)
     assert parity.test_accuracy == 1
-    with pytest.raises(export.ParityError, match=r"tolerance is 0\.3"):
+    with pytest.raises(export.ParityError, match=r"tolerance is 0\.5"):
         export.check(exported, resnet8(1), PREPROCESSING, IMAGES)
 
 
