@@ -224,7 +224,8 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
     is trained is the kernel and the bias of the file. (Folding the statistics of each batch takes a
     second convolution in each step, and is ended by freezing them: Krishnamoorthi 2018.) One that
     follows no such layer becomes a 1x1 depthwise convolution. A ReLU is one operation with the
-    layer or addition before it, so only what it returns is rounded.
+    layer or addition before it, so only what it returns is rounded. An `Activation` of silu becomes
+    a sigmoid and a product.
 
     Layers keep their names, and their weights are copies. Any trainer takes the result: to distil
     into int8 is `Student(quantization_aware(student, images), teacher)`, with a learning rate like
@@ -268,7 +269,7 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
     norms = foldable(graph, _WEIGHTED, taker_of)
     folded = {norm.name for norm in norms.values()}
     settings = {"bits": bits, "momentum": momentum}
-    layer_of, range_of = {}, {}
+    layer_of, range_of, gate_of = {}, {}, {}
 
     def replace(operation):
         name = operation.name
@@ -279,12 +280,16 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
         stored = kind not in _TAKING_A_RELU or not _is_relu(taker_of[(norm or operation).name])
         if stored and kind in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
             range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
+        if _is_silu(operation):
+            gate_of[name] = layers.Activation("sigmoid", name=f"{name}_sigmoid", dtype="float32")
         layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
         return layer_of[name]
 
     def call(layer, *args, mask=None, **kwargs):  # images have no mask
         if layer.name in folded:
             return args[0]
+        if layer.name in gate_of:
+            args = ([args[0], gate_of[layer.name](args[0])],)
         outputs = layer(*args, **kwargs)
         return range_of[layer.name](outputs) if layer.name in range_of else outputs
 
@@ -315,6 +320,11 @@ def _is_curve(operation):
     return class_name(operation) == "Activation" and operation.activation in _CURVES
 
 
+def _is_silu(operation):
+    """Whether an operation is `x * sigmoid(x)`, which the file computes and rounds as such."""
+    return class_name(operation) == "Activation" and operation.activation is keras.activations.silu
+
+
 def _replacement(operation, norm, **settings):
     """What takes the place of an operation, without its weights: quantised if it has a kernel."""
     kind = class_name(operation)
@@ -331,6 +341,8 @@ def _replacement(operation, norm, **settings):
         _refuse(operation, ", channels first")
     if kind == "ReLU" and not _is_relu(operation):
         _refuse(operation, ", not a plain ReLU, nor one up to 6")
+    if _is_silu(operation):
+        return layers.Multiply(name=operation.name, dtype="float32")
     activation = getattr(operation, "activation", keras.activations.linear)
     if activation not in (_FUSED if kind in _WEIGHTED else _FUSED + _CURVES):
         _refuse(operation, f", with activation {activation.__name__}")

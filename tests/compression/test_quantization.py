@@ -171,6 +171,7 @@ def assorted():
     x = layers.BatchNormalization(center=False, name="depthwise_norm")(x)
     x = layers.Activation("relu", name="depthwise_relu")(x)
     x = layers.Conv2D(8, 1, name="project")(x)
+    x = layers.Activation("silu", name="silu")(x)
     x = layers.Add(name="add")([x, stem])  # without a ReLU, and taken twice
     y = layers.BatchNormalization(name="before")(x)  # of no convolution
     y = layers.ReLU(name="before_relu")(y)
@@ -287,6 +288,7 @@ def network_of(*body):
     "body, message",
     [
         ([layers.LayerNormalization(name="norm")], "LayerNormalization 'norm'$"),
+        ([layers.Conv2D(2, 3, activation="silu", name="c")], "Conv2D 'c', with activation silu$"),
         ([layers.Activation("gelu", name="act")], "Activation 'act', with activation gelu$"),
         ([layers.Conv2D(2, 3, activation="tanh", name="c")], "Conv2D 'c', with activation tanh$"),
         ([layers.ReLU(negative_slope=0.1, name="leaky")], "ReLU 'leaky', not a plain ReLU"),
