@@ -15,8 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-# 128 and the number of the signal, as shells count.
-INTERRUPTED, TERMINATED, NOBODY_READS = 130, 143, 141
+NOBODY_READS = 141  # as shells count: 128 and the number of the signal, SIGPIPE
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 

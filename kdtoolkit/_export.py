@@ -1,21 +1,17 @@
 """Writes a run's network as one .keras file, with the labels beside it."""
 
-import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdtoolkit import _errors
+from kdtoolkit._arguments import Parser
 from kdtoolkit.data import beside
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.recipes._command import UsageError, import_libraries
 from kdtoolkit.recipes._outputs import network_path
 
 _IMAGES = 64  # that the file and the network are compared on
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv):
     """What was asked for, and the mean, deviation and labels that are known of the network."""
-    parser = _Parser(prog="kdtoolkit export", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="kdtoolkit export", description=__doc__)
     parser.add_argument(
         "network", metavar="NETWORK", help="a recipe's output directory, or a .keras file"
     )
@@ -46,7 +42,6 @@ def _parse(argv):
     for name, what in (("mean", "mean"), ("std", "deviation")):
         parser.add_argument(
             f"--{name}",
-            type=_numbers,
             help=f"{what} of each channel of the images from 0 to 1, separated by commas, for a "
             "network that has none stored beside it",
         )
@@ -63,8 +58,12 @@ def _parse(argv):
         )
     if output.exists() and output.samefile(arguments.network):
         raise ValueError(f"--output must be another file than NETWORK. Received: {output}")
+    _check_beside(output)
     stored = beside.read(arguments.network)
-    given = [arguments.mean, arguments.std]
+    arguments.mean, arguments.std = given = [
+        _numbers("mean", arguments.mean),
+        _numbers("std", arguments.std),
+    ]
     if stored is None and None in given:
         raise ValueError(
             f"NETWORK has no {arguments.network.stem}.json beside it that says how its images are "
@@ -79,8 +78,30 @@ def _parse(argv):
     return arguments, stored
 
 
-def _numbers(text):
-    return [float(number) for number in text.split(",")]
+def _check_beside(output):
+    """Checks that nothing but what an earlier export left is overwritten beside the output."""
+    try:
+        beside.read(output)
+    except ValueError as error:
+        raise ValueError(
+            f"--output={output} would replace {output.with_suffix('.json')}, which is a file of "
+            "something else. Accepted: another name"
+        ) from error
+
+
+def _numbers(flag, text):
+    """The numbers that a flag gives, if it is given; deviations are positive."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    least = 0 if flag == "std" else -math.inf
+    if not all(least < number < math.inf for number in numbers):
+        kind = "positive numbers" if flag == "std" else "numbers"
+        raise ValueError(f"--{flag} must be {kind}, separated by commas. Received: --{flag}={text}")
+    return numbers
 
 
 def _export(arguments, stored):

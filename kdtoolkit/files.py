@@ -3,7 +3,6 @@
 import contextlib
 import contextvars
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdtoolkit import bounded
+
+try:
+    import fcntl
+except ImportError:  # of Unix alone
+    fcntl = None
 
 _SCRATCH = ".partial-"
 _LOCK = ".lock"
@@ -53,7 +57,7 @@ def locked(directory: str | os.PathLike, wait: bool = False) -> Iterator[None]:
         bounded.check_regular(directory / _LOCK)
     with open(directory / _LOCK, "ab") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _flock(stream, "LOCK_EX", wait)
         except BlockingIOError as error:
             raise InUseError(
                 f"{directory} is in use: another process, or thread, holds its {_LOCK}"
@@ -79,12 +83,18 @@ def in_use(directory: str | os.PathLike) -> bool:
     bounded.check_regular(directory / _LOCK)
     with open(directory / _LOCK, "rb") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _flock(stream, "LOCK_SH")
         except BlockingIOError:
             return True
         except OSError:  # a file system that cannot lock
             return False
     return False
+
+
+def _flock(stream, kind, wait=False):
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(stream, getattr(fcntl, kind) | (0 if wait else fcntl.LOCK_NB))
 
 
 def make_directory(directory: str | os.PathLike) -> None:
@@ -188,8 +198,8 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a directory if it is there."""
-    if path.is_dir():
+    """Removes a file, a link or a directory if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

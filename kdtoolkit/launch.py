@@ -98,7 +98,8 @@ def _run(command, workers, enter):
                     start_new_session=True,  # Ctrl-C reaches this process, which ends them all
                     preexec_fn=enter,
                 )
-            except OSError as error:
+            # The second where the child cannot enter the network.
+            except (OSError, subprocess.SubprocessError) as error:
                 message = f"{shlex.join(command)} cannot be run: {error}"
                 return _errors.fail("launch", message, status=2)
             processes.append(process)

@@ -116,7 +116,7 @@ def test_damaged_json_is_named(content, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{" * 100_000])
 def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
-    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, compute: tmp_path)
+    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, data, compute: tmp_path)
     (tmp_path / "generations.json").write_bytes(content)
     status = born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]

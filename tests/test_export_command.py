@@ -108,17 +108,21 @@ def test_layers_that_plain_keras_does_not_know(tmp_path):
         (["bare.keras", "--output=bare.keras"], ["another file than NETWORK"]),
         (["bare.keras", "--output=b.keras"], ["bare.json", "--mean and --std", "neither"]),
         (["bare.keras", "--output=b.keras", "--mean=0"], ["--std", "one of them"]),
-        (["bare.keras", "--output=b.keras", "--mean=half"], ["--mean", "half"]),
+        (["bare.keras", "--output=b.keras", "--mean=half"], ["--mean must be numbers", "=half"]),
+        (["bare.keras", "--output=b.keras", "--mean=0", "--std=0"], ["--std must be positive"]),
+        (["known.keras", "--output=results.keras"], ["would replace", "results.json"]),
+        (["deep.keras", "--output=b.keras"], ["deep.json", "does not say"]),
         (["known.keras", "--output=b.keras", "--mean=0", "--std=1"], ["known.json has"]),
         (["damaged.keras", "--output=b.keras"], ["damaged.json", "does not say"]),
     ],
 )
 def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("bare", "known", "damaged"):
+    for name in ("bare", "known", "damaged", "deep"):
         (tmp_path / f"{name}.keras").write_bytes(b"")
     beside.write(tmp_path / "known.keras", PREPROCESSING, LABELS)
-    (tmp_path / "damaged.json").write_text("{}")
+    for name, text in (("damaged", "{}"), ("deep", "[" * 100_000), ("results", '{"seed": 0}')):
+        (tmp_path / f"{name}.json").write_text(text)
     before = set(tmp_path.iterdir())
     assert cli.main(["export", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()

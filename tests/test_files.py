@@ -56,6 +56,16 @@ def test_scratch_of_a_killed_process_is_cleared(tmp_path):
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["kept.txt"]
 
 
+def test_what_a_link_leads_to_is_kept(tmp_path):
+    for name in ("run", "kept"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "kept" / "file.txt").write_text("whole")
+    (tmp_path / "run" / f"{files._SCRATCH}12345678-export").symlink_to(tmp_path / "kept")
+    files.clear_scratch(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    assert (tmp_path / "kept" / "file.txt").read_text() == "whole"
+
+
 def test_scratch_keeps_the_suffix(tmp_path):
     seen = []
     files.write_atomically(
@@ -115,11 +125,18 @@ def test_who_holds_a_directory_holds_it_again_and_no_other_thread_does(tmp_path)
     assert not files.in_use(tmp_path)
 
 
-def test_file_system_that_cannot_lock(tmp_path, monkeypatch):
-    def flock(stream, how):
-        raise OSError(38, "Function not implemented")
+class NoLocks:
+    """`fcntl` where the file system cannot lock."""
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    LOCK_EX, LOCK_SH, LOCK_NB = fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_NB
+
+    def flock(stream, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+@pytest.mark.parametrize("module", [NoLocks, None], ids=["file system", "not Unix"])
+def test_where_nothing_can_be_locked(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", module)
     with (
         pytest.warns(UserWarning, match=r"cannot be locked \(Function not implemented\)"),
         files.locked(tmp_path),

@@ -3,6 +3,7 @@
 And nobody but they themselves reaches their ports, unless that is asked for.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -171,6 +172,16 @@ def test_interrupted_it_leaves_no_worker(number):
 def test_a_command_that_is_none_is_one_line(capsys):
     assert launch.run(["/no/such/command"], 2, expose=True) == 2
     assert "/no/such/command cannot be run" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_network_that_nobody_can_enter_is_one_line(monkeypatch, capsys):
+    def enter():
+        raise PermissionError(1, "setns: Operation not permitted")
+
+    monkeypatch.setattr(_network, "private", lambda: contextlib.nullcontext(enter))
+    assert launch.run([sys.executable, "-c", LISTEN], 1) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be run" in line
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ mean, std     one a channel: the network takes (pixels / 255 - mean) / std
 labels        names of the classes, in the order of what the network returns
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def read(network: Path) -> tuple[Preprocessing, list[str]] | None:
     """
     path = _beside(network)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.read_json(path)
         return Preprocessing.from_json(values), [str(label) for label in values["labels"]]
     except FileNotFoundError:
         return None

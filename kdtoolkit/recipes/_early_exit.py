@@ -67,7 +67,6 @@ def package(flags, network, baseline, data, output_dir):
     names = models.exit_names(network)
     classifiers = {name: models.cut(network, name) for name in names}
     calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
-    labels = data.info.class_names or [str(index) for index in range(data.info.classes)]
 
     def write(path, kind="float32", of=None, **decisions):
         """Writes the stages, or the classifier `of`, as one stage."""
@@ -82,7 +81,7 @@ def package(flags, network, baseline, data, output_dir):
                 stages,
                 path,
                 data.preprocessing,
-                labels=labels,
+                labels=data.info.labels,
                 cost_unit=flags.cost,
                 quantization=kind,
                 calibration=calibration,

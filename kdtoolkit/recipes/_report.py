@@ -90,7 +90,6 @@ def data_facts(data) -> dict:
     """
     info = data.info
     held_out = "held out of the training images"
-    names = info.class_names or [str(index) for index in range(info.classes)]
     return {
         "train": len(data.train),
         "validation": len(data.validation),
@@ -98,7 +97,7 @@ def data_facts(data) -> dict:
         "validation_from": info.validation_split or held_out,
         "test_from": info.test_split or held_out,
         "classes": info.classes,
-        "first_classes": list(names[:_FIRST_CLASSES]),
+        "first_classes": list(info.labels[:_FIRST_CLASSES]),
         "image_shape": list(info.image_shape),
     }
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit import bounded, files
+from kdtoolkit import files
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
@@ -274,14 +274,10 @@ def _stored(path, key, names):
 
 
 def _open(path, key, names):
-    for name in (_CONTENTS, *names):
-        bounded.check_regular(path / name)
     contents = files.read_json(path / _CONTENTS)
     if contents["key"] != key:
         raise ValueError("it was built of another teacher, split or views")
     for name in names:
-        with open(path / name, "rb") as stream:
-            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        if checksum != contents["files"][name]:
+        if files.sha256(path / name) != contents["files"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return [np.load(path / name, mmap_mode="r") for name in names]
