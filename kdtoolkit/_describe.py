@@ -1,7 +1,7 @@
 """Shows what a network costs: parameters, operations and memory, by part and by exit."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
@@ -41,7 +41,7 @@ def _parse(argv):
         for flag in ("image_size", "classes"):
             if getattr(arguments, flag) is not None:
                 raise ValueError(f"--{flag} is for networks by name. Received: {arguments.model}")
-        if not Path(arguments.model).is_file():
+        if not os.path.isfile(arguments.model):
             raise ValueError(f"MODEL must be an existing file. Received: {arguments.model}")
         return arguments
     try:

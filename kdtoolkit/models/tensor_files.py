@@ -122,7 +122,11 @@ def _read_npz(path):
     with zipfile.ZipFile(path) as archive:
         bounded.check_expansion(archive)
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        tensors = {name: arrays[name] for name in arrays.files}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray):  # NumPy gives the bytes of other files as they are
+            raise ValueError(f"its member {name!r} is no array")
+    return tensors
 
 
 class _Storage(NamedTuple):

@@ -1,6 +1,7 @@
 """Networks that a run is given: a file, or what another run's directory ended with."""
 
 import atexit
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -28,9 +29,9 @@ def network_path(path: str, flag: str) -> Path:
             files are as it left them.
     """
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):  # pathlib's own raises an error for what is too long for a name
         return path
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UsageError(
             f"--{flag} must be a .keras file or a recipe's output directory. "
             f"Received: --{flag}={path}"

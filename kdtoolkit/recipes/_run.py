@@ -189,7 +189,7 @@ def check_data(flags):
         if flags[flag].value is not None:
             flags[flag].value = os.path.expanduser(flags[flag].value)
     if flags.data_dir is not None:
-        flags.require("data_dir", Path(flags.data_dir).is_dir(), "an existing directory")
+        flags.require("data_dir", os.path.isdir(flags.data_dir), "an existing directory")
     with blaming("dataset"):
         info = describe(flags.dataset, flags.data_dir, flags.image_size)
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")

@@ -7,6 +7,7 @@ from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
 from kdtoolkit.recipes._command import blaming
 
 _PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
+_MOST_GENERATIONS = 1000
 _EXPORTS = ("student", "ensemble", "none")
 _COLUMNS = {
     "generation": ("generation", "d"),
@@ -82,7 +83,8 @@ def _check(flags):
     _smoke.shrink(flags, "model", generations=1, teacher_weight=1)
     info = _run.check_data(flags)
     family = _run.check_network(flags, info)
-    flags.require("generations", flags.generations >= 0, "at least 0")
+    in_range = 0 <= flags.generations <= _MOST_GENERATIONS
+    flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", _PATRIARCHS)
     if flags.top_k is None:
         flags.top_k = min(5, info.classes or 5)

@@ -107,6 +107,13 @@ def test_npz(tmp_path):
     np.testing.assert_array_equal(tensors["conv1.weight"], FLOATS)
 
 
+def test_npz_with_other_files(tmp_path):
+    np.savez(tmp_path / "a.npz", a=FLOATS)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("readme", b"text")
+    assert "its member 'readme' is no array" in refused(tmp_path / "a.npz")
+
+
 def test_npz_with_objects_or_damage(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([print], object))
     assert "allow_pickle=False" in refused(tmp_path / "a.npz")

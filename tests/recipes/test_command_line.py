@@ -58,7 +58,8 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--weight_decay=-1"], ["--weight_decay", "at least 0", "-1"]),
         (["--validation_fraction=1"], ["--validation_fraction", "(0, 1)", "1"]),
         (["--train_examples=0"], ["--train_examples", "positive", "0"]),
-        (["--generations=-1"], ["--generations", "at least 0", "-1"]),
+        (["--generations=-1"], ["--generations", "from 0 to 1000", "-1"]),
+        (["--generations=2147483648"], ["--generations", "from 0 to 1000"]),  # weights of 16 GiB
         (["--seed=-1"], ["--seed", "-1"]),
         (["--strategy=tpu"], ["--strategy", "mirrored", "tpu"]),
         (["--export=onnx"], ["--export", "student, ensemble, none", "onnx"]),
@@ -76,6 +77,7 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--output_dir=a "], ["without spaces around it", "'--output_dir=a '"]),
         (["--" + "x" * 5000 + "=1"], ["too long for the name of a flag"]),
         (["--dataset=" + "x" * 300], ["Unknown data set"]),
+        (["--data_dir=" + "x" * 300], ["--data_dir", "existing directory"]),
     ],
     ids=lambda value: " ".join(value)[:40] if value[0].startswith("--") else None,
 )
@@ -156,6 +158,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--teacher=resnet21"], ["--teacher", "resnet20"]),
         (["--teacher=absent.keras"], ["--teacher", "a .keras file", "absent"]),
         (["--teacher=./absent"], ["--teacher", "output directory", "absent"]),
+        (["--teacher=./" + "x" * 300], ["--teacher", "output directory"]),
         (["--teacher_input=unit"], ["--teacher_input", "normalized"]),
         (["--teacher_input=float"], ["--teacher_input", "bytes"]),
         (["--teacher_epochs=0"], ["--teacher_epochs", "positive"]),

@@ -256,7 +256,7 @@ class Commands:
 
     def _launch(self, rng):
         workers = pick(rng, ["0", "-1", "1", "2", str(_LAUNCH_MOST), "x", "", "1.5", "1" * 5000])
-        end = pick(rng, [["--", "true"], ["--", "false"], ["--"], [], ["--", "absent"], ["true"]])
+        end = pick(rng, [["--", "true"], ["--"], [], ["--", "absent"], ["true"]])
         return self._plain(["launch", f"--workers={workers}", *end], None)
 
     def _classify(self, rng):

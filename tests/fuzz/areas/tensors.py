@@ -66,7 +66,7 @@ class Tensors:
         if same:
             content = mutations.damage(sample, rng, [other for _, other, *_ in self._samples])
             start, end = mutable
-            same = content[:start] != sample[:start] or len(content) < end
+            same = sample[start:end] in content
         elif members is not None:
             members, changed = mutations.mutate_members(members, rng, _mutate, self._bombs)
             content, same = mutations.write_zip(members), not changed
