@@ -125,11 +125,11 @@ def _handle(number, handler):
 
 def _reason(error):
     """What happened to a command, in words; None for a mistake of this package."""
-    from kdtoolkit.files import DamagedFileError
+    from kdtoolkit.files import DamagedFileError, OtherRunError
 
     if isinstance(error, MemoryError):
         return f"out of memory. {error}"
-    if isinstance(error, DamagedFileError):
+    if isinstance(error, (DamagedFileError, OtherRunError)):
         return error
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]

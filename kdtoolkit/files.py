@@ -111,6 +111,10 @@ class DamagedFileError(ValueError):
     """A file of ours does not hold what was written to it; the message names the file."""
 
 
+class OtherRunError(ValueError):
+    """A directory holds a run of other arguments than those that it was given with."""
+
+
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
     """Calls `write(scratch)` and moves what it left, file or directory, to `path`.
 

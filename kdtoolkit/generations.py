@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit.data.wording import shown
 from kdtoolkit.losses.strengths import teacher_weights
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -205,12 +206,12 @@ def _check_arguments(output_dir, arguments):
         return
     stored = files.read_json(path)
     differs = [
-        f"{name}={stored.get(name)} there, {name}={value} here"
+        f"{name}={shown(stored.get(name))} there, {name}={value} here"
         for name, value in arguments.items()
         if stored.get(name) != value
     ]
     if differs:
-        raise ValueError(
+        raise files.OtherRunError(
             "Argument `output_dir` must be a new directory or one of the same arguments. "
             f"Received: output_dir={output_dir}, with {'; '.join(differs)}"
         )

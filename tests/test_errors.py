@@ -1,6 +1,7 @@
 """Whatever can be expected is one line and a status, in every command; our own mistakes are not."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -122,6 +123,17 @@ def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
     assert status == 1
     assert f"born_again: {tmp_path / 'generations.json'} is damaged" in line
+
+
+@pytest.mark.parametrize("value", [1, "x" * 100_000, {}, None])
+def test_directory_with_other_arguments_is_one_line(value, monkeypatch, capsys, tmp_path):
+    """`config.flags` is that of the run, but `generations.json` beside it is not."""
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, data, compute: tmp_path)
+    (tmp_path / "generations.json").write_text(json.dumps({"epochs": value}))
+    assert born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "epochs=" in line]
+    assert line.startswith("born_again: ") and len(line) < 3000
 
 
 COMMANDS = {

@@ -217,7 +217,7 @@ class Commands:
         class Begun(Exception):
             pass
 
-        def begin(flags, compute):
+        def begin(flags, *_):
             begun.append(flags)
             raise Begun
 
