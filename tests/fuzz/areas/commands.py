@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 
+from kdtoolkit.recipes._command import Done, Flags
 from tests.fuzz import judge, mutations
 from tests.fuzz.areas.edge import package
 from tests.fuzz.mutations import pick
@@ -130,7 +131,12 @@ class Commands:
             judge.require(status == 0 and output.startswith(recipe.summary) and not error, error)
             return "accepted"
         accepted = []
-        stopped = dataclasses.replace(recipe, run=lambda flags, checked: accepted.append(flags))
+
+        def stop(flags, checked):
+            accepted.append(flags)
+            raise Done
+
+        stopped = dataclasses.replace(recipe, run=stop)
         self._refusable(stopped.main, arguments, recipe.name, accepted)
         if not accepted:
             return "refused"
@@ -158,8 +164,6 @@ class Commands:
         ]
 
     def _defined(self, recipe):
-        from kdtoolkit.recipes._command import Flags
-
         flags = Flags()
         recipe.define(flags)
         return flags
@@ -214,25 +218,16 @@ class Commands:
         """Runs it to where it would write: with its data, networks and trainers."""
         begun = []
 
-        class Begun(Exception):
-            pass
-
         def begin(flags, *_):
             begun.append(flags)
-            raise Begun
-
-        def main(arguments):
-            try:
-                return recipe.main(arguments)
-            except Begun:
-                return 0
+            raise Done
 
         # Operations of this process stay as they are.
         with (
             mock.patch.object(self._run, "begin", begin),
             mock.patch.object(self._run, "prepare_process", lambda flags: None),
         ):
-            status, output, error = judge.command(main, arguments)
+            status, output, error = judge.command(recipe.main, arguments)
         judge.require(bool(begun) == (status == 0), f"status {status}, {output!r}, {error}")
         judge.require(not self._output.exists(), f"{self._output} was written")
         return "refused" if status else "accepted"
