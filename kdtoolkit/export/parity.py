@@ -40,11 +40,11 @@ class Tolerance:
 
 
 # Rounding to 8 bits moves a logit by some per cent of the logits' range, here and there an image
-# between two classes by more than most, and all others by little: trained networks of four families
-# were off by 0.01 in the mean and by 0.2 at most on 597 digits, those that were never trained by
-# less. A probability moves by 0.5 when the difference of two logits does by 2.2, which is no
+# between two classes by more than most, and all others by little: int8 files of resnet8, wrn-10-1
+# and vgg8-w16, trained for one or six epochs, were off by 0.008 in the mean and by 0.06 at most on
+# 597 digits. A probability moves by 0.5 when the difference of two logits does by 2.2, which is no
 # rounding; a channel that has lost its range, a lost layer or a wrong preprocessing does that to
-# some image, and spoils the mean.
+# some image, or spoils the mean.
 _EIGHT_BITS = Tolerance(0.5, 0.05)
 TOLERANCES = {
     # Other orders of summation: 1e-6 is usual, and grows with the logits.
