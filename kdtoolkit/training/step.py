@@ -449,7 +449,8 @@ class _AverageStatistics(keras.callbacks.Callback):
 
 def _non_finite_rows(images):
     """Which images of a batch hold NaN or infinity, bool `(batch,)`; whole numbers never do."""
-    parts = [part for part in keras.tree.flatten(images) if part.dtype.is_floating]
+    parts = map(tf.convert_to_tensor, keras.tree.flatten(images))  # arrays, where steps run eagerly
+    parts = [part for part in parts if part.dtype.is_floating]
     if not parts:
         return tf.constant([False])
     rows = [

@@ -172,7 +172,7 @@ def segmentation():
         (stranger, save, "must tell 5 classes apart.*for 3"),
         (own_layer, save, "not registered: Unregistered"),
         (probabilities_by_hand, save, "rows that sum to 1"),
-        (not_a_number, save, "not finite"),
+        (not_a_number, save, "must have finite variables"),
     ],
 )
 def test_what_is_no_such_classifier_is_named(make, write, message, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from kdtoolkit import data, models
+from kdtoolkit import data, files, models
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.recipes import born_again
 from tests.losses import reference
@@ -273,7 +273,7 @@ def test_cached_teacher_is_computed_once_for_all_methods(distilled, tmp_path):
     # float16 moves a loss in its fourth digit; the training is short.
     expected = distilled[2]["methods"][1]["test_loss"]
     assert taught["test_loss"] == pytest.approx(expected, rel=0.2)
-    (cached,) = (tmp_path / "run" / "teacher_cache").iterdir()
+    (cached,) = files.contents(tmp_path / "run" / "teacher_cache")
     images = 3 * 300 * np.dtype(np.float16).itemsize
     sizes = sorted(path.stat().st_size for path in cached.glob("*.npy"))
     stages = [8 * 8 * 16, 4 * 4 * 32, 2 * 2 * 64]

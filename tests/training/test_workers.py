@@ -165,7 +165,7 @@ def test_killed_workers_end_with_the_same_weights(tmp_path):
     again = json.loads((killed / "run" / "results.json").read_text())
     assert again["logits"] == results["logits"]
     left = sorted(path.name for path in (killed / "run").iterdir())
-    assert left == ["logs", "network.keras", "results.json"]
+    assert left == ["logs", "network.json", "network.keras", "results.json"]
 
 
 def test_several_steps_at_once_are_refused(two_replicas):
