@@ -128,7 +128,7 @@ def output_of(network, name):
 
     `layer.output` is that of the first network that called the layer.
     """
-    nodes = (node for node in _nodes(network) if node.operation.name == name)
+    nodes = (node for node in calls(network) if node.operation.name == name)
     tensors = next(nodes).output_tensors
     return tensors[0] if len(tensors) == 1 else tensors
 
@@ -136,7 +136,7 @@ def output_of(network, name):
 def called_twice(network):
     """Returns the first operation that a functional network calls more than once, or None."""
     seen = set()
-    for node in _nodes(network):
+    for node in calls(network):
         if node.operation in seen:
             return node.operation
         seen.add(node.operation)
@@ -154,13 +154,13 @@ def takers(network):
         several do, or what it returns is an output of the network.
     """
     found = collections.defaultdict(list)
-    for node in _nodes(network):
+    for node in calls(network):
         for tensor in node.input_tensors:
             found[id(tensor)].append(node.operation)
     for tensor in network.outputs:
         found[id(tensor)].append(None)
     alone = {}
-    for node in _nodes(network):
+    for node in calls(network):
         after = found[id(node.output_tensors[0])]
         alone[node.operation.name] = after[0] if len(after) == 1 else None
     return alone
@@ -194,7 +194,7 @@ def is_on_last_axis(normalization):
     return normalization.axis in (-1, len(normalization.input.shape) - 1)
 
 
-def _nodes(network):
+def calls(network):
     """The calls of a functional network, in an order in which they can run."""
     by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
     return itertools.chain.from_iterable(nodes for _, nodes in by_depth)

@@ -1,12 +1,11 @@
 """Which pixel values a network takes, as far as its beginning says."""
 
-import itertools
 import re
 
 import keras
 import numpy as np
 
-from kdtoolkit.models.graph import class_name
+from kdtoolkit.models.graph import calls, class_name
 
 # Layers after which pixels are the values that they were: scaling in space, and augmentation.
 _IN_SPACE = re.compile(r"Resizing|CenterCrop|Random\w+|Cropping2D|ZeroPadding2D")
@@ -55,7 +54,7 @@ def _leading(network):
     """
     scale, offset, tensor = np.float64(1), np.float64(0), network.inputs[0]
     while tensor is not network.outputs[0]:
-        nodes = [node for node in _nodes(network) if any(x is tensor for x in node.input_tensors)]
+        nodes = [node for node in calls(network) if any(x is tensor for x in node.input_tensors)]
         step = _scaling(nodes[0], tensor) if len(nodes) == 1 else None
         if step is None:
             return scale, offset, False
@@ -89,7 +88,3 @@ def _scaling(node, tensor):
     if len(values) != 2 or len(constants) != 1 or not (either_order or values[0] is tensor):
         return None
     return *of_constant(np.asarray(constants[0], float)), True
-
-
-def _nodes(network):
-    return itertools.chain.from_iterable(network._nodes_by_depth.values())
