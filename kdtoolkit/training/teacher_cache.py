@@ -21,6 +21,7 @@ import tensorflow as tf
 from kdtoolkit import files
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.graph import output_of
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.fused import fused
 
@@ -173,7 +174,7 @@ def _teaching(teacher, layers):
                 f"Argument `layers` must name layers of a functional model. Received: {layer!r} of "
                 f"{type(teacher).__name__} {teacher.name!r}.{hint}"
             )
-    hidden = [teacher.get_layer(layer).output for layer in layers]
+    hidden = [output_of(teacher, layer) for layer in layers]
     return fused(keras.Model(teacher.input, [teacher.output, *hidden]))
 
 
