@@ -1,6 +1,6 @@
 """Everything of `keras.layers` and `keras.activations` that the plain converter exports, we export.
 
-By default many are branches of one network; with KDTOOLKIT_TEST=all each goes alone, and so does
+By default many are branches of one network; with KDTOOLKIT_TEST=layers each goes alone, and so does
 a network of each family of `keras.applications`.
 """
 
@@ -22,8 +22,8 @@ from kdtoolkit.models.registry import FAMILIES
 SHAPE = (8, 8, 3)
 PREPROCESSING = Preprocessing(SHAPE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype("uint8")
-ALL = os.environ.get("KDTOOLKIT_TEST") == "all"
-each = pytest.mark.skipif(not ALL, reason="minutes: set KDTOOLKIT_TEST=all")
+ALL = os.environ.get("KDTOOLKIT_TEST") == "layers"
+each = pytest.mark.skipif(not ALL, reason="minutes: set KDTOOLKIT_TEST=layers")
 
 
 # What layers take that take no images.
