@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# As commands have it. Where TensorFlow leaves it off, a command that a test runs in this process would
-# switch it on for the processes started after it alone, and their last bits would differ.
+# As commands have it. Where TensorFlow leaves it off, a command that a test runs in this process
+# would switch it on for the processes started after it alone, and their last bits would differ.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import pytest
