@@ -261,7 +261,7 @@ def _record(value):
 
 def _check_held(path):
     """Raises a `LostDirectoryError` if a held directory above `path` is no longer the same."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` raises an error of its own for a loop of links
     for directory, lock in _held.get().items():
         if not path.is_relative_to(directory):
             continue

@@ -66,6 +66,14 @@ def test_what_a_link_leads_to_is_kept(tmp_path):
     assert (tmp_path / "kept" / "file.txt").read_text() == "whole"
 
 
+def test_a_link_to_itself_is_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    path.symlink_to(path)
+    with files.locked(tmp_path):
+        files.write_json(path, {"a": 1})
+    assert not path.is_symlink() and files.read_json(path) == {"a": 1}
+
+
 def test_scratch_keeps_the_suffix(tmp_path):
     seen = []
     files.write_atomically(

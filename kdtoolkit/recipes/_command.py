@@ -244,7 +244,7 @@ def check_output_dir(flags: Flags) -> None:
                     f"flags; it has no {CONFIG}. Received: --output_dir={path}"
                 )
             return
-        theirs = _parse_flags_text(config.read_text())
+        theirs = _parse_flags_text(files.read_bytes(config).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--output_dir={path} cannot be used: {error}") from error
     mine = flags.effective()

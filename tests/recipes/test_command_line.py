@@ -290,6 +290,13 @@ def test_last_batch_too_small_for_the_replicas(
     assert list(in_empty_directory.iterdir()) == []
 
 
+def test_config_that_is_no_file_is_not_waited_for(in_empty_directory, capsys):
+    os.mkfifo(in_empty_directory / "config.flags")
+    assert RECIPE.main([f"--output_dir={in_empty_directory}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--output_dir" in line and "Not a regular file" in line
+
+
 def test_output_directory_that_is_a_file(in_empty_directory, capsys):
     (in_empty_directory / "taken").write_text("")
     assert RECIPE.main(["--output_dir=taken/run"]) == 2

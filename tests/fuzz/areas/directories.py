@@ -17,7 +17,7 @@ from tests.fuzz.areas.archives import members_of
 from tests.fuzz.mutations import pick
 
 _FLAGS = [
-    *("--generations=1", "--epochs=10", "--train_examples=40", "--batch_size=20", "--export=none"),
+    *("--generations=1", "--epochs=20", "--train_examples=40", "--batch_size=20", "--export=none"),
     *("--precision=float32", "--strategy=one_device"),
 ]
 _TIMES = ("seconds", "images_per_second")
@@ -123,8 +123,8 @@ class Directories:
         path = pick(rng, files)
         kind = rng.random()
         if kind < 0.55:
+            path.write_bytes(_other_content(path, rng, touched))
             touched.add(path)
-            path.write_bytes(_other_content(path, rng))
         elif kind < 0.65:
             touched.add(path)
             path.unlink()
@@ -153,11 +153,11 @@ _STRAYS = [
 ]
 
 
-def _other_content(path, rng):
+def _other_content(path, rng, touched):
     content = path.read_bytes()
-    if path.suffix == ".json" and rng.random() < 0.5:
+    if path.suffix == ".json" and rng.random() < 0.5 and path not in touched:
         return mutations.mutate_json(content, rng)
-    if path.suffix == ".keras" and rng.random() < 0.3:
+    if path.suffix == ".keras" and rng.random() < 0.3 and path not in touched:
         members, _ = mutations.mutate_members(
             members_of(path), rng, lambda member, rng: mutations.damage(member.content, rng), [{}]
         )
