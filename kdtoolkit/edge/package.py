@@ -163,10 +163,10 @@ class Package:
                     labels = bounded.read_member(archive, _LABELS, _LARGEST).decode()
                     values = json.loads(bounded.read_member(archive, _EARLY_EXIT, _LARGEST))
                     end = min(info.header_offset for info in archive.infolist())
-            # zipfile and zlib raise these where a part of the file is not what it should be.
-            except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+            except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
+                cause = str(error) or type(error).__name__
                 raise ValueError(
-                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short: {error}"
+                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short: {cause}"
                 ) from error
             if not isinstance(values, dict) or values.pop("format", None) not in _FORMATS:
                 raise ValueError(

@@ -287,3 +287,13 @@ def test_a_graph_of_more_memory_than_small_devices_have(tmp_path):
 def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.tflite")
     assert_refused(tmp_path / "model.tflite", "Not a regular file")
+
+
+def test_parts_that_claim_more_bytes_than_there_are(model, tmp_path):
+    content = bytearray(model.read_bytes())
+    entry = content.rindex(b"PK\1\2")  # of the last part, in the central directory
+    content[entry + 20 : entry + 28] = struct.pack("<II", 2**19, 2**19)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"or is cut short: EOFError$"):
+        EarlyExitClassifier(path)

@@ -48,6 +48,7 @@ def main(argv=None) -> int:
     # Inherited: the native code of TensorFlow writes lines of its own when it is imported.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as a command's own process computes
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         directory = (arguments.directory or Path(scratch)).resolve()
         directory.mkdir(parents=True, exist_ok=True)

@@ -228,7 +228,6 @@ def _serve(areas, seed, directory, connection):
     sys.stdout = sys.stderr = log
     faulthandler.enable(log)
     faulthandler.register(signal.SIGUSR1, log)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     ready = {}
     while True:
         area, index = connection.recv()

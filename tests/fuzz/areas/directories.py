@@ -5,8 +5,9 @@ import json
 import os
 import re
 import shutil
-import signal
-import threading
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Directories:
         if not stopped.exists():
             while not list(self._path.glob("generation_1/*.state")):
                 shutil.rmtree(self._path, ignore_errors=True)
-                self._run(interrupted=True)
+                self._run_and_kill()
             shutil.copytree(self._path, self._path.with_name("half"))
             self._run()
             shutil.rmtree(finished, ignore_errors=True)
@@ -80,25 +81,16 @@ class Directories:
         self._check(output, error, whole=whole)
         return "accepted"
 
-    def _run(self, interrupted=False):
-        def main(arguments):
-            status = self._main(arguments)
-            return 1 if status == 130 else status
+    def _run(self):
+        return judge.command(self._main, [*_FLAGS, f"--output_dir={self._path}"], silent=False)
 
-        ended = threading.Event()
-        if interrupted:
-            threading.Thread(target=self._interrupt, args=[ended], daemon=True).start()
-        try:
-            return judge.command(main, [*_FLAGS, f"--output_dir={self._path}"], silent=False)
-        finally:
-            ended.set()
-
-    def _interrupt(self, ended):
-        """Ctrl-C, once the second generation has a state."""
-        while not list(self._path.glob("generation_1/*.state")):
-            if ended.wait(0.001):
-                return
-        os.kill(os.getpid(), signal.SIGINT)
+    def _run_and_kill(self):
+        """A run that is killed once its second generation has a state."""
+        command = [sys.executable, "-m", "kdtoolkit.recipes.born_again", *_FLAGS]
+        with subprocess.Popen([*command, f"--output_dir={self._path}"]) as process:
+            while process.poll() is None and not list(self._path.glob("generation_1/*.state")):
+                time.sleep(0.01)
+            process.kill()
 
     def _check(self, output, error, whole):
         for name, arrays in self._weights.items():
