@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kdtoolkit.models.graph import class_name, flatten
+from kdtoolkit.models.graph import calls, class_name, flatten
 
 # Names of Keras' own classes. A subclass may compute anything, so it is not meant.
 _SAME_CHANNELS = {
@@ -114,27 +114,26 @@ def analyse(network):
     # Not the model itself: copies of a compiled one would be compiled.
     network = keras.Model(network.input, network.output, name=network.name)
     channels, effects, unknown, of = _Channels(), {}, {}, {}
-    for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            operation = node.operation
-            inputs = [of[id(tensor)] for tensor in node.input_tensors]
-            effect = _effect(operation, node, inputs, channels)
-            if effect is None:
-                if not node.is_input:
-                    unknown[f"{type(operation).__name__} {operation.name!r}"] = None
-                channels.fix(*inputs)
-                for tensor in node.output_tensors:
-                    of[id(tensor)] = channels.new(tensor.shape[-1] if tensor.shape else 0)
-                    channels.fix(of[id(tensor)])
-                continue
-            first = effects.setdefault(operation.name, effect)
-            if first is not effect:  # Called again, with the same weights and config.
-                for (*_, one), (*_, other) in zip(first.slices, effect.slices, strict=True):
-                    channels.tie(one, other)
-                if first.config:
-                    channels.tie(first.outputs, effect.outputs)
-            parts = effect.parts or (effect.outputs,)
-            of.update(zip(map(id, node.output_tensors), parts, strict=True))
+    for node in calls(network):
+        operation = node.operation
+        inputs = [of[id(tensor)] for tensor in node.input_tensors]
+        effect = _effect(operation, node, inputs, channels)
+        if effect is None:
+            if not node.is_input:
+                unknown[f"{type(operation).__name__} {operation.name!r}"] = None
+            channels.fix(*inputs)
+            for tensor in node.output_tensors:
+                of[id(tensor)] = channels.new(tensor.shape[-1] if tensor.shape else 0)
+                channels.fix(of[id(tensor)])
+            continue
+        first = effects.setdefault(operation.name, effect)
+        if first is not effect:  # Called again, with the same weights and config.
+            for (*_, one), (*_, other) in zip(first.slices, effect.slices, strict=True):
+                channels.tie(one, other)
+            if first.config:
+                channels.tie(first.outputs, effect.outputs)
+        parts = effect.parts or (effect.outputs,)
+        of.update(zip(map(id, node.output_tensors), parts, strict=True))
     channels.fix(*(of[id(tensor)] for tensor in network.outputs))
     roots, fixed = channels.resolve()
     return ChannelGraph(network, effects, roots, fixed, tuple(unknown))

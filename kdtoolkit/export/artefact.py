@@ -24,7 +24,7 @@ class Exported:
     gzipped_bytes: int
 
 
-def measure(path, format, quantization):
+def exported_at(path, format, quantization):
     """Returns the `Exported` of what lies at `path`."""
     path = Path(path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

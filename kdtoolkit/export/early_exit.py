@@ -8,7 +8,7 @@ from kdtoolkit import files
 from kdtoolkit.edge.classifier import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
 from kdtoolkit.export import litert, parity
-from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.export.classifier import pixels
 from kdtoolkit.export.quiet import quiet
 from kdtoolkit.models.precision import in_float32
@@ -98,7 +98,7 @@ def to_early_exit(
         _check(scratch, functions, images[:_CHECKED_IMAGES], quantization)
 
     files.write_atomically(path, write)
-    return measure(path, "early_exit", quantization)
+    return exported_at(path, "early_exit", quantization)
 
 
 def _trace(stages, preprocess, classes):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import files
-from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.models.saved import behind
@@ -52,4 +52,4 @@ def to_keras(network, path, preprocessing):
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(whole.output)
         model = keras.Model(image, probabilities, name=network.name)
         files.write_atomically(path, model.save)
-    return measure(path, "keras", "float32")
+    return exported_at(path, "keras", "float32")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kdtoolkit import files
-from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quiet import quiet
 
@@ -70,7 +70,7 @@ def to_litert(network, path, preprocessing=None, quantization="float32", calibra
     with quiet():
         content = convert({_SIGNATURE: function}, quantization, samples)
     files.write_atomically(path, lambda scratch: scratch.write_bytes(content))
-    return measure(path, "litert", quantization)
+    return exported_at(path, "litert", quantization)
 
 
 def calibration_images(calibration, image_shape):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from kdtoolkit import files
-from kdtoolkit.export.artefact import measure
+from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quiet import quiet
 
@@ -43,4 +43,4 @@ def to_saved_model(network, path, preprocessing=None):
                 module, str(scratch), signatures={"serving_default": function}
             ),
         )
-    return measure(path, "saved_model", "float32")
+    return exported_at(path, "saved_model", "float32")

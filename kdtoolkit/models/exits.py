@@ -71,6 +71,7 @@ def add_exits(network, at=None, head="bottleneck", mid=None):
         )
     (logits,) = network.outputs
     width = _classified(logits).shape[-1]
+    whole = macs(network) if mid is None else None
     outputs = {}
     for index, (name, point) in enumerate(zip(at, points, strict=True), start=1):
         prefix = f"exit_{index}_"
@@ -80,7 +81,7 @@ def add_exits(network, at=None, head="bottleneck", mid=None):
             stride = math.ceil(point.shape[1] / _image_shaped(logits).shape[1])
             channels = mid
             if mid is None:
-                saved = macs(network) - macs_of([point])
+                saved = whole - macs_of([point])
                 mask = _attention_macs(point) if head == "attention" else 0
                 channels = _affordable_width(point, stride, width, logits, saved, mask, name)
             x = _attention(point, prefix) if head == "attention" else point

@@ -130,21 +130,12 @@ class Compression:
         validation = evaluation.figures(*evaluation.predict(network, self._data.validation))
         return {
             "variant": variant,
-            "test_accuracy": parity.test_accuracy,
             "validation_accuracy": validation.accuracy,
             "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
             "sparsity": compression.sparsity(network).total,
             "macs": models.macs(network),
-            "path": str(exported.path.relative_to(output_dir)),
-            "format": exported.format,
-            "quantization": exported.quantization,
-            "bytes": exported.bytes,
-            "gzipped_bytes": exported.gzipped_bytes,
-            "max_difference": parity.max_difference,
-            "mean_difference": parity.mean_difference,
-            "agreement": parity.agreement,
-            **_report.verdict(parity.failure),
-            "milliseconds_per_image": parity.milliseconds_per_image,
+            **_report.file_facts(exported, output_dir),
+            **_report.parity_facts(parity),
             "directory": directory,
             "seconds": seconds,
         }

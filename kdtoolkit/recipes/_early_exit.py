@@ -289,11 +289,7 @@ def _row(exported, whole, test, costs, output_dir):
         return float(np.mean([p.milliseconds for p in of[min(_NEVER_TIMED, len(of) // 2) :]]))
 
     return {
-        "path": str(exported.path.relative_to(output_dir)),
-        "format": exported.format,
-        "quantization": exported.quantization,
-        "bytes": exported.bytes,
-        "gzipped_bytes": exported.gzipped_bytes,
+        **_report.file_facts(exported, output_dir),
         **_report.verdict(None),
         "test_accuracy": accuracy(predictions),
         "milliseconds_per_image": milliseconds(predictions),

@@ -432,21 +432,7 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
         except exporting.ParityError as error:
             files.remove(path)
             raise RunError(str(error)) from error
-        rows.append(
-            {
-                "path": str(path.relative_to(output_dir)),
-                "format": exported.format,
-                "quantization": exported.quantization,
-                "bytes": exported.bytes,
-                "gzipped_bytes": exported.gzipped_bytes,
-                "test_accuracy": parity.test_accuracy,
-                "max_difference": parity.max_difference,
-                "mean_difference": parity.mean_difference,
-                "agreement": parity.agreement,
-                **_report.verdict(parity.failure),
-                "milliseconds_per_image": parity.milliseconds_per_image,
-            }
-        )
+        rows.append({**_report.file_facts(exported, output_dir), **_report.parity_facts(parity)})
     return rows
 
 

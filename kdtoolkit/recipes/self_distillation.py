@@ -127,6 +127,7 @@ def _run_recipe(flags, usual):
     _run.prepare_process(flags)
 
     from kdtoolkit import models, training
+    from kdtoolkit.recipes import _early_exit
     from kdtoolkit.training import evaluation, loop, progress
 
     shape, classes = data.info.image_shape, data.info.classes
@@ -140,8 +141,6 @@ def _run_recipe(flags, usual):
     with blaming("exits"):
         example = with_exits()
     if flags.budget is not None and flags.cost == "macs":
-        from kdtoolkit.recipes import _early_exit
-
         alone = _early_exit.alone_costs(example)
         cheapest = min(alone, key=alone.get)
         accepted = f"at least {alone[cheapest]:.3f}, the cost of {cheapest} alone"
@@ -194,18 +193,15 @@ def _run_recipe(flags, usual):
 
     network = networks["self_distillation"]
     exits = models.exit_names(network)
-    plain_macs = models.macs(models.cut(network, exits[-1]))
-    alone = {name: models.macs(models.cut(network, name)) / plain_macs for name in exits}
+    alone = _early_exit.alone_costs(network)
     parts = {
         "exits": rows,
-        "macs": plain_macs,
+        "macs": models.macs(models.cut(network, exits[-1])),
         "exit_costs": costs,
         "speedups": {name: 1 / cost for name, cost in alone.items()},
     }
 
     def export():
-        from kdtoolkit.recipes import _early_exit
-
         baseline = networks.get("baseline")
         packaged, decision = _early_exit.package(flags, network, baseline, data, output_dir)
         parts["early_exit"] = decision
