@@ -4,9 +4,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# As commands have it. Where TensorFlow leaves it off, a command that a test runs in this process
-# would switch it on for the processes started after it alone, and their last bits would differ.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import pytest
 import tensorflow as tf
@@ -14,6 +11,22 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_ONEDNN_AT_FIRST = os.environ.get(_ONEDNN)
+
+
+def pytest_runtest_setup():
+    """Undoes what a command in this process has set for the processes that are started after it.
+
+    TensorFlow looked at it when it was imported: processes that a later test compares with this one
+    would compute other last bits where TensorFlow by itself leaves oneDNN off.
+    """
+    if _ONEDNN_AT_FIRST is None:
+        os.environ.pop(_ONEDNN, None)
+    else:
+        os.environ[_ONEDNN] = _ONEDNN_AT_FIRST
 
 
 # One for the session: a second MirroredStrategy in a process reuses the keys of the first one's
