@@ -26,6 +26,28 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
         ValueError: the network does not return logits, or its input is not one batch of images of
             a fixed shape.
     """
+    infer = _inference(network, preprocessing)
+
+    @tf.function(autograph=False)
+    def classify(image):
+        return {"probabilities": tf.nn.softmax(infer(image))}
+
+    dtype = tf.float32 if float_pixels else tf.uint8
+    spec = tf.TensorSpec((batch, *network.input_shape[1:]), dtype, name="image")
+    with in_float32(network):
+        return classify.get_concrete_function(spec)
+
+
+def trace_logits(network, preprocessing=None):
+    """As `trace`, of the logits: a concrete function from uint8 `image` to float32 logits."""
+    infer = tf.function(_inference(network, preprocessing), autograph=False)
+    spec = tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8, name="image")
+    with in_float32(network):
+        return infer.get_concrete_function(spec)
+
+
+def _inference(network, preprocessing):
+    """The function from images to float32 logits, once the network is seen to be one of both."""
     check_logits(network)
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
@@ -35,16 +57,11 @@ def trace(network, preprocessing=None, batch=None, float_pixels=False):
         )
     preprocess = preprocessing or pixels
 
-    @tf.function(autograph=False)
-    def classify(image):
+    def infer(image):
         with keras.StatelessScope():  # random layers count their draws, unused as these are here
-            logits = network(preprocess(image), training=False)
-        return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32))}
+            return tf.cast(network(preprocess(image), training=False), tf.float32)
 
-    dtype = tf.float32 if float_pixels else tf.uint8
-    spec = tf.TensorSpec((batch, *shape[1:]), dtype, name="image")
-    with in_float32(network):
-        return classify.get_concrete_function(spec)
+    return infer
 
 
 def pixels(images):

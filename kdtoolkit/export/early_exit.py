@@ -172,7 +172,8 @@ def _check(path, functions, images, quantization):
     expected = [[run["logits"][0] for *_, run in _run(functions, image)] for image in images]
     computed = [classifier.logits(image) for image in images]
     differences = np.max(np.abs(_softmax(computed) - _softmax(expected)), axis=(-1, -2))
-    excess = parity.TOLERANCES[quantization].excess(differences)
+    largest = np.max(np.abs(expected), axis=(-1, -2))
+    excess = parity.TOLERANCES[quantization].excess(differences, largest)
     if excess:
         raise parity.ParityError(f"The {quantization} file differs from the stages {excess}")
 

@@ -70,12 +70,26 @@ def test_tolerances_of_eight_bits(quantization):
     """One image that is decided otherwise fails, and so does a little of all of them."""
     tolerance = parity_module.TOLERANCES[quantization]
     many = np.full(1000, 0.01)
-    assert tolerance.excess(many) is None
-    assert tolerance.excess(np.append(many, 0.3)) is None
-    one = tolerance.excess(np.append(many, 0.71))
+
+    def excess(differences):
+        return tolerance.excess(differences, np.zeros(len(differences)))
+
+    assert excess(many) is None
+    assert excess(np.append(many, 0.3)) is None
+    one = excess(np.append(many, 0.71))
     assert one == "by 0.71 in a probability; the tolerance is 0.5"
-    assert tolerance.excess(many + 0.1) == "by 0.11 in the mean over images; the tolerance is 0.05"
-    assert tolerance.excess(np.append(many, np.nan)).startswith("by nan")
+    assert excess(many + 0.1) == "by 0.11 in the mean over images; the tolerance is 0.05"
+    assert excess(np.append(many, np.nan)).startswith("by nan")
+
+
+def test_tolerance_of_float32_grows_with_the_logits():
+    """A logit of 2^12 is a multiple of 2^-11: eight steps are 2^-8, and a quarter is 2^-10."""
+    tolerance = parity_module.TOLERANCES["float32"]
+    differences = np.array([9e-5, 0.9 * 2**-10])
+    assert tolerance.excess(differences, np.array([1, 2**12])) is None
+    assert tolerance.excess(differences, np.array([2**12, 1])).startswith("by 0.000879 in a prob")
+    assert tolerance.excess(np.array([0.5]), np.array([1e38])).endswith("the tolerance is 0.0101")
+    assert tolerance.excess(np.array([0.0]), np.array([np.nan])).startswith("by 0 in a prob")
 
 
 def test_tolerance_depends_on_the_quantization(tmp_path):
@@ -85,6 +99,27 @@ def test_tolerance_depends_on_the_quantization(tmp_path):
     exact = dataclasses.replace(exported, quantization="float32")
     with pytest.raises(export.ParityError, match=r"tolerance is 0\.0001"):
         export.check(exact, network, PREPROCESSING, IMAGES)
+
+
+@pytest.mark.parametrize("image", range(3))
+def test_large_logits(tmp_path, image):
+    """Two logits near 40,000, which float32 knows to 0.004, and equal: rounding alone decides."""
+    network, images = resnet8(), IMAGES[image : image + 1]
+    head = network.get_layer("logits")
+    inputs = normalised(images).astype("float32")
+    features = keras.Model(network.input, head.input).predict(inputs, verbose=0)[0]
+    kernel = np.zeros(head.kernel.shape)
+    kernel[:, 0] = 1000 * np.abs(head.kernel[:, 0])
+    kernel[:, 1] = np.roll(kernel[:, 0], 7)
+    logits = features.astype("float64") @ kernel
+    head.kernel.assign(kernel)
+    head.bias.assign([0, logits[0] - logits[1], 0, 0, 0])
+    exported = export.to_litert(network, tmp_path / "x.tflite", PREPROCESSING)
+    assert logits[0] > 10_000
+    export.check(exported, network, PREPROCESSING, images)
+    head.bias.assign_add([0, 0.5, 0, 0, 0])
+    with pytest.raises(export.ParityError):
+        export.check(exported, network, PREPROCESSING, images)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "uint8"])
