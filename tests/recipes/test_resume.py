@@ -1,10 +1,11 @@
 """A run that is killed and started again ends as one that was not: weights, files and figures.
 
 `KDTOOLKIT_TEST_KILLS` sets how often: 3 times by default, and `born_again` alone; from 12 on all
-recipes are killed in turn. Three moments take turns: within half a second of its start, while it
-trains, and while it exports.
+recipes are killed in turn. There are three moments: within half a second of its start, while it
+trains, and while it exports. Every second run is killed twice at each of them.
 """
 
+import itertools
 import json
 import os
 import random
@@ -58,10 +59,10 @@ def finish(process):
     return output
 
 
-def kill_at(process, moment, output_dir, moments):
+def kill_at(process, moment, output_dir, drawn):
     """Kills a run at a random moment; returns whether it had not ended before."""
     if moment == "start":
-        time.sleep(moments.uniform(0, 0.5))
+        time.sleep(drawn.uniform(0, 0.5))
     else:
         if moment == "training":
             for line in process.stderr:
@@ -71,9 +72,10 @@ def kill_at(process, moment, output_dir, moments):
             before = changed(output_dir)
             while changed(output_dir) == before and process.poll() is None:
                 time.sleep(0.002)
-        time.sleep(moments.uniform(0, 3))
+        time.sleep(drawn.uniform(0, 3))
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, error = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), error
     return process.returncode == -signal.SIGKILL
 
 
@@ -147,19 +149,32 @@ def uninterrupted(tmp_path_factory):
     return run
 
 
+def kill_often(recipe, run, moments, drawn):
+    """Kills one run at each of the moments, until it has ended; returns how often it did."""
+    count = 0
+    for moment in moments:
+        was = kill_at(start(run.parent, recipe), moment, run, drawn)
+        print(recipe, moment, "killed" if was else "had ended", changed(run))
+        if not was:
+            break
+        count += 1
+    return count
+
+
 @pytest.mark.parametrize("recipe", killed())
 def test_killed_run_ends_as_one_that_was_not(recipe, uninterrupted, tmp_path):
-    moments = random.Random(KILLS)
-    whole = uninterrupted(recipe)
-    if recipe == "compress":
-        shutil.copy(whole / "network.keras", tmp_path)
-    for number in range(killed()[recipe]):
-        moment = MOMENTS[number % len(MOMENTS)]
-        process = start(tmp_path, recipe)
-        was = kill_at(process, moment, tmp_path / "run", moments)
-        print(recipe, moment, "killed" if was else "had ended", changed(tmp_path / "run"))
-    assert "Everything is in run" in finish(start(tmp_path, recipe))
-    assert_same(whole / "run", tmp_path / "run")
+    whole, left, drawn = uninterrupted(recipe), killed()[recipe], random.Random(KILLS)
+    twice = tuple(moment for moment in MOMENTS for _ in range(2))
+    for number, moments in enumerate(itertools.cycle([MOMENTS, twice])):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        if recipe == "compress":
+            shutil.copy(whole / "network.keras", directory)
+        left -= kill_often(recipe, directory / "run", moments[:left], drawn)
+        assert "Everything is in run" in finish(start(directory, recipe))
+        assert_same(whole / "run", directory / "run")
+        if not left:
+            break
 
 
 def test_finished_run_prints_its_table_again(uninterrupted):
