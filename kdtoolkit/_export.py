@@ -8,7 +8,7 @@ from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
 from kdtoolkit.data import beside
 from kdtoolkit.data.preprocessing import Preprocessing
-from kdtoolkit.recipes._command import UsageError, import_libraries
+from kdtoolkit.recipes._command import RunError, UsageError, import_libraries
 from kdtoolkit.recipes._outputs import network_path
 
 _IMAGES = 64  # that the file and the network are compared on
@@ -22,6 +22,8 @@ def main(argv: Sequence[str]) -> int:
         print(_export(arguments, stored))
     except ValueError as error:
         return _errors.fail("export", error, status=2)
+    except RunError as error:
+        return _errors.fail("export", error, status=1)
     return 0
 
 
@@ -125,9 +127,9 @@ def _export(arguments, stored):
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *shape), np.uint8)
     try:
         parity = export.check(exported, network, preprocessing, images)
-    except export.ParityError:
+    except export.ParityError as error:
         files.remove(Path(arguments.output))
-        raise
+        raise RunError(str(error)) from error
     # Of what the file takes: bytes as they are.
     channels = shape[-1]
     as_they_are = Preprocessing(shape, [0] * channels, [1 / 255] * channels)

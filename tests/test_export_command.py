@@ -12,6 +12,7 @@ from keras import layers
 
 from kdtoolkit import cli, compression, export, models
 from kdtoolkit.data import Preprocessing, beside
+from kdtoolkit.export import parity
 from tests.losses.reference import softmax
 
 MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
@@ -96,6 +97,16 @@ def test_layers_that_plain_keras_does_not_know(tmp_path):
     with pytest.raises(ValueError, match=r"`preprocessing`.*\(8, 8, 3\).*\(4, 4, 3\)"):
         export.to_keras(network, tmp_path / "b.keras", Preprocessing((4, 4, 3), MEAN, STD))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_wrong_is_not_kept(stored, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(parity.TOLERANCES, "float32", parity.Tolerance(-1, -1))
+    output = tmp_path / "bytes.keras"
+    arguments = ["export", str(stored[0]), "--with_preprocessing", f"--output={output}"]
+    assert cli.main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"export: {output} (float32) differs from network ")
+    assert list(tmp_path.glob("bytes*")) == []
 
 
 @pytest.mark.parametrize(

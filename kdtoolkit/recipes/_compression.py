@@ -110,6 +110,9 @@ class Compression:
 
         Returns:
             A row of `results.json`.
+
+        Raises:
+            RunError: a file of float32 does not compute what the network computes.
         """
         network = distribution.local(network)
         (output_dir / "export").mkdir(exist_ok=True)
@@ -127,6 +130,8 @@ class Compression:
             self._calibration if integers else None,
         )
         parity = export.measure(exported, network, self._data.preprocessing, images, labels)
+        if parity.failure:
+            _run.discard(path, quantization, f"{path} ({quantization}) {parity.failure}")
         validation = evaluation.figures(*evaluation.predict(network, self._data.validation))
         return {
             "variant": variant,

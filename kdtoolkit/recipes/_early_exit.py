@@ -76,19 +76,16 @@ def package(flags, network, baseline, data, output_dir):
             stages = [keras.Model(of.input, {"logits": of.output})]
             point = {"thresholds": [], "validation_accuracy": 0.0, "cost": 1.0}
             decisions = {"temperatures": [1.0], "costs": [1.0], "operating_points": [point]}
-        try:
-            return exporting.to_early_exit(
-                stages,
-                path,
-                data.preprocessing,
-                labels=data.info.labels,
-                cost_unit=flags.cost,
-                quantization=kind,
-                calibration=calibration,
-                **decisions,
-            )
-        except exporting.ParityError as error:
-            raise RunError(str(error)) from error
+        return exporting.to_early_exit(
+            stages,
+            path,
+            data.preprocessing,
+            labels=data.info.labels,
+            cost_unit=flags.cost,
+            quantization=kind,
+            calibration=calibration,
+            **decisions,
+        )
 
     validation, truth = evaluation.predict(network, data.validation)
     test, test_truth = evaluation.predict(network, data.test)
@@ -99,7 +96,10 @@ def package(flags, network, baseline, data, output_dir):
         costs_alone = list(alone_costs(network).values())
     else:
         images, _ = data.validation.pixels(_TIMED_IMAGES)
-        costs, costs_alone = _measured_costs(write, classifiers, images)
+        try:
+            costs, costs_alone = _measured_costs(write, classifiers, images)
+        except exporting.ParityError as error:
+            raise RunError(str(error)) from error
     if baseline is not None:
         baseline = distribution.local(baseline)
         classifiers["baseline"] = baseline
@@ -135,17 +135,20 @@ def package(flags, network, baseline, data, output_dir):
             for kind in flags.quantize:
                 path = directory / f"early_exit-{kind}.tflite"
                 _run.say_exporting(path, output_dir)
+                try:
+                    exported = write(path, kind, **decisions)
+                except exporting.ParityError as error:
+                    _run.discard(path, kind, error)
+                    of = {"path": str(path.relative_to(output_dir)), "quantization": kind}
+                    rows.append({**of, **_report.verdict(str(error))})
+                    continue
                 # The network without its exits: what stopping early is compared with.
                 whole = Path(scratch) / f"whole-{kind}.tflite"
                 try:
-                    exported = write(path, kind, **decisions)
                     write(whole, kind, of=classifiers[names[-1]])
-                except RunError as error:
-                    if kind == "float32":
-                        raise
-                    files.remove(path)
-                    of = {"path": str(path.relative_to(output_dir)), "quantization": kind}
-                    rows.append({**of, **_report.verdict(str(error))})
+                except exporting.ParityError as error:
+                    row = _row(exported, None, data.test, costs, output_dir)
+                    rows.append({**row, "not_compared": str(error)})
                 else:
                     rows.append(_row(exported, whole, data.test, costs, output_dir))
     name = decision["alone"]
@@ -273,29 +276,34 @@ def _relative(milliseconds):
 
 
 def _row(exported, whole, test, costs, output_dir):
-    """Runs a package on the test images, and beside it the whole network, image by image."""
-    early, full = EarlyExitClassifier(exported.path), EarlyExitClassifier(whole)
-    predictions, references = [], []
+    """Runs a package on the test images, and beside it the whole network, image by image.
+
+    Args:
+        whole: path of the whole network's file; None for no comparison.
+    """
+    early = EarlyExitClassifier(exported.path)
+    expected = dict(zip(early.exits, costs, strict=True))
+    classifiers = [early] if whole is None else [early, EarlyExitClassifier(whole)]
+    predictions = [[] for _ in classifiers]
     images, labels = test.pixels(_run.EXPORT_IMAGES)
     for image in images:
-        predictions.append(early.predict(image))
-        references.append(full.predict(image))
-    expected = dict(zip(early.exits, costs, strict=True))
+        for classifier, own in zip(classifiers, predictions, strict=True):
+            own.append(classifier.predict(image))
 
-    def accuracy(of):
-        return float(np.mean([p.index == label for p, label in zip(of, labels, strict=True)]))
-
-    def milliseconds(of):
-        return float(np.mean([p.milliseconds for p in of[min(_NEVER_TIMED, len(of) // 2) :]]))
+    def figures(of, prefix=""):
+        right = [p.index == label for p, label in zip(of, labels, strict=True)]
+        timed = of[min(_NEVER_TIMED, len(of) // 2) :]
+        return {
+            f"{prefix}test_accuracy": float(np.mean(right)),
+            f"{prefix}milliseconds_per_image": float(np.mean([p.milliseconds for p in timed])),
+        }
 
     return {
         **_report.file_facts(exported, output_dir),
         **_report.verdict(None),
-        "test_accuracy": accuracy(predictions),
-        "milliseconds_per_image": milliseconds(predictions),
-        "mean_exit_cost": float(np.mean([expected[p.exit] for p in predictions])),
-        "full_test_accuracy": accuracy(references),
-        "full_milliseconds_per_image": milliseconds(references),
+        **figures(predictions[0]),
+        "mean_exit_cost": float(np.mean([expected[p.exit] for p in predictions[0]])),
+        **(figures(predictions[1], "full_") if len(predictions) > 1 else {}),
     }
 
 

@@ -409,6 +409,22 @@ def say_exporting(path, output_dir):
     print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
 
 
+def discard(path, quantization, failure):
+    """Removes a file that does not compute what its network computes.
+
+    Args:
+        path: of what was exported.
+        quantization: its kind.
+        failure: how it differs, in words.
+
+    Raises:
+        RunError: it is of float32, where nothing was rounded: a conversion that is wrong.
+    """
+    files.remove(path)
+    if quantization == "float32":
+        raise RunError(str(failure))
+
+
 def export(network, name, data, output_dir, formats=("saved_model", "litert")):
     """Exports to the formats, runs each on the test images; returns their rows."""
     from kdtoolkit import export as exporting
@@ -430,8 +446,7 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
         try:
             parity = exporting.check(exported, network, data.preprocessing, images, labels)
         except exporting.ParityError as error:
-            files.remove(path)
-            raise RunError(str(error)) from error
+            discard(path, exported.quantization, error)
         rows.append({**_report.file_facts(exported, output_dir), **_report.parity_facts(parity)})
     return rows
 
@@ -469,9 +484,20 @@ def finish(recipe, flags, output_dir, data, parts, export=None):
 def exports_table(results, output_dir, columns=None):
     """Returns what a recipe ends with: the table of the files, and where everything is."""
     rows = results["exports"]
-    lines = [f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}"] if rows else []
-    for path, failure in _report.failures(rows, "path").items():
-        lines.append(f"\nFAILED, and not written: {path}: {failure}")
-    return "\n".join(
-        [*lines, f"\nEverything is in {output_dir}; results.json holds these figures."]
-    )
+    table = f"\n{_report.table(rows, columns or EXPORT_COLUMNS)}\n" if rows else ""
+    return table + ending(rows, "path", output_dir, "results.json holds these figures.")
+
+
+def ending(rows, name, output_dir, figures):
+    """Returns the last lines of a recipe: the files that failed, and where all others are.
+
+    Args:
+        rows: of the files.
+        name: key in them of what a file is called.
+        output_dir: of the run.
+        figures: where they are, the end of the last line.
+    """
+    failed = _report.failures(rows, name).items()
+    lines = [f"\nFAILED, and not kept: {which}: {failure}\n" for which, failure in failed]
+    which = "Everything else" if failed else "Everything"
+    return "".join([*lines, f"\n{which} is in {output_dir}; {figures}"])

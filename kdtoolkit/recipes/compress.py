@@ -261,14 +261,12 @@ def _title(flags):
 
 
 def _show(flags, results):
-    failed = _report.failures(results["variants"], "variant").items()
-    failures = [f"\nFAILED: {variant}: the file {failure}\n" for variant, failure in failed]
+    rows = results["variants"]
+    figures = "report.html shows it, results.json holds the figures."
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
-        f"{_report.table(results['variants'], _COLUMNS)}\n"
-        f"{''.join(failures)}"
-        f"\nEverything is in {flags.output_dir}; report.html shows it, results.json holds the "
-        "figures."
+        f"{_report.table(rows, _COLUMNS)}\n"
+        f"{_run.ending(rows, 'variant', flags.output_dir, figures)}"
     )
 
 

@@ -223,6 +223,12 @@ def _show(flags, results):
         _report.table(*_cost_table(alone, results["exit_costs"])),
         _run.exports_table(results, flags.output_dir, _FILE_COLUMNS),
     ]
+    for row in results["exports"]:
+        if "not_compared" in row:
+            lines.append(
+                f"{row['path']} is right, and not compared with the whole network in a file of the "
+                f"same kind, which is wrong: {row['not_compared']}"
+            )
     if "early_exit" in results:
         lines.append(results["early_exit"]["verdict"])
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from kdtoolkit.export import early_exit, litert, parity
-from kdtoolkit.recipes import compress, self_distillation
+from kdtoolkit.recipes import _run, compress, self_distillation
 
 
 @pytest.fixture
@@ -16,10 +16,12 @@ def run(tmp_path, monkeypatch, capsys):
     # Tests share a process, in which operations stay as they are.
     monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
 
-    def run(recipe, *flags):
+    def run(recipe, *flags, status=0):
         directory = tmp_path / ("run-smoke" if "--smoke" in flags else "run")
-        assert recipe.RECIPE.main([f"--output_dir={directory}", *flags]) == 0
-        output = capsys.readouterr().out
+        assert recipe.RECIPE.main([f"--output_dir={directory}", *flags]) == status
+        output, error = capsys.readouterr()
+        if status:
+            return directory, error.splitlines()[-1], None
         return directory, output, json.loads((directory / "results.json").read_text())
 
     return run
@@ -52,9 +54,26 @@ def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
     shown = f"differs from network 'spread' by {integers['max_difference']:.3g} in a probability"
     assert message.startswith(shown)
     page = (directory / "report.html").read_text()
-    for text in (output, page):
-        for part in (f"{integers['max_difference']:.1e}", "FAILED: original, int8", shown):
+    for text, failed in ((output, "FAILED, and not kept"), (page, "FAILED")):
+        for part in (f"{integers['max_difference']:.1e}", f"{failed}: original, int8", shown):
             assert part in text.replace("&#x27;", "'")
+    assert "Everything is in" not in output
+    assert f"\nEverything else is in {directory}; report.html shows it, " in output
+    there = {row["check"]: (directory / row["path"]).exists() for row in results["variants"]}
+    assert there == {"passed": True, "FAILED": False}
+
+
+def test_a_conversion_that_is_wrong_ends_compress(run, monkeypatch, tmp_path):
+    """Nothing was rounded, and no digit may be off here."""
+    monkeypatch.setitem(parity.TOLERANCES, "float32", parity.Tolerance(-1, -1))
+    image = keras.Input((8, 8, 1))
+    network = keras.Model(image, layers.Dense(10)(layers.Flatten()(image)), name="linear")
+    network.save(tmp_path / "linear.keras")
+    flags = (f"--model={tmp_path / 'linear.keras'}", "--structure=none", "--train_examples=100")
+    directory, line, _ = run(compress, *flags, status=1)
+    file = directory / "export" / "original.tflite"
+    assert line.startswith(f"compress: {file} (float32) differs from network 'linear' by ")
+    assert not file.exists()
 
 
 def test_self_distillation_marks_a_file_that_is_wrong(run, monkeypatch):
@@ -66,8 +85,50 @@ def test_self_distillation_marks_a_file_that_is_wrong(run, monkeypatch):
     whole, integers, *_ = results["exports"]
     assert (whole["check"], integers["check"]) == ("passed", "FAILED")
     assert "The int8 file differs from the stages by" in integers["failure"]
-    assert f"FAILED, and not written: {integers['path']}: {integers['failure']}" in output
+    assert f"FAILED, and not kept: {integers['path']}: {integers['failure']}" in output
+    assert f"Everything else is in {directory}; " in output
     assert not (directory / integers["path"]).exists()
+
+
+def wrong(monkeypatch, name):
+    """Lets the check of one file fail, by the beginning of its name."""
+    check = early_exit._check
+
+    def checked(path, functions, images, quantization):
+        if name in path.name:
+            raise parity.ParityError("It is wrong by 0.7")
+        check(path, functions, images, quantization)
+
+    monkeypatch.setattr(early_exit, "_check", checked)
+
+
+def test_a_conversion_that_is_wrong_ends_self_distillation(run, monkeypatch, tmp_path):
+    """What an earlier run left under that name is not taken for its file."""
+    wrong(monkeypatch, "early_exit-float32")
+    file = tmp_path / "run-smoke" / "export" / "early_exit-float32.tflite"
+    begin = _run.begin
+
+    def left(flags, data, chosen):
+        output_dir = begin(flags, data, chosen)
+        file.parent.mkdir()
+        file.write_bytes(b"older")
+        return output_dir
+
+    monkeypatch.setattr(_run, "begin", left)
+    _, line, _ = run(self_distillation, "--smoke", "--model=resnet8", status=1)
+    assert line == "self_distillation: It is wrong by 0.7"
+    assert not file.exists()
+
+
+def test_a_file_is_kept_where_only_what_it_is_compared_with_is_wrong(run, monkeypatch):
+    wrong(monkeypatch, "whole-float32")
+    directory, output, results = run(self_distillation, "--smoke", "--model=resnet8")
+    row = results["exports"][0]
+    assert (row["check"], row["not_compared"]) == ("passed", "It is wrong by 0.7")
+    assert row["test_accuracy"] is not None and "full_test_accuracy" not in row
+    assert (directory / row["path"]).is_file()
+    assert f"{row['path']} is right, and not compared" in output
+    assert f"Everything is in {directory}; " in output
 
 
 def test_every_kind_of_file_has_a_tolerance():
