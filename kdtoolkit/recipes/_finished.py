@@ -27,6 +27,7 @@ def results(recipe: str, flags) -> dict | None:
         from kdtoolkit.training import distribution
 
         _command.import_libraries(flags.onednn)
+        _run.prepare_process(flags)
         with _run.losing_workers():
             strategy = distribution.strategy(flags.strategy)
             found = distribution.from_chief(strategy, lambda: _read(flags))

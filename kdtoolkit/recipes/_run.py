@@ -268,11 +268,31 @@ def schedule(flags, usual):
     )
 
 
+def prepare_process(flags):
+    """Settles what holds for a whole process, before TensorFlow computes anything in it.
+
+    Operations are deterministic where the flags say so: a kernel that was made before keeps to what
+    held then. And workers have met.
+
+    Raises:
+        RunError: another worker ended.
+    """
+    import tensorflow as tf
+
+    if _choose(flags).deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if cluster.of_strategy(flags.strategy):
+        from kdtoolkit.training import distribution
+
+        with losing_workers():
+            distribution.strategy(flags.strategy)
+
+
 def load(flags):
-    """Loads the data; what is wrong with them is the command line's mistake."""
+    """Loads the data into a prepared process; what is wrong with them is a `UsageError`."""
     from kdtoolkit import data
 
-    _join(flags)
+    prepare_process(flags)
     try:
         return data.load(
             flags.dataset,
@@ -288,16 +308,6 @@ def load(flags):
         raise UsageError(f"--{flag}: {error}") from error
 
 
-def _join(flags):
-    """Meets the other workers, if any: TensorFlow wants that before there is a tensor."""
-    if cluster.of_strategy(flags.strategy) is None:
-        return
-    from kdtoolkit.training import distribution
-
-    with losing_workers():
-        distribution.strategy(flags.strategy)
-
-
 @contextlib.contextmanager
 def losing_workers():
     """Ends a run that has lost a worker with one line."""
@@ -307,14 +317,6 @@ def losing_workers():
         yield
     except WorkerLostError as error:
         raise RunError(str(error)) from error
-
-
-def prepare_process(flags):
-    """Makes arithmetic repeatable, so that a resumed run ends with the same weights."""
-    import tensorflow as tf
-
-    if _choose(flags).deterministic:
-        tf.config.experimental.enable_op_determinism()
 
 
 def settings(flags, usual, data, bar):

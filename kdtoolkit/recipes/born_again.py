@@ -121,7 +121,6 @@ def teacher_weights(flags):
 def _run_recipe(flags, usual):
     data = _run.load(flags)
     check_classes(flags, data.info.classes)
-    _run.prepare_process(flags)
 
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations

@@ -172,7 +172,6 @@ def _example(work):
 
 def _run_recipe(flags, usual):
     data = _run.load(flags)
-    _run.prepare_process(flags)
     path = _outputs.fetch(flags, "model")
 
     from kdtoolkit import analysis

@@ -232,7 +232,6 @@ def _check_seeds(flags):
 def _run_recipe(flags, checked):
     usual, methods, seeds = checked
     data = _run.load(flags)
-    _run.prepare_process(flags)
 
     from kdtoolkit.recipes._teaching import Teaching
     from kdtoolkit.training import loop, progress

@@ -124,7 +124,6 @@ def _check(flags):
 
 def _run_recipe(flags, usual):
     data = _run.load(flags)
-    _run.prepare_process(flags)
 
     from kdtoolkit import models, training
     from kdtoolkit.recipes import _early_exit

@@ -411,12 +411,14 @@ def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
     assert "--baseline=false there, --baseline=true here" in capsys.readouterr().err
 
 
-def test_data_flag_that_does_not_fit_is_named(in_empty_directory, capsys):
+def test_data_flag_that_does_not_fit_is_named(in_empty_directory, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     assert RECIPE.main(["--train_examples=5000"]) == 2
     assert "born_again: --train_examples: Argument" in capsys.readouterr().err
 
 
-def test_images_of_several_sizes(in_empty_directory, capsys):
+def test_images_of_several_sizes(in_empty_directory, capsys, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
     for name, size in (("cat", 9), ("dog", 12)):
         folder = in_empty_directory / "pets" / name
         folder.mkdir(parents=True)

@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kdtoolkit import cli, data, files
 from kdtoolkit.recipes import (
@@ -22,6 +23,7 @@ from kdtoolkit.recipes import (
     distill,
     self_distillation,
 )
+from kdtoolkit.training import distribution
 
 FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
 RECIPES = {
@@ -168,6 +170,31 @@ def test_run_killed_while_it_exports_goes_on(copied, capsys):
     again = json.loads((directory / "results.json").read_text())
     assert again["files"] == _report.left(directory)
     assert {row["format"] for row in again["exports"]} == {"saved_model", "litert"}
+
+
+def test_workers_prepare_their_process_before_they_meet(monkeypatch, tmp_path):
+    """A kernel that was made before operations are deterministic keeps to what held then."""
+    workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {}}
+    workers["task"] = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    done = []
+
+    def noting(name, value=None):
+        return lambda *_, **__: (done.append(name), value)[1]
+
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", noting("deterministic"))
+    monkeypatch.setattr(distribution, "strategy", noting("workers"))
+    monkeypatch.setattr(distribution, "from_chief", noting("message"))
+    monkeypatch.setattr(data, "load", noting("data"))
+    flags = _command.Flags()
+    born_again.RECIPE.define(flags)
+    argv = ["--deterministic=true", "--strategy=multi_worker", f"--output_dir={tmp_path}"]
+    flags.parse(argv)
+    assert _finished.results("born_again", flags) is None
+    assert done[:2] == ["deterministic", "workers"] and done[-1] == "message"
+    done.clear()
+    _run.load(flags)
+    assert done == ["deterministic", "workers", "data"]
 
 
 @pytest.mark.parametrize(("name", "flag"), [("compress", "model"), ("distill", "teacher")])
