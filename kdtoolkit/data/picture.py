@@ -1,6 +1,7 @@
 """An image file to upright pixels of eight bits: what training and the edge show to a network."""
 
 import contextlib
+import errno
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +19,7 @@ MOST_PIXELS = 2**27
 # Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _GREYS = ("1", "L")
+_OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1
 # 65535 is 257 times 255; rounded to the nearest.
 _EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
@@ -27,14 +29,17 @@ _EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
 def opened(path):
     """Opens an image file without decoding it, for `is_grey` and `upright`.
 
-    Whatever is raised while it is open becomes a `ValueError` of one line that names it. Pillow
-    warns of more than 89 megapixels; whoever calls this hides that.
+    Whatever is raised while it is open becomes a `ValueError` of one line that names it, but for
+    what the machine lacks, which is no fault of the file. Pillow warns of more than 89 megapixels;
+    whoever calls this hides that.
 
     Yields:
         A Pillow image.
 
     Raises:
         ValueError: not a regular file or not an image, or one of more than `MOST_PIXELS`.
+        MemoryError: there is too little memory.
+        OSError: too many files are open, or the system lacks something else.
     """
     try:
         bounded.check_regular(path)
@@ -45,8 +50,12 @@ def opened(path):
                     f"Received: {image.width} x {image.height}"
                 )
             yield image
+    except MemoryError as error:
+        raise MemoryError(f"Image {str(path)!r} cannot be read") from error
     # Pillow's decoders raise whatever a broken file makes them stumble over.
     except Exception as error:
+        if getattr(error, "errno", None) in _OF_THE_MACHINE:
+            raise
         cause = shown(str(error).partition("\n")[0]) or type(error).__name__
         raise ValueError(f"Cannot read image {str(path)!r}: {cause}") from error
 

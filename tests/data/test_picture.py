@@ -1,5 +1,6 @@
 """Image files as they are stored by cameras, scanners and programs, against pixels set by hand."""
 
+import errno
 import io
 import os
 import struct
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdtoolkit.data import picture
+from kdtoolkit.data import load, picture
 
 # 257 times 0, 1, 100 and 255; half of 257 and one less are nearest to 0 and 1.
 DEEP = np.array([[0, 257, 25700, 65535, 128, 129]], np.uint16)
@@ -125,3 +126,23 @@ def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"Cannot read image '.*a\.png': .*Not a regular file"):
         read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOMEM, "")],
+    ids=lambda error: str(getattr(error, "errno", "memory")),
+)
+def test_what_the_machine_lacks_is_no_fault_of_the_file(write_images, monkeypatch, error):
+    """The image is not left out of the training: the run ends, and its message names the file."""
+    path = write_images({f"{name}/{i}.png": (6, 6) for name in "ab" for i in range(9)})
+    upright = picture.upright
+
+    def lacking(image):
+        if image.filename.endswith("a/3.png"):
+            raise error
+        return upright(image)
+
+    monkeypatch.setattr(picture, "upright", lacking)
+    with pytest.raises(type(error), match=r"a/3\.png" if type(error) is MemoryError else None):
+        load(path, validation_fraction=0.5)
