@@ -78,9 +78,12 @@ def finished(digits, tmp_path_factory):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_not_the_finished_network_is_set_aside(finished, tmp_path, damage):
-    """Training loads nothing, and so trains again; before, most of these were accepted."""
+    """Training loads nothing, and so trains again, from the last state where that is left."""
     output_dir = shutil.copytree(finished, tmp_path / "run")
     directory = output_dir / "generation_1"
+    states = [output_dir / f"generation_{g}" / "checkpoint-00002.state" for g in (0, 1)]
+    for state in states:  # which `finish` had no time to drop
+        state.write_bytes(b"the last epoch")
     DAMAGES[damage](directory)
     left = {path.name: path.read_bytes() for path in directory.iterdir()}
     settings = loop.Settings(SCHEDULES["digits"], epochs=2, batch_size=50)
@@ -91,6 +94,7 @@ def test_what_is_not_the_finished_network_is_set_aside(finished, tmp_path, damag
     assert not (directory / "results.json").exists()
     other = loop.Training(output_dir / "generation_0", settings, 0, name="generation_0")
     assert other.load(build) is not None
+    assert [state.exists() for state in states] == [False, True]
 
 
 def test_directory_of_other_arguments_is_refused(digits, tmp_path):

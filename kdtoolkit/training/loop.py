@@ -159,7 +159,6 @@ class Training:
 
     def _stored(self, network):
         """The results and weights of the finished training; None where its files are not that."""
-        Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         try:
             results = record.read(self.directory, self._identity)
         except (OSError, ValueError) as error:
@@ -172,6 +171,7 @@ class Training:
                 stacklevel=2,
             )
             return None
+        Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         network.load_weights(self._network)
         return results, network.get_weights()
 
