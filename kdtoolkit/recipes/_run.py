@@ -400,10 +400,24 @@ def one_line_errors(data):
     except DamagedDataError as error:
         raise RunError(str(error)) from error
     except NonFiniteError as error:
-        raise RunError(
-            f"{error} (counted from 0). A lower --learning_rate may help, in another --output_dir: "
-            "this one goes on with its own flags"
-        ) from error
+        raise RunError(f"{error} (counted from 0). {_advice(error)}") from error
+
+
+def _advice(error):
+    """What helps a training that met NaN or infinity, by where they came from."""
+    from kdtoolkit.training import step
+
+    if isinstance(error, step.NonFiniteInputError):
+        return "The data hold such pixels, or what is done to them makes some: no training can help"
+    if isinstance(error, step.NonFiniteLossError) and (error.epoch, error.step) == (0, 0):
+        return (
+            "No step had been taken yet, so that --learning_rate is not the cause: a network that "
+            "was given may be, or another flag of the loss"
+        )
+    return (
+        "A lower --learning_rate may help, in another --output_dir: this one goes on with its own "
+        "flags"
+    )
 
 
 def say_exporting(path, output_dir):

@@ -11,7 +11,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, files, models
 from kdtoolkit.edge import EarlyExitClassifier
-from kdtoolkit.recipes import born_again
+from kdtoolkit.recipes import _command, _run, born_again
+from kdtoolkit.training import step
 from tests.losses import reference
 
 EXACT = "--precision=float32"  # on every machine
@@ -353,3 +354,26 @@ def test_training_that_overflows_is_one_line_and_leaves_nothing_finished(
     assert left == set()
     assert not list(tmp_path.rglob("results.json"))
     assert born_again.RECIPE.main(["--learning_rate=0.1", *command]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (step.NonFiniteInputError(0, 3, 7), False),
+        (step.NonFiniteInputError(2, 0, None), False),
+        (step.NonFiniteLossError(0, 0, "labels"), False),
+        (step.NonFiniteLossError(0, 1, "labels"), True),
+        (step.NonFiniteLossError(1, 0, "labels"), True),
+        (step.NonFiniteVariableError(0, "dense/kernel"), True),
+        (step.NonFiniteError("The trained network's figures are not finite"), True),
+    ],
+)
+def test_a_lower_learning_rate_is_advised_where_it_may_help(error, helps):
+    """Not for images that are not finite, nor before there was a step."""
+    with (
+        pytest.raises(_command.RunError) as caught,
+        _run.one_line_errors(data.load("digits", train_examples=60)),
+    ):
+        raise error
+    assert str(caught.value).startswith(str(error))
+    assert ("lower --learning_rate" in str(caught.value)) == helps
