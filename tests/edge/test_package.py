@@ -281,7 +281,15 @@ def test_a_graph_of_more_memory_than_small_devices_have(tmp_path):
     }
     Package(**ATTRIBUTES | alone).append(path)
     assert path.stat().st_size < 10_000
-    assert_refused(path, "bytes, more than 2,147,483,648")
+    assert_refused(path, "bytes together. Accepted: 2,147,483,648, the larger of ")
+
+
+def test_a_large_graph_of_a_large_file_is_no_bomb(model, monkeypatch):
+    """Its tensors are in proportion to its weights: no file is too large for being large."""
+    monkeypatch.setattr("kdtoolkit.edge.classifier._LARGE", 0)
+    EarlyExitClassifier(model)
+    monkeypatch.setattr("kdtoolkit.bounded.MOST_EXPANSION", 1)
+    assert_refused(model, f"Accepted: {model.stat().st_size:,}, ")
 
 
 def test_a_fifo_is_not_waited_for(tmp_path):
