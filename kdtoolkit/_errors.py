@@ -11,6 +11,7 @@ Imports are few: from here on an interruption is a line as well.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def guarded(name: str, call: Callable[[], int], advice: str = "") -> int:
 
     Returns:
         The exit status: 1 for an error, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads
-        standard output any more.
+        standard output or standard error any more.
 
     Raises:
         Exception: a mistake of this package.
@@ -51,12 +52,14 @@ def guarded(name: str, call: Callable[[], int], advice: str = "") -> int:
                 return call()
             finally:
                 sys.stdout.flush()  # here, where an error can still be handled
-        except BrokenPipeError:
-            # The interpreter flushes once more when it ends.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return NOBODY_READS
         except (Exception, KeyboardInterrupt) as error:
+            # A pipe or a socket of the command's own may break as well.
+            unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+            if isinstance(error, BrokenPipeError) and unread:
+                for stream in unread:  # The interpreter flushes once more when it ends.
+                    with contextlib.suppress(OSError, ValueError):
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                return NOBODY_READS
             # Libraries turn an interruption in the middle of their own work into other errors.
             if received or isinstance(error, KeyboardInterrupt):
                 number = received[0] if received else signal.SIGINT
@@ -141,6 +144,16 @@ def _reason(error):
         if isinstance(error, kinds) or os.strerror(2) in message:
             return message
     return None
+
+
+def _is_unread(stream):
+    """Whether a stream is a pipe or a socket that nobody holds the other end of any more."""
+    # Where it is no file, or closed; and on Windows, which has no `poll`.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    return False
 
 
 def _replace_closed_streams():

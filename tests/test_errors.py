@@ -188,6 +188,33 @@ def test_nobody_reads_the_output(command, status):
     assert (process.returncode, process.stderr) == (status, "")
 
 
+PIPES = {
+    "of a worker": ("raise BrokenPipeError(32, 'Broken pipe')", "PIPE", "PIPE", 1),
+    "standard output": ("print('to nobody', flush=True)", "writer", "PIPE", 141),
+    "standard error": ("print('x' * 9999, file=sys.stderr)", "PIPE", "writer", 141),
+}
+
+
+@pytest.mark.parametrize("case", PIPES)
+def test_only_a_broken_standard_stream_ends_in_silence(case):
+    """The pipe, or socket, of something else that breaks is an error like others."""
+    statement, output, error, status = PIPES[case]
+    script = (
+        "import sys; from kdtoolkit import _errors\n"
+        f"def call():\n    {statement}\n    return 0\n"
+        "sys.exit(_errors.guarded('test', call))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    to = {"PIPE": subprocess.PIPE, "writer": writer}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], stdout=to[output], stderr=to[error], text=True
+    )
+    os.close(writer)
+    assert ran.returncode == status
+    assert (ran.stderr or "") == ("test: Broken pipe\n" if status == 1 else "")
+
+
 def test_standard_streams_are_closed(tmp_path):
     """Files that are opened later do not become the standard output of native code."""
     script = (
