@@ -7,6 +7,7 @@ operations, it runs these alone and writes their cells.
 import sys
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 
 import keras
@@ -289,7 +290,11 @@ class Foreign:
         np.testing.assert_allclose(logits, exits(self.images[:1])["exit_3"][0], atol=1e-3)
 
     def qat(self):
-        network = compression.quantization_aware(self.load(), self.images)
+        network = models.flatten(self.load())
+        _settle(network, self.images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of layers that stay in float
+            network = compression.quantization_aware(network, self.images)
         self.fit(training.Patriarch(network, kind="plain"), network)
         path = self.directory / "qat.tflite"
         exported = export.to_litert(network, path, self.preprocessing, "int8")
@@ -313,6 +318,23 @@ def _small():
     image = keras.Input(SHAPE)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, 4)(image))
     return keras.Model(image, layers.Dense(CLASSES)(x))
+
+
+def _settle(network, images):
+    """Gives batch normalisation the statistics of the images, as if the network had been trained.
+
+    Of freshly drawn weights nothing gets through dozens of layers that round and do not normalise.
+    """
+
+    def call(operation, *args, **kwargs):
+        if not isinstance(operation, layers.BatchNormalization):
+            return operation(*args, **kwargs)
+        momentum, operation.momentum = operation.momentum, 0.0
+        outputs = operation(*args, **{**kwargs, "training": True})
+        operation.momentum = momentum
+        return outputs
+
+    network._run_through_graph(images, call_fn=call)
 
 
 def cell(foreign, operation):

@@ -1,231 +1,92 @@
-"""Quantisation-aware training: networks that round in training as their int8 file rounds.
+"""Quantisation-aware training: networks that round in training as their int8 file rounds."""
 
-A fake-quantised tensor is a float tensor whose values lie on the grid that integers and a scale
-span. Gradients pass through the rounding unchanged, and are zero outside the grid's range (Jacob et
-al., CVPR 2018). The LiteRT converter takes the grids over from the operations that drew them.
-"""
+import re
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import activations, layers, ops
 
+from kdtoolkit.compression import quantized_layers as quantized
+from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models.graph import (
+    all_takers,
     called_twice,
+    calls,
     class_name,
     flatten,
     foldable,
     is_on_last_axis,
     takers,
 )
+from kdtoolkit.models.input_range import scaling
 
-# A channel whose weights are all next to nothing gets a grid as coarse as this fraction of the
-# kernel's largest weight: it disappears in the rounding of its neighbours' output, and its bias,
-# stored as an integer in units of the channel's grid, would overflow on a finer one.
-_SMALLEST_CHANNEL = 2.0**-12
-# Where nothing but zeros passes, the grid must have some width, and the bias of the next layer, in
-# units of it, must not overflow.
-_LEAST_MAXIMUM = 1e-4
-# TensorFlow divides a range by its number of steps and multiplies again, which in float32 can end
-# below the largest weight: outside the range, that weight would receive no gradient.
-_MARGIN = 1 + 2.0**-22
-
-
-@keras.saving.register_keras_serializable(package="kdtoolkit")
-class FakeQuantize(layers.Layer):
-    """Puts activations on the grid between two moving averages of their extremes.
-
-    In training, `minimum` and `maximum` follow the extremes of each batch, zero included: `m <-
-    momentum * m + (1 - momentum) * extreme`. The batch is rounded to the grid of the new values.
-    Replicas of a strategy store the mean of theirs.
-
-    Args:
-        bits: of a value, 2 to 16.
-        momentum: of the averages, in [0, 1).
-        **kwargs: of the layer. It computes in float32 under every policy.
-
-    Call arguments:
-        inputs: tensor of any shape.
-        training: whether the averages move.
-    """
-
-    def __init__(self, bits=8, momentum=0.99, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.bits = bits
-        self.momentum = momentum
-        self.calibrating = False
-
-    def build(self, input_shape):
-        self.minimum, self.maximum = (
-            self.add_weight(
-                name=name, shape=(), initializer="zeros", trainable=False, aggregation="mean"
-            )
-            for name in ("minimum", "maximum")
-        )
-
-    def call(self, inputs, training=None):
-        if training or self.calibrating:
-            momentum = 0.0 if self.calibrating else self.momentum
-            # Zero is a point of every grid: it is what padding and ReLU return.
-            lowest = tf.minimum(tf.reduce_min(inputs), 0.0)
-            highest = tf.maximum(tf.reduce_max(inputs), _LEAST_MAXIMUM)
-            for variable, extreme in ((self.minimum, lowest), (self.maximum, highest)):
-                variable.assign(momentum * variable.value + (1 - momentum) * extreme)
-        return tf.quantization.fake_quant_with_min_max_vars(
-            inputs, self.minimum.value, self.maximum.value, num_bits=self.bits
-        )
-
-    def compute_output_spec(self, inputs, training=None):
-        return keras.KerasTensor(inputs.shape, dtype="float32")
-
-    def get_config(self):
-        return {**super().get_config(), "bits": self.bits, "momentum": self.momentum}
-
-
-class _FakeQuantizedKernel:
-    """A layer with a fake-quantised kernel and, where it is stored, output.
-
-    Each output channel of the kernel has a symmetric grid up to its largest weight. The bias, 32
-    bits in a file, stays as it is.
-
-    Args:
-        bits, momentum: as for `FakeQuantize`.
-        quantize_output: whether the output is fake-quantised; not where a ReLU follows, which runs
-            as one operation with the layer.
-        **kwargs: of the Keras layer. It computes in float32 under every policy.
-    """
-
-    def __init__(self, *args, bits=8, momentum=0.99, quantize_output=True, **kwargs):
-        super().__init__(*args, **{**kwargs, "dtype": "float32"})
-        self.bits = bits
-        self.momentum = momentum
-        self.output_range = FakeQuantize(bits, momentum, name="range") if quantize_output else None
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        if self.output_range:
-            self.output_range.build(None)
-
-    def call(self, inputs, training=None):
-        outputs = self._multiply(inputs)
-        if self.use_bias:
-            outputs = outputs + self.bias
-        outputs = self.activation(outputs)
-        return self.output_range(outputs, training=training) if self.output_range else outputs
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "bits": self.bits,
-            "momentum": self.momentum,
-            "quantize_output": self.output_range is not None,
-        }
-
-
-@keras.saving.register_keras_serializable(package="kdtoolkit")
-class QuantizedConv2D(_FakeQuantizedKernel, layers.Conv2D):
-    __doc__ = _FakeQuantizedKernel.__doc__
-
-    def _multiply(self, inputs):
-        return self.convolution_op(inputs, fake_quantize_kernel(self.kernel, self.bits))
-
-
-@keras.saving.register_keras_serializable(package="kdtoolkit")
-class QuantizedDepthwiseConv2D(_FakeQuantizedKernel, layers.DepthwiseConv2D):
-    __doc__ = _FakeQuantizedKernel.__doc__
-
-    def _multiply(self, inputs):
-        height, width, channels, multiplier = self.kernel.shape
-        kernel = ops.reshape(self.kernel, (height, width, channels * multiplier))
-        return ops.depthwise_conv(
-            inputs,
-            ops.reshape(fake_quantize_kernel(kernel, self.bits), self.kernel.shape),
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-        )
-
-
-@keras.saving.register_keras_serializable(package="kdtoolkit")
-class QuantizedDense(_FakeQuantizedKernel, layers.Dense):
-    __doc__ = _FakeQuantizedKernel.__doc__
-
-    def _multiply(self, inputs):
-        # As a 1x1 convolution: the converter refuses matrix products with a grid for each channel.
-        pixels = ops.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
-        kernel = fake_quantize_kernel(
-            ops.reshape(self.kernel, (1, 1, *self.kernel.shape)), self.bits
-        )
-        return ops.reshape(ops.conv(pixels, kernel), (-1, *inputs.shape[1:-1], self.units))
-
-
-def fake_quantize_kernel(kernel, bits=8):
-    """Rounds each output channel of a kernel to a symmetric grid up to its largest weight.
-
-    Args:
-        kernel: float32 tensor `(..., channels)`.
-        bits: of a weight, 2 to 16; at most `2^(bits - 1) - 1` steps from zero, either way.
-
-    Returns:
-        A tensor of the same shape.
-    """
-    kernel = tf.convert_to_tensor(kernel)
-    largest = tf.reduce_max(tf.abs(kernel), axis=range(len(kernel.shape) - 1))
-    overall = tf.reduce_max(largest)
-    least = _SMALLEST_CHANNEL * tf.where(overall > 0, overall, 1.0)
-    bound = tf.stop_gradient(_MARGIN * tf.maximum(largest, least))
-    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
-        kernel, -bound, bound, num_bits=bits, narrow_range=True
-    )
-
-
-_WEIGHTED = {
-    "Conv2D": QuantizedConv2D,
-    "Dense": QuantizedDense,
-    "DepthwiseConv2D": QuantizedDepthwiseConv2D,
-}
 # What returns values of its input, zeros, or averages that the file rounds to the grid of the
-# input, needs no range.
-_ON_THE_GRID_OF_THEIR_INPUT = (
-    "AveragePooling2D",
-    "Cropping2D",
-    "Dropout",
-    "Flatten",
-    "MaxPooling2D",
-    "Pad",
-    "Reshape",
-    "SpatialDropout2D",
-    "UpSampling2D",
-    "ZeroPadding2D",
+# input, needs no range. In inference, that is: some change their input in training.
+_ON_THE_GRID_OF_THEIR_INPUT = re.compile(
+    r"""ActivityRegularization | AveragePooling[12]D | CenterCrop | Cropping[12]D | ExpandDims
+    | Flatten | GaussianNoise | GetItem | GlobalMaxPooling[12]D | Identity | Max | MaxPooling[12]D
+    | Pad | Permute | Random(?!Crop)\w+ | Repeat | RepeatVector | Reshape | Resizing | Squeeze
+    | Transpose | UpSampling[12]D | ZeroPadding[12]D | (Alpha|Gaussian|Spatial)?Dropout([12]D)?""",
+    re.VERBOSE,
 )
 _ON_A_GRID_OF_THEIR_OWN = (
-    "Activation",
     "Add",
     "Concatenate",
+    "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
+    "LeakyReLU",
+    "Matmul",
+    "Maximum",
+    "Mean",
+    "Minimum",
     "Multiply",
-    "ReLU",
+    "PReLU",
+    "Subtract",
 )
+_CURVES_ON_A_GRID_OF_THEIR_OWN = (
+    activations.exponential,
+    activations.gelu,
+    activations.hard_silu,
+    activations.hard_tanh,
+    activations.leaky_relu,
+)
+_RELUS = (activations.relu, activations.relu6)
+# Operations that compute what an `Activation` does.
+_FUNCTIONS = {
+    "Exp": activations.exponential,
+    "Gelu": activations.gelu,
+    "HardSigmoid": activations.hard_sigmoid,
+    "HardSilu": activations.hard_silu,
+    "HardTanh": activations.hard_tanh,
+    "LeakyRelu": activations.leaky_relu,
+    "Relu": activations.relu,
+    "Relu6": activations.relu6,
+    "Sigmoid": activations.sigmoid,
+    "Softmax": activations.softmax,
+    "Tanh": activations.tanh,
+}
+_SCALING = ("BatchNormalization", "Normalization", "Rescaling")
 # What the file runs as one operation with a ReLU behind it.
-_TAKING_A_RELU = (*_WEIGHTED, "Add", "BatchNormalization", "Multiply")
-_SUPPORTED = sorted(
-    (*_WEIGHTED, *_ON_THE_GRID_OF_THEIR_INPUT, *_ON_A_GRID_OF_THEIR_OWN, "BatchNormalization")
-)
-_RELUS = (keras.activations.relu, keras.activations.relu6)
-_FUSED = (keras.activations.linear, *_RELUS)
-_CURVES = (keras.activations.sigmoid, keras.activations.tanh)
+_TAKING_A_RELU = ("Add", "Conv2D", "Dense", "DepthwiseConv2D", "Multiply", *_SCALING)
 
 
 def quantization_aware(network, images, *, bits=8, momentum=0.99):
     """Returns a network that rounds in training as its int8 file will round.
 
-    Every weight, and every activation that the file stores, is fake-quantised. Batch normalisation
-    is folded into the convolution or dense layer before it, once, with the moving statistics: what
-    is trained is the kernel and the bias of the file. (Folding the statistics of each batch takes a
-    second convolution in each step, and is ended by freezing them: Krishnamoorthi 2018.) One that
-    follows no such layer becomes a 1x1 depthwise convolution. A ReLU is one operation with the
-    layer or addition before it, so only what it returns is rounded. An `Activation` of silu becomes
-    a sigmoid and a product.
+    Every weight, and every activation that the file stores in integers, is fake-quantised. Batch
+    normalisation is folded into the convolution or dense layer before it, once, with the moving
+    statistics: what is trained is the kernel and the bias of the file. (Folding the statistics of
+    each batch takes a second convolution in each step, and is ended by freezing them:
+    Krishnamoorthi 2018.) One that follows no such layer becomes a 1x1 depthwise convolution, and so
+    do `Rescaling` and `Normalization`, whose weights are not trained. A ReLU is one operation with
+    the layer or addition before it, so only what it returns is rounded. Layers are split where the
+    file has several operations: see `kdtoolkit.compression.elementary`.
+
+    What LiteRT computes in floats alone, such as layer normalisation, attention, ELU and layers of
+    one's own, stays in float: what it takes from other layers and returns to them is rounded, and
+    nothing inside. A warning names these layers. The int8 file is a mixed one then.
 
     Layers keep their names, and their weights are copies. Any trainer takes the result: to distil
     into int8 is `Student(quantization_aware(student, images), teacher)`, with a learning rate like
@@ -241,11 +102,15 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
 
     Returns:
         A functional `keras.Model` of float32, with the network's name, inputs and outputs. Import
-        this module before a saved one is loaded.
+        `kdtoolkit.compression.quantized_layers` before a saved one is loaded.
+
+    Warns:
+        UserWarning: there are layers that stay in float.
 
     Raises:
-        ValueError: a layer cannot be quantised, which is named, or an argument is outside its
-            range.
+        ValueError: the network has several inputs, or a layer that is called twice, has its
+            channels first, cannot be copied or is fake-quantised already; or an argument is outside
+            its range.
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"Argument `bits` must be from 2 to 16. Received: bits={bits}")
@@ -262,120 +127,315 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
             f"Argument `images` must be a batch for {network.name!r}, of shape (n, "
             f"{', '.join(map(str, graph.input_shape[1:]))}). Received: shape {np.shape(images)}"
         )
+    _check_layers(graph)
+    graph = elementary(graph)
+    rewriting = _Rewriting(graph, bits, momentum)
+    image = keras.Input(graph.input_shape[1:], name=graph.inputs[0].name)
+    outputs = rewriting.run(image)
+    model = keras.Model(image, outputs, name=network.name)
+    rewriting.copy_weights()
+    _calibrate(model, tf.cast(images, tf.float32))
+    if rewriting.floats:
+        warnings.warn(
+            f"{network.name!r}: LiteRT has no integers for these layers, which stay in float: "
+            f"{', '.join(rewriting.floats)}",
+            stacklevel=2,
+        )
+    return model
+
+
+def grid_of(tensor):
+    """Returns the layer that puts a tensor of a functional network on its grid; None without one.
+
+    Called on values of the tensor, it returns them as they are.
+    """
+    while True:
+        operation, index, _ = tensor._keras_history
+        if isinstance(operation, (quantized.FakeQuantize, quantized.FixedFakeQuantize)):
+            return operation
+        if isinstance(operation, quantized.KERNELS):
+            return operation.output_range
+        node = operation._inbound_nodes[index]
+        if _role(node) != "passing":
+            return None
+        (tensor,) = node.input_tensors
+
+
+def _check_layers(graph):
     twice = called_twice(graph)
     if twice is not None:
         _refuse(twice, ", called twice")
-    taker_of = takers(graph)
-    norms = foldable(graph, _WEIGHTED, taker_of)
-    folded = {norm.name for norm in norms.values()}
-    settings = {"bits": bits, "momentum": momentum}
-    layer_of, range_of, gate_of = {}, {}, {}
-
-    def replace(operation):
-        name = operation.name
-        if name in folded:
-            return operation
-        norm = norms.get(name)
-        kind = class_name(operation)
-        stored = kind not in _TAKING_A_RELU or not _is_relu(taker_of[(norm or operation).name])
-        if stored and kind in _ON_A_GRID_OF_THEIR_OWN and not _is_curve(operation):
-            range_of[name] = FakeQuantize(**settings, name=f"{name}_range")
-        if _is_silu(operation):
-            gate_of[name] = layers.Activation("sigmoid", name=f"{name}_sigmoid", dtype="float32")
-        layer_of[name] = _replacement(operation, norm, quantize_output=stored, **settings)
-        return layer_of[name]
-
-    def call(layer, *args, mask=None, **kwargs):  # images have no mask
-        if layer.name in folded:
-            return args[0]
-        if layer.name in gate_of:
-            args = ([args[0], gate_of[layer.name](args[0])],)
-        outputs = layer(*args, **kwargs)
-        return range_of[layer.name](outputs) if layer.name in range_of else outputs
-
-    image = keras.Input(graph.input_shape[1:], name=graph.inputs[0].name)
-    start = FakeQuantize(**settings, name=f"{image.name}_range")(image)
-    outputs = graph._run_through_graph(start, operation_fn=replace, call_fn=call)
-    model = keras.Model(image, outputs, name=network.name)
     for layer in graph.layers:
-        if isinstance(layer_of.get(layer.name), _FakeQuantizedKernel):
-            _copy_weights(layer, norms.get(layer.name), layer_of[layer.name])
-    _calibrate(model, tf.cast(images, tf.float32))
-    return model
+        if isinstance(layer, (quantized.FakeQuantize, quantized.FixedFakeQuantize)):
+            _refuse(layer, ", of a network that is quantisation-aware already")
+        if getattr(layer, "data_format", "channels_last") == "channels_first":
+            _refuse(layer, ", channels first")
+
+
+def _refuse(operation, detail):
+    raise ValueError(
+        "Argument `network` must be made of layers that are called once, channels last. "
+        f"Received: {type(operation).__name__} {operation.name!r}{detail}"
+    )
+
+
+class _Rewriting:
+    """The graph of an elementary network, called anew with layers that round.
+
+    Attributes:
+        floats: class and name of what stays in float.
+    """
+
+    def __init__(self, graph, bits, momentum):
+        self._graph, self._bits = graph, bits
+        self._settings = {"bits": bits, "momentum": momentum}
+        self._taker_of = takers(graph)
+        self._norms = foldable(graph, WEIGHTED, self._taker_of)
+        self._folded = {norm.name for norm in self._norms.values()}
+        self._role_of = {node.operation.name: _role(node) for node in calls(graph)}
+        self.floats = [
+            f"{type(node.operation).__name__} {node.operation.name!r}"
+            for node in calls(graph)
+            if self._role_of[node.operation.name] == "float"
+        ]
+        _extend_islands(graph, self._role_of)
+        self._copies = []  # pairs of a layer and the one in its place
+        # id of a tensor -> the tensor, of floats that are not on a grid; and, for those that are
+        # needed, -> the tensor on a grid, or as floats again.
+        self._floating, self._rounded, self._dequantized = {}, {}, {}
+
+    def run(self, image):
+        """Calls all layers; returns the outputs."""
+        self._floating[id(image)] = image
+        return self._graph._run_through_graph(image, call_fn=self._call)
+
+    def copy_weights(self):
+        for layer, copy in self._copies:
+            if isinstance(copy, quantized.KERNELS):
+                _copy_kernel(layer, self._norms.get(layer.name), copy)
+            else:
+                copy.set_weights(layer.get_weights())
+
+    def _call(self, operation, *args, mask=None, **kwargs):
+        name, role = operation.name, self._role_of[operation.name]
+        if name in self._folded:
+            return args[0]
+        if role == "float":
+            if mask is not None:
+                kwargs["mask"] = mask
+            args, kwargs = keras.tree.map_structure(self._as_floats, (args, kwargs))
+            outputs = self._copied(operation)(*args, **kwargs)
+            self._floating |= {id(tensor): tensor for tensor in keras.tree.flatten(outputs)}
+            return outputs
+        if role in ("weighted", "scale"):
+            kwargs.pop("training", None)  # which is for the normalisation that is folded
+        args, kwargs = keras.tree.map_structure(self._on_grids, (args, kwargs))
+        norm = self._norms.get(name)
+        fused = class_name(operation) in _TAKING_A_RELU
+        stored = not (fused and _is_relu(self._taker_of[(norm or operation).name]))
+        outputs = self._replacement(operation, role, norm, stored)(*args, **kwargs)
+        if role == "fixed":
+            grid = _fixed_grid(operation, self._bits)
+            return quantized.FixedFakeQuantize(*grid, self._bits, name=f"{name}_range")(outputs)
+        if role == "own" and stored:
+            return self._range(f"{name}_range")(outputs)
+        return outputs
+
+    def _range(self, name):
+        return quantized.FakeQuantize(**self._settings, name=name)
+
+    def _on_grids(self, value):
+        """A tensor, or a constant, for an operation of integers."""
+        if id(value) in self._floating and keras.backend.is_float_dtype(value.dtype):
+            if id(value) not in self._rounded:
+                self._rounded[id(value)] = self._range(_named_after(value, "range"))(value)
+            return self._rounded[id(value)]
+        constant = isinstance(value, (np.ndarray, tf.Tensor)) and np.ndim(value)
+        if constant and keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
+            return quantized.fake_quantize_constant(value, self._bits)
+        return value
+
+    def _as_floats(self, value):
+        """A tensor for an operation of floats."""
+        if not isinstance(value, keras.KerasTensor) or id(value) in self._floating:
+            return value
+        if id(value) not in self._dequantized:
+            layer = quantized.Dequantize(name=_named_after(value, "dequantized"))
+            # Beside the tensor itself, whose id must stay its own.
+            self._dequantized[id(value)] = value, layer(value)
+        return self._dequantized[id(value)][1]
+
+    def _replacement(self, operation, role, norm, stored):
+        """The layer with the operation's name and, later, its weights."""
+        name, settings = operation.name, {**self._settings, "quantize_output": stored}
+        if role == "weighted":
+            config = operation.get_config() | ({"use_bias": True} if norm else {})
+            copy = getattr(quantized, f"Quantized{class_name(operation)}")(**config | settings)
+        elif role == "scale":
+            trained = class_name(operation) == "BatchNormalization" and operation.trainable
+            copy = quantized.QuantizedScale(name=name, trainable=trained, **settings)
+        elif role == "hard_sigmoid":
+            return quantized.QuantizedHardSigmoid(self._bits, name=name)
+        elif class_name(operation) == "ReLU" and role == "fixed":
+            return layers.ReLU(name=name, dtype="float32")  # the grid ends where it does
+        else:
+            return self._copied(operation)
+        self._copies.append((operation, copy))
+        return copy
+
+    def _copied(self, operation):
+        if not isinstance(operation, layers.Layer):
+            return operation
+        try:
+            copy = type(operation).from_config(operation.get_config())
+        except Exception as error:  # Whatever a class of one's own raises.
+            reason = str(error).strip().partition("\n")[0]
+            _refuse(operation, f", which cannot be made anew from its config: {reason}")
+        for layer in copy._flatten_layers():
+            if layer.compute_dtype != layer.variable_dtype:  # mixed precision
+                layer.dtype_policy = keras.DTypePolicy(layer.variable_dtype)
+        self._copies.append((operation, copy))
+        return copy
+
+
+def _named_after(tensor, suffix):
+    operation, _, index = tensor._keras_history
+    return f"{operation.name}_{suffix}" + (f"_{index}" if index else "")
+
+
+def _role(node):
+    """How an operation runs in the file.
+
+    Returns:
+        `"weighted"`, with a kernel in integers; `"scale"`, as a 1x1 depthwise convolution;
+        `"passing"`, on the grid of its input; `"own"`, on another one; `"fixed"`, on one that
+        LiteRT gives, or that ends where a ReLU does; `"hard_sigmoid"`; `"input"`; or `"float"`.
+    """
+    operation, kind = node.operation, class_name(node.operation)
+    if kind == "InputLayer":
+        return "input"
+    if kind in WEIGHTED:
+        return "weighted"
+    if kind in _SCALING:
+        return "scale" if _scales_channels(operation) else "float"
+    if not _is_usual(node):
+        return "float"
+    function = _function(operation)
+    if function is activations.hard_sigmoid:
+        return "hard_sigmoid"
+    if _fixed_grid(operation):
+        return "fixed"
+    leaky = kind == "ReLU" and operation.negative_slope and operation.max_value is None
+    if kind in _ON_A_GRID_OF_THEIR_OWN or function in _CURVES_ON_A_GRID_OF_THEIR_OWN or leaky:
+        return "own"
+    if kind in ("Divide", "TrueDivide") and isinstance(node.arguments.args[0], keras.KerasTensor):
+        return "own" if len(node.input_tensors) == 1 else "float"
+    if _is_relu(operation):
+        return "own"
+    if _ON_THE_GRID_OF_THEIR_INPUT.fullmatch(kind) or function is activations.linear:
+        return "passing"
+    return "float"
+
+
+def _is_usual(node):
+    """Whether an operation is called in the way that LiteRT has integers for."""
+    operation, kind = node.operation, class_name(node.operation)
+    given = (*node.arguments.args[1:], *node.arguments.kwargs.values())
+    if kind == "Softmax":
+        axis = operation.axis
+        last = axis in (-1, len(node.input_tensors[0].shape) - 1)
+        return last and not any(value is not None for value in given)
+    if kind == "ReLU":
+        return not operation.threshold
+    if kind == "Pad":
+        return operation.mode == "constant" and not any(given)
+    if kind in ("Resizing", "UpSampling2D"):
+        cropped = getattr(operation, "crop_to_aspect_ratio", False)
+        padded = getattr(operation, "pad_to_aspect_ratio", False)
+        return operation.interpolation in ("nearest", "bilinear") and not (cropped or padded)
+    return True
+
+
+def _function(operation):
+    """What an activation computes; None for other operations."""
+    kind = class_name(operation)
+    return operation.activation if kind == "Activation" else _FUNCTIONS.get(kind)
 
 
 def _is_relu(operation):
     """Whether an operation is a ReLU that runs as one with the operation before it."""
     if class_name(operation) == "ReLU":
-        plain = not operation.negative_slope and not operation.threshold
-        return plain and operation.max_value in (None, 6)
-    return class_name(operation) == "Activation" and operation.activation in _RELUS
+        return not operation.negative_slope and not operation.threshold
+    return _function(operation) in _RELUS
 
 
-def _is_curve(operation):
-    """Whether LiteRT has a fixed grid, 1/256 or 1/128 fine, for what an operation returns.
-
-    Another one behind it is more than the converter understands in front of a concatenation.
-    """
-    return class_name(operation) == "Activation" and operation.activation in _CURVES
-
-
-def _is_silu(operation):
-    """Whether an operation is `x * sigmoid(x)`, which the file computes and rounds as such."""
-    return class_name(operation) == "Activation" and operation.activation is keras.activations.silu
-
-
-def _replacement(operation, norm, **settings):
-    """What takes the place of an operation, without its weights: quantised if it has a kernel."""
-    kind = class_name(operation)
-    if kind == "BatchNormalization":
-        if not is_on_last_axis(operation) or len(operation.input.shape) != 4:
-            _refuse(operation, ", not on the channels of images")
-        return QuantizedDepthwiseConv2D(1, name=operation.name, **settings)
-    if kind not in _SUPPORTED:
-        _refuse(operation)
-    if not isinstance(operation, layers.Layer):
-        return operation
-    config = {**operation.get_config(), "dtype": "float32"}
-    if config.get("data_format", "channels_last") != "channels_last":
-        _refuse(operation, ", channels first")
-    if kind == "ReLU" and not _is_relu(operation):
-        _refuse(operation, ", not a plain ReLU, nor one up to 6")
-    if _is_silu(operation):
-        return layers.Multiply(name=operation.name, dtype="float32")
-    activation = getattr(operation, "activation", keras.activations.linear)
-    if activation not in (_FUSED if kind in _WEIGHTED else _FUSED + _CURVES):
-        _refuse(operation, f", with activation {activation.__name__}")
-    if kind not in _WEIGHTED:
-        return type(operation).from_config(config)
-    if norm:
-        config["use_bias"] = True
-    return _WEIGHTED[kind](**{**config, **settings})
+def _fixed_grid(operation, bits=8):
+    """The ends of the grid that no image changes; None for other operations."""
+    function = _function(operation)
+    if function in (activations.sigmoid, activations.softmax):
+        return 0.0, 1 - 2.0**-bits
+    if function is activations.tanh:
+        return -1.0, 1 - 2.0 ** (1 - bits)
+    if class_name(operation) == "ReLU" and _is_relu(operation):
+        bound = operation.max_value
+        return None if bound in (None, 6) else (0.0, float(bound))
+    return None
 
 
-def _refuse(operation, detail=""):
-    raise ValueError(
-        f"Argument `network` must be made of {', '.join(_SUPPORTED)}, channels last, each called "
-        f"once. Received: {type(operation).__name__} {operation.name!r}{detail}"
+def _scales_channels(operation):
+    if class_name(operation) == "BatchNormalization":
+        return is_on_last_axis(operation)
+    channels, found = operation.input.shape[-1], scaling(operation)
+    return found is not None and all(
+        values.size == 1 or values.shape[-1] == values.size == channels for values in found
     )
 
 
-def _copy_weights(layer, norm, target):
+def _extend_islands(graph, role_of):
+    """Lets what passes values on between operations of floats be one of them."""
+    nodes, found = list(calls(graph)), all_takers(graph)
+    to_floats = {None: True}
+    for node in reversed(nodes):
+        name, role = node.operation.name, role_of[node.operation.name]
+        among = all(to_floats[taker and taker.name] for taker in found[name])
+        to_floats[name] = role == "float" or (role == "passing" and among)
+    for node in nodes:
+        name = node.operation.name
+        given = {role_of[tensor._keras_history.operation.name] for tensor in node.input_tensors}
+        if role_of[name] == "passing" and to_floats[name] and given <= {"float", "input"}:
+            role_of[name] = "float"
+
+
+def _copy_kernel(layer, norm, copy):
+    """Gives a copy the layer's kernel and bias, with a normalisation in them if there is one."""
     if class_name(layer) == "BatchNormalization":
-        norm, channels = layer, layer.moving_mean.shape[0]
-        kernel, bias = np.ones((1, 1, channels, 1)), np.zeros(channels)
+        kernel, bias = _gain_and_offset(layer)
+    elif class_name(layer) in _SCALING:
+        kernel, bias = (values.reshape(-1) for values in scaling(layer))
     else:
         kernel, bias = _float64(layer.kernel), _float64(layer.bias) if layer.use_bias else 0.0
     if norm:
-        gain = _float64(norm.gamma) if norm.scale else 1.0
-        gain = gain / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-        depthwise = isinstance(target, QuantizedDepthwiseConv2D)
-        kernel = kernel * gain.reshape(kernel.shape[-2:] if depthwise else -1)
-        bias = (bias - _float64(norm.moving_mean)) * gain
-        bias = bias + (_float64(norm.beta) if norm.center else 0.0)
-    target.kernel.assign(kernel)
-    if target.use_bias:
-        target.bias.assign(bias)
+        gain, offset = _gain_and_offset(norm)
+        kernel, bias = kernel * _along_channels(gain, copy), bias * gain + offset
+    shape = copy.kernel.shape
+    copy.kernel.assign(np.broadcast_to(kernel, shape) if kernel.ndim < 2 else kernel)
+    if copy.use_bias:
+        copy.bias.assign(np.broadcast_to(bias, copy.bias.shape))
+
+
+def _gain_and_offset(norm):
+    """What a batch normalisation multiplies by, and then adds."""
+    gain = _float64(norm.gamma) if norm.scale else 1.0
+    gain = gain / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    offset = _float64(norm.beta) if norm.center else 0.0
+    return gain, offset - _float64(norm.moving_mean) * gain
+
+
+def _along_channels(gain, layer):
+    """The gains of a layer's output channels, in a shape that multiplies its kernel."""
+    if isinstance(layer, quantized.QuantizedDepthwiseConv2D):
+        return gain.reshape(layer.kernel.shape[-2:])
+    return gain[:, None] if isinstance(layer, quantized.QuantizedConv2DTranspose) else gain
 
 
 def _float64(variable):
@@ -384,7 +444,9 @@ def _float64(variable):
 
 def _calibrate(model, images):
     """Sets every range to the extremes of what it is given, one behind the other."""
-    ranges = [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
+    ranges = [
+        layer for layer in model._flatten_layers() if isinstance(layer, quantized.FakeQuantize)
+    ]
     try:
         for layer in ranges:
             layer.calibrating = True

@@ -37,8 +37,10 @@ def to_litert(network, path, preprocessing=None, quantization="float32", calibra
             without floats.
         calibration: uint8 images `(n, height, width, channels)`, some hundred training images,
             whose activations give the ranges for `"int8"` and `"uint8"`. A network of
-            `kdtoolkit.compression.quantization_aware` brings its own ranges: `"int8"` needs no
-            images then, and `"uint8"` takes from them the ranges of the preprocessing alone.
+            `kdtoolkit.compression.quantization_aware` brings its own ranges: `"int8"` takes none
+            from images then, and what stayed in float in training is in float in the file;
+            `"uint8"` takes from them those of the preprocessing and of what stayed in float, which
+            is rounded after training for once.
 
     Returns:
         An `Exported`.
@@ -97,6 +99,7 @@ def convert(functions, quantization, samples=None):
         quantization: one of `QUANTIZATIONS`.
         samples: function that yields pairs of a signature name and its inputs, name -> array, whose
             activations give the ranges for `"int8"` and `"uint8"`; None if the functions bring all.
+            Where they bring some, `"int8"` has no others.
 
     Returns:
         The model's bytes.
@@ -104,11 +107,14 @@ def convert(functions, quantization, samples=None):
     Raises:
         ValueError: a function has fake quantisation and is not converted to integers.
     """
-    if quantization not in _INTEGERS and any(map(_has_ranges, functions.values())):
+    ranged = any(map(_has_ranges, functions.values()))
+    if quantization not in _INTEGERS and ranged:
         raise ValueError(  # The converter would drop the rounding, and compute something else.
             f"Argument `quantization` must be {' or '.join(_INTEGERS)} for a quantisation-aware "
             f"network. Received: quantization={quantization!r}"
         )
+    if quantization == "int8" and ranged:
+        samples = None  # What has no range has learned to compute in floats.
     module = tf.Module()
     signatures = {name: _frozen(function) for name, function in functions.items()}
     with tempfile.TemporaryDirectory() as directory:

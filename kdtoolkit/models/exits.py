@@ -12,6 +12,7 @@ import re
 import keras
 from keras import layers
 
+from kdtoolkit.compression.quantization import grid_of
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
@@ -170,7 +171,8 @@ def stages(network):
     Returns:
         One functional `keras.Model` for each exit, sharing the layers. The first takes images, each
         later one the features that the one before it carried on. All but the last return
-        `{"logits", "features"}`, the last `{"logits"}`.
+        `{"logits", "features"}`, the last `{"logits"}`. Features of a quantisation-aware network
+        are on a grid; the stage that takes them draws it again, for the converter to find.
 
     Raises:
         ValueError: the network has no exits, or a connection bypasses an exit's attachment.
@@ -184,13 +186,24 @@ def stages(network):
             outputs["features"] = points[index]
         start = network.input if index == 0 else points[index - 1]
         try:
-            models.append(keras.Model(start, outputs, name=f"stage_{index + 1}"))
+            models.append(
+                _on_its_grid(keras.Model(start, outputs, name=f"stage_{index + 1}"), start)
+            )
         except ValueError as error:
             raise ValueError(
                 f"Argument `network` must not bypass its exits: {name} needs more than the "
                 f"features at exit_{index}. Received: {network.name!r}"
             ) from error
     return models
+
+
+def _on_its_grid(stage, start):
+    """The stage with its input on the grid that `start` is on, if it is on one."""
+    grid = grid_of(start)
+    if grid is None:
+        return stage
+    features = keras.Input(start.shape[1:])
+    return flatten(keras.Model(features, stage(grid(features)), name=stage.name))
 
 
 def _default_points(network):

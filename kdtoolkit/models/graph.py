@@ -153,17 +153,26 @@ def takers(network):
         dict: name of each operation -> the one operation that takes what it returns; None where
         several do, or what it returns is an output of the network.
     """
+    found = all_takers(network)
+    return {name: after[0] if len(after) == 1 else None for name, after in found.items()}
+
+
+def all_takers(network):
+    """Name of each operation -> those that take what it returns; None stands for an output.
+
+    Args:
+        network: functional, each of whose operations is called once.
+    """
     found = collections.defaultdict(list)
     for node in calls(network):
         for tensor in node.input_tensors:
             found[id(tensor)].append(node.operation)
     for tensor in network.outputs:
         found[id(tensor)].append(None)
-    alone = {}
-    for node in calls(network):
-        after = found[id(node.output_tensors[0])]
-        alone[node.operation.name] = after[0] if len(after) == 1 else None
-    return alone
+    return {
+        node.operation.name: [taker for x in node.output_tensors for taker in found[id(x)]]
+        for node in calls(network)
+    }
 
 
 def foldable(network, kinds, taker_of):

@@ -45,6 +45,23 @@ def implied(network):
     return None
 
 
+def scaling(operation):
+    """What a `Rescaling` or `Normalization` does.
+
+    Returns:
+        `(scale, offset)`, float64 arrays that broadcast with its input; None for another operation,
+        or a `Normalization` that inverts.
+    """
+    kind = class_name(operation)
+    if kind == "Rescaling":
+        return np.asarray(operation.scale, float), np.asarray(operation.offset, float)
+    if kind == "Normalization" and not operation.invert:
+        mean, variance = (np.asarray(x, float) for x in (operation.mean, operation.variance))
+        deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+        return 1 / deviation, -mean / deviation
+    return None
+
+
 def _leading(network):
     """What the network does with pixels at first, as long as that is scaling.
 
@@ -74,12 +91,9 @@ def _scaling(node, tensor):
         return _leading(keras.Model(operation.inputs[0], operation.outputs[0]))
     if _IN_SPACE.fullmatch(kind):
         return 1, 0, True
-    if kind == "Rescaling":
-        return np.asarray(operation.scale, float), np.asarray(operation.offset, float), True
-    if kind == "Normalization" and not operation.invert:
-        mean, variance = (np.asarray(x, float) for x in (operation.mean, operation.variance))
-        deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
-        return 1 / deviation, -mean / deviation, True
+    known = scaling(operation)
+    if known is not None:
+        return *known, True
     if kind not in _ARITHMETIC or len(node.input_tensors) != 1:
         return None
     of_constant, either_order = _ARITHMETIC[kind]

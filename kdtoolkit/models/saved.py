@@ -82,7 +82,7 @@ def load_network(path):
     """
     config = check_file(path)
     if "kdtoolkit>" in config:
-        importlib.import_module("kdtoolkit.compression.quantization")  # registers its layers
+        importlib.import_module("kdtoolkit.compression.quantized_layers")  # registers its layers
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Whatever a file's own layers raise.

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import export, models
+from kdtoolkit.compression import quantization_aware
 from kdtoolkit.edge import EarlyExitClassifier, images
 from kdtoolkit.export import litert
 from tests.edge import networks
@@ -85,6 +86,34 @@ def test_quantisation(tmp_path, quantization, fraction, atol):
     expected = networks.softmax(networks.keras_logits(stages, IMAGES))
     np.testing.assert_allclose(probabilities(whole.path), expected, atol=1e-5)
     np.testing.assert_allclose(probabilities(exported.path), expected, atol=atol)
+
+
+def test_quantisation_aware_stages_compute_in_int8(tmp_path):
+    """On the grids of the network: those of features too, behind a pooling."""
+    keras.utils.set_random_seed(0)
+    image = x = keras.Input(IMAGE_SHAPE)
+    for block, width in enumerate((6, 8, 8), start=1):
+        x = keras.layers.Conv2D(width, 3, padding="same", activation="silu")(x)
+        x = keras.layers.MaxPooling2D(2, padding="same", name=f"block{block}")(x)
+    logits = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x))
+    exits = models.add_exits(keras.Model(image, logits), ["block1", "block2"], mid=4)
+    aware = quantization_aware(exits, np.array(PREPROCESSING(IMAGES)))
+    stages, path = models.stages(aware), tmp_path / "aware.tflite"
+    export.to_early_exit(
+        stages, path, PREPROCESSING, quantization="int8", calibration=IMAGES, **ATTRIBUTES
+    )
+    interpreter = Interpreter(str(path))
+    for index in (1, 2):
+        floats = {
+            tuple(tensor["shape"])
+            for tensor in interpreter.get_tensor_details(index)
+            if tensor["dtype"] == np.float32 and len(tensor["shape"]) == 4
+        }
+        assert len(floats) <= 2, floats  # features that come and go
+    found = EarlyExitClassifier(path).logits(IMAGES[0])
+    expected = aware(PREPROCESSING(IMAGES[:1]))
+    for number, logits in enumerate(found, start=1):
+        np.testing.assert_allclose(logits, expected[f"exit_{number}"][0], atol=0.05)
 
 
 def test_int8_computes_in_int8(tmp_path, stages):
