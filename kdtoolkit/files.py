@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import types
 import uuid
 import warnings
@@ -22,6 +23,18 @@ except ImportError:  # of Unix alone
 
 _SCRATCH = ".partial-"
 _LOCK = ".lock"
+_LOOKING = 2.0  # Seconds, far more than a look takes.
+_REPLACED = 100  # Times that a lock file may be another one once it is locked.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+# What network file systems, and directories whose names may not be listed, answer besides.
+_CANNOT_SYNC_NAMES = {
+    *_CANNOT_SYNC,
+    errno.EACCES,
+    errno.EBADF,
+    errno.EISDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 # Directory -> its lock file, of those that this thread holds.
 _held = contextvars.ContextVar("held", default=types.MappingProxyType({}))
 
@@ -53,21 +66,7 @@ def locked(directory: str | os.PathLike, wait: bool = False) -> Iterator[None]:
     if directory in _held.get():
         yield
         return
-    if (directory / _LOCK).exists():
-        bounded.check_regular(directory / _LOCK)
-    with open(directory / _LOCK, "ab") as stream:
-        try:
-            _flock(stream, "LOCK_EX", wait)
-        except BlockingIOError as error:
-            raise InUseError(
-                f"{directory} is in use: another process, or thread, holds its {_LOCK}"
-            ) from error
-        except OSError as error:
-            warnings.warn(
-                f"{directory} cannot be locked ({error.strerror}): nothing holds off a second "
-                "process that writes to it",
-                stacklevel=3,
-            )
+    with _locked_file(directory, wait) as stream:
         token = _held.set({**_held.get(), directory: os.fstat(stream.fileno())})
         try:
             yield
@@ -78,10 +77,14 @@ def locked(directory: str | os.PathLike, wait: bool = False) -> Iterator[None]:
 def in_use(directory: str | os.PathLike) -> bool:
     """Whether another process, or another thread, holds the directory; writes nothing."""
     directory = Path(directory).resolve()
-    if directory in _held.get() or not (directory / _LOCK).exists():
+    if directory in _held.get():
         return False
-    bounded.check_regular(directory / _LOCK)
-    with open(directory / _LOCK, "rb") as stream:
+    try:
+        bounded.check_regular(directory / _LOCK)
+        stream = open(directory / _LOCK, "rb")  # noqa: SIM115 - closed below
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    with stream:
         try:
             _flock(stream, "LOCK_SH")
         except BlockingIOError:
@@ -89,6 +92,45 @@ def in_use(directory: str | os.PathLike) -> bool:
         except OSError:  # a file system that cannot lock
             return False
     return False
+
+
+def _locked_file(directory, wait):
+    """Opens a directory's lock file, locked where that can be: the file that is there by then."""
+    path = directory / _LOCK
+    for _ in range(_REPLACED):
+        with contextlib.ExitStack() as closing:
+            with contextlib.suppress(FileNotFoundError):
+                bounded.check_regular(path)
+            stream = closing.enter_context(open(path, "ab"))
+            try:
+                _wait_for_lookers(directory, stream, wait)
+            except BlockingIOError as error:
+                raise InUseError(
+                    f"{directory} is in use: another process, or thread, holds its {_LOCK}"
+                ) from error
+            except OSError as error:
+                warnings.warn(
+                    f"{directory} cannot be locked ({error.strerror}): nothing holds off a second "
+                    "process that writes to it",
+                    stacklevel=4,
+                )
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                    closing.pop_all()
+                    return stream
+    raise LostDirectoryError(f"{path} is removed or replaced again and again")
+
+
+def _wait_for_lookers(directory, stream, wait):
+    """Locks a file; who looks with `in_use` holds it too, for a moment, and is no holder."""
+    deadline = time.monotonic() + _LOOKING
+    while True:
+        try:
+            return _flock(stream, "LOCK_EX", wait)
+        except BlockingIOError:
+            if in_use(directory) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
 
 
 def _flock(stream, kind, wait=False):
@@ -276,11 +318,14 @@ def _check_held(path):
 
 
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    """Writes a file, or the names in a directory, to the disk, where the file system can."""
+    cannot = _CANNOT_SYNC_NAMES if os.path.isdir(path) else _CANNOT_SYNC
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of a file system on which directories are not synced
+        if error.errno not in cannot:
             raise
-    finally:
-        os.close(descriptor)

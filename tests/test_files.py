@@ -133,6 +133,33 @@ def test_who_holds_a_directory_holds_it_again_and_no_other_thread_does(tmp_path)
     assert not files.in_use(tmp_path)
 
 
+def test_who_only_looks_does_not_hold(tmp_path):
+    """A look is a lock too, for a moment: a run that starts in that moment is not refused."""
+    with files.locked(tmp_path):
+        pass
+    with open(tmp_path / ".lock", "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (stream, fcntl.LOCK_UN)).start()
+        with files.locked(tmp_path):
+            files.write_json(tmp_path / "a.json", {})
+
+
+def test_lock_file_that_is_replaced_before_it_is_locked(tmp_path, monkeypatch):
+    """The other one would hold nobody off."""
+    flock, calls = files._flock, []
+
+    def late(stream, *how):
+        calls.append(how)
+        if len(calls) == 1:
+            (tmp_path / ".lock").unlink()
+        return flock(stream, *how)
+
+    monkeypatch.setattr(files, "_flock", late)
+    with files.locked(tmp_path):
+        files.write_json(tmp_path / "a.json", {})
+        assert len(calls) == 2
+
+
 class NoLocks:
     """`fcntl` where the file system cannot lock."""
 
@@ -213,6 +240,41 @@ def test_new_names_are_on_the_disk_before_what_is_written_after_them(tmp_path, m
     scratch = min(written)
     assert sorted(written) == [scratch, f"{scratch}/inner", f"{scratch}/inner/file"]
     assert (renamed, parent) == ("rename", str(tmp_path / "a" / "b"))
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+@pytest.mark.parametrize(
+    ("number", "of_a_directory", "of_a_file"),
+    [
+        ("EINVAL", True, True),
+        ("ENOTSUP", True, True),
+        ("EOPNOTSUPP", True, True),
+        ("EACCES", True, False),
+        ("EROFS", True, False),
+        ("EIO", False, False),
+        ("ENOSPC", False, False),
+    ],
+)
+def test_file_systems_that_cannot_sync(
+    number, of_a_directory, of_a_file, call, tmp_path, monkeypatch
+):
+    """What they say so by is no error; what says that something is lost is one."""
+    number = getattr(errno, number)
+    refused, original = [], getattr(os, call)
+
+    def refuse(of, *arguments):
+        path = of if call == "open" else os.readlink(f"/proc/self/fd/{of}")
+        if os.path.isdir(path) == refused[0]:
+            raise OSError(number, os.strerror(number))
+        return original(of, *arguments)
+
+    monkeypatch.setattr(os, call, refuse)
+    for directory, tolerated in ((True, of_a_directory), (False, of_a_file)):
+        refused[:] = [directory]
+        error = contextlib.nullcontext() if tolerated else pytest.raises(OSError)
+        with error as caught:
+            files.write_atomically(tmp_path / "file", lambda scratch: scratch.write_text(""))
+        assert tolerated or caught.value.errno == number
 
 
 VALUE = {"accuracy": 0.1, "loss": 1e-05, "rows": [{"name": "kd", "seed": 0}], "none": None}
