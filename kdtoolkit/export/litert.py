@@ -16,6 +16,7 @@ from kdtoolkit.export.quiet import quiet
 _INTEGERS = ("int8", "uint8")
 QUANTIZATIONS = ("float32", "float16", "dynamic_range", *_INTEGERS)
 _SIGNATURE = "serving_default"
+_LOOPS = ("While", "StatelessWhile")
 
 
 def to_litert(network, path, preprocessing=None, quantization="float32", calibration=None):
@@ -47,8 +48,8 @@ def to_litert(network, path, preprocessing=None, quantization="float32", calibra
 
     Raises:
         ValueError: the network does not return logits or takes no images of a fixed shape,
-            `quantization` is none of the above or not one of integers for a quantisation-aware
-            network, or `calibration` is needed or no such images.
+            `quantization` is none of the above, not one of integers for a quantisation-aware
+            network, or one for a network with a loop, or `calibration` is needed or no such images.
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(
@@ -105,7 +106,8 @@ def convert(functions, quantization, samples=None):
         The model's bytes.
 
     Raises:
-        ValueError: a function has fake quantisation and is not converted to integers.
+        ValueError: a function has fake quantisation and is not converted to integers, or a loop
+            whose ranges the samples were to give.
     """
     ranged = any(map(_has_ranges, functions.values()))
     if quantization not in _INTEGERS and ranged:
@@ -115,6 +117,9 @@ def convert(functions, quantization, samples=None):
         )
     if quantization == "int8" and ranged:
         samples = None  # What has no range has learned to compute in floats.
+    if quantization in _INTEGERS and samples is not None:
+        for function in functions.values():
+            check_calibration(function)
     module = tf.Module()
     signatures = {name: _frozen(function) for name, function in functions.items()}
     with tempfile.TemporaryDirectory() as directory:
@@ -135,6 +140,27 @@ def convert(functions, quantization, samples=None):
         with warnings.catch_warnings():  # of the converter's own, deprecated, interpreter
             warnings.simplefilter("ignore")
             return converter.convert()
+
+
+def check_calibration(function):
+    """Checks that samples can give the ranges of a concrete function's activations.
+
+    TensorFlow's calibration ends the process where a loop hands a tensor on as it is, which those
+    over time do with their inputs.
+
+    Raises:
+        ValueError: it has a loop.
+    """
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
+    loops = [node.name for node in nodes if node.op in _LOOPS]
+    if loops:
+        raise ValueError(
+            f"Argument `quantization` must not be {' or '.join(_INTEGERS)} for a network with a "
+            "loop, as recurrent layers have: its activations cannot be calibrated. Received: a "
+            f"network with {loops[0]!r}. Accepted: another kind of file, or the layer with "
+            "`unroll=True`, where it has that"
+        )
 
 
 def _has_ranges(function):

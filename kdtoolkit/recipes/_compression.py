@@ -3,6 +3,7 @@
 import math
 
 from kdtoolkit import compression, export, models, training
+from kdtoolkit.export import litert
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
 from kdtoolkit.recipes import _outputs, _report, _run
@@ -10,6 +11,7 @@ from kdtoolkit.recipes._command import UsageError, blaming
 from kdtoolkit.training import distribution, evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
+_CALIBRATED = ("int8", "uint8")  # kinds of files whose ranges images give
 
 
 class Compression:
@@ -49,9 +51,12 @@ class Compression:
         with blaming("model"):
             try:
                 models.macs(self.original)
-                trace(self.original, self._data.preprocessing, batch=1)
+                function = trace(self.original, self._data.preprocessing, batch=1)
             except Exception as error:  # TensorFlow's own: a name that is no name of an operation
                 raise ValueError(f"the network cannot be exported: {error}") from error
+        if any(kind in _CALIBRATED for kind in self.flags.quantize):
+            with blaming("quantize"):
+                litert.check_calibration(function)
 
     def pruned(self):
         """A copy of the network as it is fine-tuned: with fewer channels, or to be masked."""
@@ -119,7 +124,6 @@ class Compression:
         quantization = "int8" if kind == "qat" else kind
         images, labels = self._data.test.pixels(_run.EXPORT_IMAGES)
         name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")
-        integers = kind in ("int8", "uint8")
         path = output_dir / "export" / f"{name}.tflite"
         _run.say_exporting(path, output_dir)
         exported = export.to_litert(
@@ -127,7 +131,7 @@ class Compression:
             path,
             self._data.preprocessing,
             quantization,
-            self._calibration if integers else None,
+            self._calibration if kind in _CALIBRATED else None,
         )
         parity = export.measure(exported, network, self._data.preprocessing, images, labels)
         if parity.failure:

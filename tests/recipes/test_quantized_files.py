@@ -63,6 +63,16 @@ def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
     assert there == {"passed": True, "FAILED": False}
 
 
+def test_compress_refuses_to_calibrate_a_loop_before_it_trains(run, tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = layers.LSTM(4)(layers.Reshape((8, 8))(image))
+    keras.Model(image, layers.Dense(10)(x)).save(tmp_path / "recurrent.keras")
+    flags = (f"--model={tmp_path / 'recurrent.keras'}", "--structure=none")
+    directory, error, _ = run(compress, *flags, status=2)
+    assert error.startswith("compress: --quantize: Argument `quantization` must not be int8 or")
+    assert not directory.exists()
+
+
 def test_a_conversion_that_is_wrong_ends_compress(run, monkeypatch, tmp_path):
     """Nothing was rounded, and no digit may be off here."""
     monkeypatch.setitem(parity.TOLERANCES, "float32", parity.Tolerance(-1, -1))
