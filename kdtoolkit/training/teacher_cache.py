@@ -155,7 +155,7 @@ def _build(teacher, split, directory, views, layers, batch_size):
     except OSError as error:
         raise ValueError(
             f"Argument `directory` must be writable, with {size:,} bytes free. "
-            f"Received: {str(directory)!r} ({error.strerror})"
+            f"Received: {str(directory)!r} ({error.strerror or error})"
         ) from error
     logits, *features = arrays
     return TeacherCache(path, views, fingerprint, logits, dict(zip(layers, features, strict=True)))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections import namedtuple
+from unittest import mock
 
 import keras
 import numpy as np
@@ -104,6 +105,21 @@ def test_files_hold_the_outputs_for_every_view(full_cache):
             found = full_cache.features[layer][view]
             np.testing.assert_allclose(found, expected, rtol=2**-11 + 1e-5, atol=1e-5)
     assert tuple(full_cache.features) == LAYERS
+
+
+def test_layers_of_a_network_within_the_teacher(tmp_path):
+    """What they return where the teacher calls them: on other pixels than in their own network."""
+    inner = network(9)
+    image = keras.Input((SIDE, SIDE, 1))
+    teacher = models.flatten(keras.Model(image, inner(keras.layers.Rescaling(0.5, 0.25)(image))))
+    cache = teacher_cache.build(teacher, SPLIT, tmp_path, views=VIEWS, layers=("stage1",))
+    stage1 = inner.get_layer("stage1")
+    kernel, bias = map(np.asarray, (stage1.kernel, stage1.bias))
+    for view in range(VIEWS.count):
+        pixels = np.lib.stride_tricks.sliding_window_view(shown(view) / 2 + 0.25, (3, 3), (1, 2))
+        expected = np.tanh(np.einsum("nhwcij,ijcf->nhwf", pixels, kernel) + bias)
+        found = cache.features["stage1"][view]
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-4)
 
 
 def test_files_are_memory_mapped_and_as_large_as_their_halves(full_cache):
@@ -414,6 +430,11 @@ def test_directories_that_cannot_hold_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=f"`directory`.*{size} bytes free.*/file'") as error:
         build("file")
     assert "\n" not in str(error.value)
+    with monkeypatch.context() as patched:
+        removed = files.LostDirectoryError("it was removed")  # which has no `strerror`
+        patched.setattr(files, "write_atomically", mock.Mock(side_effect=removed))
+        with pytest.raises(ValueError, match=r"/lost' \(it was removed\)$"):
+            build("lost")
     usage = shutil.disk_usage(tmp_path)._replace(free=size - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match=rf"{size} bytes free.*/full' \(No space left on device\)"):
