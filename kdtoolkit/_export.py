@@ -8,6 +8,7 @@ from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
 from kdtoolkit.data import beside
 from kdtoolkit.data.preprocessing import Preprocessing
+from kdtoolkit.data.wording import shown
 from kdtoolkit.recipes._command import RunError, UsageError, import_libraries
 from kdtoolkit.recipes._outputs import network_path
 
@@ -52,15 +53,10 @@ def _parse(argv):
         arguments.network = network_path(arguments.network, "NETWORK")
     except UsageError as error:
         raise ValueError(str(error).replace("--NETWORK", "NETWORK")) from error
-    output = Path(arguments.output)
-    if output.suffix != ".keras" or not output.parent.is_dir():
-        raise ValueError(
-            "--output must be a .keras file in a directory that exists. "
-            f"Received: --output={output}"
-        )
-    if output.exists() and output.samefile(arguments.network):
-        raise ValueError(f"--output must be another file than NETWORK. Received: {output}")
-    _check_beside(output)
+    try:
+        _check_output(Path(arguments.output), arguments.network)
+    except OSError as error:
+        raise ValueError(f"--output={arguments.output} cannot be used: {error.strerror}") from error
     stored = beside.read(arguments.network)
     arguments.mean, arguments.std = given = [
         _numbers("mean", arguments.mean),
@@ -80,8 +76,17 @@ def _parse(argv):
     return arguments, stored
 
 
-def _check_beside(output):
-    """Checks that nothing but what an earlier export left is overwritten beside the output."""
+def _check_output(output, network):
+    """Checks that a file can be written, over nothing but what an earlier export left."""
+    if "\0" in str(output) or output.suffix != ".keras" or not output.parent.is_dir():
+        raise ValueError(
+            "--output must be a .keras file in a directory that exists. "
+            f"Received: --output={shown(output)}"
+        )
+    if output.is_dir():
+        raise ValueError(f"--output must be a file. Received a directory: --output={output}")
+    if output.exists() and output.samefile(network):
+        raise ValueError(f"--output must be another file than NETWORK. Received: {output}")
     try:
         beside.read(output)
     except ValueError as error:

@@ -116,6 +116,10 @@ def test_a_file_that_is_wrong_is_not_kept(stored, tmp_path, monkeypatch, capsys)
         (["bare.keras"], ["--output"]),
         (["bare.keras", "--output=b.tflite"], ["--output must be a .keras file", "b.tflite"]),
         (["bare.keras", "--output=no/b.keras"], ["directory that exists", "no/b.keras"]),
+        (["bare.keras", "--output=b\0.keras"], [".keras file in a directory", r"b\x00.keras"]),
+        (["bare.keras", f"--output={300 * 'b'}.keras"], ["--output=bbb", "File name too long"]),
+        (["bare.keras", f"--output={300 * 'b'}/b.keras"], ["--output=bbb", "File name too long"]),
+        (["bare.keras", "--output=folder.keras"], ["--output must be a file", "folder.keras"]),
         (["bare.keras", "--output=bare.keras"], ["another file than NETWORK"]),
         (["bare.keras", "--output=b.keras"], ["bare.json", "--mean and --std", "neither"]),
         (["bare.keras", "--output=b.keras", "--mean=0"], ["--std", "one of them"]),
@@ -134,6 +138,7 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatc
     beside.write(tmp_path / "known.keras", PREPROCESSING, LABELS)
     for name, text in (("damaged", "{}"), ("deep", "[" * 100_000), ("results", '{"seed": 0}')):
         (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "folder.keras").mkdir()
     before = set(tmp_path.iterdir())
     assert cli.main(["export", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
