@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
 
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -97,7 +98,7 @@ def choose(network, chosen=None):
         if not found:
             raise ValueError(
                 "Argument `layers` must say which layers to prune, where all are left out by "
-                f"default. Received: layers=None, for {_listed(candidates)}"
+                f"default. Received: layers=None, for {listed(candidates, most=8)}"
             )
         return found
     several = isinstance(chosen, Sequence) and not isinstance(chosen, str)
@@ -201,17 +202,15 @@ def _matching(candidates, choice, argument):
             f"Received: {choice!r}"
         )
     if not found:
-        shown = getattr(choice, "__name__", choice)
+        shown = getattr(choice, "__name__", str(choice))
         near = difflib.get_close_matches(shown, candidates)
-        hint = f"Near matches: {', '.join(near)}." if near else f"There are {_listed(candidates)}."
+        hint = (
+            f"Near matches: {', '.join(near)}."
+            if near
+            else f"There are {listed(candidates, most=8)}."
+        )
         raise ValueError(
             f"Argument `{argument}` must match layers that can be pruned. Received: {shown!r}, "
             f"which matches none. {hint}"
         )
     return found
-
-
-def _listed(names, most=8):
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -12,8 +12,13 @@ def shown(text, most=200):
     return "".join(characters) + ("..." if len(text) > most else "")
 
 
-def some(names, most=_NAMED):
-    """The first few of several names in order, and how many more there are, as text."""
-    names = sorted(str(name) for name in names)
+def listed(names, most=_NAMED):
+    """The first few of several names, and how many more there are, as text."""
+    names = list(names)
     rest = len(names) - most
     return ", ".join(map(shown, names[:most])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def some(names, most=_NAMED):
+    """As `listed`, of names whose own order says nothing: in alphabetical order."""
+    return listed(sorted(map(str, names)), most)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from keras import layers
 
-from kdtoolkit.data.wording import shown
+from kdtoolkit.data.wording import listed, shown
 from kdtoolkit.models import tensor_files
 
 # Every code base wraps and spells in its own way; what a tensor is can be told all the same. The
@@ -94,7 +94,7 @@ def load_state_dict(network, path):
         "no floating point": no_floats,
     }
     if any(wrong.values()):
-        reasons = (f"{what}: {_listed(which)}" for what, which in wrong.items() if which)
+        reasons = (f"{what}: {listed(which, most=4)}" for what, which in wrong.items() if which)
         raise ValueError(f"{str(path)!r} does not fit {network.name!r}: {'; '.join(reasons)}")
     _check_padding(network)
     for place, variable in variables.items():
@@ -178,8 +178,3 @@ def _check_padding(network):
 def _before(size, kernel, stride):
     """Zeros that "same" puts in front of the first pixel."""
     return max((-(-size // stride) - 1) * stride + kernel - size, 0) // 2
-
-
-def _listed(names, most=4):
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + rest

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from kdtoolkit import cluster, files
+from kdtoolkit.data.wording import listed
 from kdtoolkit.recipes import _command, _outputs, _report, _run
 
 
@@ -60,10 +61,9 @@ def _read(flags):
     now = _report.left(output_dir)
     differs = [name for name, checksum in left.items() if now.get(name) != checksum]
     if differs:
-        more = f" and {len(differs) - 3} more" if len(differs) > 3 else ""
         are, them = ("is", "it") if len(differs) == 1 else ("are", "them")
         print(
-            f"{output_dir}: {', '.join(differs[:3])}{more} {are} not as the finished run left "
+            f"{output_dir}: {listed(differs)} {are} not as the finished run left "
             f"{them}; made again",
             file=sys.stderr,
         )

@@ -1,5 +1,8 @@
 """Which layers are pruned, and how many weights are zero."""
 
+import functools
+import operator
+
 import keras
 import numpy as np
 import pytest
@@ -75,6 +78,7 @@ def test_kernel_of_a_separable_convolution_is_the_pointwise_one():
         ("nothing*", "There are stem_conv, stage1_block1_conv1, .* and 2 more"),
         (layers.Conv3D, "'Conv3D', which matches none"),
         (["stem_conv", lambda layer: False], "'<lambda>', which matches none"),
+        (functools.partial(operator.is_, None), r"'functools.partial\(.*', which matches none"),
         ([], r"must choose a layer. Received: layers=\[\]"),
         (3, "name patterns, types of layers or predicates. Received: 3"),
     ],
