@@ -14,6 +14,7 @@ from kdtoolkit import cluster
 from kdtoolkit.training import messages
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+_PART = 2**28  # bytes of a message that are sent at once
 
 
 class WorkerLostError(RuntimeError):
@@ -132,14 +133,25 @@ def from_chief(strategy, compute):
     """
     if not has_workers(strategy):
         return compute()
-    content = messages.encode(compute()) if is_chief(strategy) else b""
+    content = memoryview(messages.encode(compute()) if is_chief(strategy) else b"")
     with losing_workers():
-        # Collectives know no bytes: the sum of the chief's integers and the others' zeros.
-        size = int(_sum(strategy, np.array([len(content)], np.int32))[0])
-        words = np.zeros(-(-size // 4), np.int32)
-        words.view(np.uint8)[: len(content)] = np.frombuffer(content, np.uint8)
-        received = _sum(strategy, words).tobytes()[:size]
-    return messages.decode(received)
+        # In parts, whose number and size an int32 holds, however long the message is.
+        numbers = _sum(strategy, np.array(divmod(len(content), _PART), np.int32))
+        whole, rest = map(int, numbers)
+        sizes = [_PART] * whole + [rest] * bool(rest)
+        parts = [
+            _broadcast(strategy, content[index * _PART :][:size], size)
+            for index, size in enumerate(sizes)
+        ]
+    return messages.decode(b"".join(parts))
+
+
+def _broadcast(strategy, content, size):
+    """Bytes of the chief on every worker; the others have none."""
+    # Collectives know no bytes: the sum of the chief's integers and the others' zeros.
+    words = np.zeros(-(-size // 4), np.int32)
+    words.view(np.uint8)[: len(content)] = np.frombuffer(content, np.uint8)
+    return _sum(strategy, words).tobytes()[:size]
 
 
 def chief_first(strategy, make):

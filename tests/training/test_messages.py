@@ -1,13 +1,14 @@
 """Values come back as they were, to the last bit; nothing that is sent is executed."""
 
 import math
+import mmap
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kdtoolkit.training import messages
+from kdtoolkit.training import distribution, messages
 
 
 def test_values_come_back():
@@ -64,3 +65,53 @@ def test_damage_is_named(content):
 def test_other_values_are_not_sent(value):
     with pytest.raises(TypeError, match=f"Received: {type(value).__name__}"):
         messages.encode(value)
+
+
+VALUE = {"weights": np.arange(40.0), "name": "a"}
+SIZE = len(messages.encode(VALUE))
+
+
+@pytest.fixture
+def chief(monkeypatch):
+    """One of two workers, by what it says itself: a list of one bool."""
+    chief = [True]
+    monkeypatch.setattr(distribution, "has_workers", lambda strategy: True)
+    monkeypatch.setattr(distribution, "is_chief", lambda strategy: chief[0])
+    return chief
+
+
+@pytest.mark.parametrize("part", [100, SIZE - 1, SIZE, SIZE + 1])
+def test_a_message_is_sent_in_parts(part, chief, monkeypatch):
+    sent = []
+
+    def collect(strategy, values):
+        assert values.dtype == np.int32 and values.nbytes < part + 4
+        sent.append(values)
+        return values
+
+    def add(strategy, values):
+        np.testing.assert_array_equal(values, 0)
+        return values + sent.pop(0)
+
+    monkeypatch.setattr(distribution, "_PART", part)
+    monkeypatch.setattr(distribution, "_sum", collect)
+    distribution.from_chief(None, lambda: VALUE)
+    assert len(sent) == 1 + -(-SIZE // part)
+    chief[0] = False
+    monkeypatch.setattr(distribution, "_sum", add)
+    found = distribution.from_chief(None, None)
+    assert sent == [] and found["name"] == "a"
+    np.testing.assert_array_equal(found["weights"], VALUE["weights"])
+
+
+def test_a_message_whose_length_is_beyond_32_bits(chief, monkeypatch):
+    class Sent(Exception):
+        pass
+
+    def first(strategy, values):
+        raise Sent(values.tolist())
+
+    monkeypatch.setattr(messages, "encode", lambda value: mmap.mmap(-1, 2**31 + 5))  # no memory yet
+    monkeypatch.setattr(distribution, "_sum", first)
+    with pytest.raises(Sent, match=r"\[8, 5\]"):
+        distribution.from_chief(None, lambda: None)
