@@ -390,7 +390,9 @@ _HEAD = """# Other people's networks
 
 Each cell is a run: one step of training, or a file that is written, read and compared with the
 network. Images are 32x32, weights are freshly drawn. A number stands for the line that the
-operation ends with. `python -m tests.foreign_networks` writes this page.
+operation ends with. For QAT, batch normalisation has the statistics of the images, as after
+training, and layers that LiteRT has no integers for, such as attention and layer normalisation,
+stay in float. `python -m tests.foreign_networks` writes this page.
 """
 
 

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from kdtoolkit.compression import quantization_aware
 from kdtoolkit.export import litert
 from kdtoolkit.export.quiet import quiet
+from kdtoolkit.models.saved import load_network
 
 SHAPE = (6, 4, 3)
 IMAGES = np.random.default_rng(0).normal(0, 2, (48, *SHAPE)).astype("float32")
@@ -249,6 +250,28 @@ def test_ranges_lie_at_the_borders_of_an_island():
     names = [layer.name for layer in aware.layers]
     order = ["image", "image_range", "before", "before_dequantized", "elu", "reshape"]
     assert names == [*order, "norm", "norm_range", "after"]
+
+
+def test_saved_and_loaded(tmp_path):
+    """Layers of every class, and an island of mixed precision, which is made one of float32."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        image = keras.Input(SHAPE)
+        x = layers.Rescaling(0.5, -1)(image)
+        x = layers.Conv2DTranspose(4, 3, activation="hard_sigmoid")(x)
+        x = layers.LayerNormalization(name="norm")(layers.Dense(4, activation="silu")(x))
+        network = keras.Model(image, layers.DepthwiseConv2D(3)(x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with pytest.warns(UserWarning):
+        aware = quantization_aware(network, IMAGES)
+    assert {layer.compute_dtype for layer in aware.layers} == {"float32"}
+    aware.save(tmp_path / "aware.keras")
+    loaded = load_network(tmp_path / "aware.keras")
+    for before, after in zip(aware.layers, loaded.layers, strict=True):
+        assert after.get_config() == before.get_config()
+    np.testing.assert_array_equal(loaded(IMAGES), aware(IMAGES))
 
 
 def test_weights_of_scalings_are_not_trained():
