@@ -407,8 +407,8 @@ def _advice(error):
     """What helps a training that met NaN or infinity, by where they came from."""
     from kdtoolkit.training import step
 
-    if isinstance(error, step.NonFiniteInputError):
-        return "The data hold such pixels, or what is done to them makes some: no training can help"
+    if isinstance(error, step.NonFiniteInputError | step.UnknownClassError):
+        return "It is the data that are wrong, or what is done to them: no other training helps"
     if isinstance(error, step.NonFiniteLossError) and (error.epoch, error.step) == (0, 0):
         return (
             "No step had been taken yet, so that --learning_rate is not the cause: a network that "

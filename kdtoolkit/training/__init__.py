@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "NonFiniteInputError": "step",
         "NonFiniteLossError": "step",
         "NonFiniteVariableError": "step",
+        "UnknownClassError": "step",
         "Patriarch": "patriarch",
         "Student": "student",
         "FeatureMatching": "features",

@@ -16,6 +16,7 @@ from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
 
 _CHECKED_IMAGES = 1024  # At a time, so that the check takes little memory.
+_FIRST_LABEL = -2  # In the non-finite record, where -3 is the second one.
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
 
 
@@ -35,6 +36,23 @@ class NonFiniteInputError(NonFiniteError):
         which = "An image" if image is None else f"Image {image}"
         super().__init__(f"{which} of the batch at epoch {epoch}, step {step} is not finite")
         self.epoch, self.step, self.image = epoch, step, image
+
+
+class UnknownClassError(NonFiniteError):
+    """A label is the index of no class, which makes the loss NaN.
+
+    Attributes:
+        epoch, step: where, counted from 0 and within the epoch.
+        label: its place in the batch, counted from 0; None where replicas share a batch.
+    """
+
+    def __init__(self, epoch, step, label, classes):
+        which = "A label" if label is None else f"Label {label}"
+        super().__init__(
+            f"{which} of the batch at epoch {epoch}, step {step} is no class from 0 to "
+            f"{classes - 1}"
+        )
+        self.epoch, self.step, self.label = epoch, step, label
 
 
 class NonFiniteVariableError(NonFiniteError):
@@ -104,7 +122,8 @@ class Trainer(keras.Model):
         self.term_metrics = [keras.metrics.Mean(name=name) for name in self.term_names]
         self.primary_score_metric = keras.metrics.Mean(name="primary_score")
         # [step, what] of the first non-finite value in this epoch, on the device; step -1: none.
-        # What: a term, the regularization, or, from then on, an image of the batch.
+        # What: a term, the regularization, or, from then on, an image of the batch; or, from
+        # _FIRST_LABEL downwards, a label of the batch.
         self._non_finite = self.add_weight(
             name="non_finite",
             shape=(2,),
@@ -222,19 +241,35 @@ class Trainer(keras.Model):
         self.primary_score_metric.update_state(tf.reduce_max(scores, axis=-1))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
         """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
 
         Raises:
-            NonFiniteError: a loss term, an image or, at the end of an epoch, a variable.
-            ValueError: arrays of images that are not finite; the message has the first one's index.
+            NonFiniteError: a loss term, an image, a label that is no class or, at the end of an
+                epoch, a variable.
+            ValueError: arrays of images that are not finite, or of labels that are no classes; the
+                message has the first one's index.
         """
-        _check_images(args[0] if args else kwargs.get("x"))
+        _check_images(x)
+        _check_labels(y, self._classes)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple | list) and len(validation) > 1:
+            _check_labels(validation[1], self._classes, "validation_data")
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First, so that no callback stores the weights of an epoch that went wrong.
             own = [_AverageStatistics(), _StopOnNonFinite()]
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Keras' `evaluate`.
+
+        Raises:
+            ValueError: an array of labels that are no classes; the message has the first one's
+                index.
+        """
+        _check_labels(y, self._classes)
+        return super().evaluate(x, y, *args, **kwargs)
 
     def global_mean(self, values):
         """Mean over the global batch of one value per sample, `(batch,)`, on every replica."""
@@ -272,11 +307,15 @@ class Trainer(keras.Model):
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         self._loss_tracker.update_state(per_sample + regularization)
         if images is not None:
-            self._record_non_finite(images, terms, regularization)
+            self._record_non_finite(images, y, terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         return (
             tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
         )
+
+    @property
+    def _classes(self):
+        return self.network.outputs[0].shape[-1]
 
     def _read(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -298,31 +337,40 @@ class Trainer(keras.Model):
             for g, variable in zip(summed, variables, strict=True)
         ]
 
-    def _record_non_finite(self, images, terms, regularization):
+    def _record_non_finite(self, images, y, terms, regularization):
         # The images themselves: a fused ReLU may have made 0 of NaN before there is a loss.
         bad = _non_finite_rows(images)
+        unknown = _unknown_classes(y, self._classes)
         sums = [tf.reduce_sum(terms[name]) for name in self.term_names] + [regularization]
-        failed = tf.concat([~tf.math.is_finite(tf.stack(sums)), [tf.reduce_any(bad)]], axis=0)
+        causes = [tf.reduce_any(bad), tf.reduce_any(unknown)]
+        failed = tf.concat([~tf.math.is_finite(tf.stack(sums)), causes], axis=0)
         failed = _sum_over_replicas(tf.cast(failed, "int32")) > 0
-        first, image = (tf.argmax(values, output_type="int32") for values in (failed, bad))
-        what = tf.where(failed[-1], len(sums) + image, first)
+        first, image, label = (
+            tf.argmax(values, output_type="int32") for values in (failed, bad, unknown)
+        )
+        what = tf.where(failed[-1], _FIRST_LABEL - label, first)
+        what = tf.where(failed[-2], len(sums) + image, what)
         record = tf.stack([self._epoch_step.value, what])
         keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
         self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
 
     def check_step(self, epoch):
-        """Raises a `NonFiniteError` if an image or a loss term of this epoch was not finite.
+        """Raises a `NonFiniteError` if an image, a label or a loss term of this epoch was wrong.
 
         Args:
             epoch: its number, for the message.
         """
         step, what = map(int, self._non_finite.numpy())
+        if step < 0:
+            return
         names = (*self.term_names, "regularization")
-        if step >= 0 and what >= len(names):
-            alone = self.distribute_strategy.num_replicas_in_sync == 1
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        if what <= _FIRST_LABEL:
+            place = _FIRST_LABEL - what if alone else None
+            raise UnknownClassError(epoch, step, place, self._classes)
+        if what >= len(names):
             raise NonFiniteInputError(epoch, step, what - len(names) if alone else None)
-        if step >= 0:
-            raise NonFiniteLossError(epoch, step, names[what])
+        raise NonFiniteLossError(epoch, step, names[what])
 
     def check_variables(self, epoch):
         """Raises a `NonFiniteVariableError` if a variable, the optimizer's included, is not finite.
@@ -471,6 +519,32 @@ def _check_images(x):
                 "Argument `x` must hold finite values. Received: an array whose image "
                 f"{start + int(finite.argmin())} does not"
             )
+
+
+def _unknown_classes(y, classes):
+    """Which labels of a batch are the index of no class, bool `(batch,)`; rows are none."""
+    if not _are_indices(getattr(y, "shape", ()), classes):
+        return tf.constant([False])
+    y = tf.cast(tf.reshape(y, [-1]), "int32")
+    return (y < 0) | (y >= classes)
+
+
+def _check_labels(y, classes, argument="y"):
+    """Checks an array before Keras shuffles it, as `_check_images` does."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf":
+        return
+    unknown = ~((y >= 0) & (y < classes)).ravel() if _are_indices(y.shape, classes) else [False]
+    if np.any(unknown):
+        index = int(np.argmax(unknown))
+        raise ValueError(
+            f"Argument `{argument}` must hold classes from 0 to {classes - 1}. Received: "
+            f"{y.ravel()[index]} at index {index}"
+        )
+
+
+def _are_indices(shape, classes):
+    """Whether labels of a shape are indices of classes, as `label_probabilities` has it."""
+    return len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1 and classes != 1)
 
 
 def _sum_over_replicas(values):

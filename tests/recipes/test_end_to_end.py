@@ -361,6 +361,7 @@ def test_training_that_overflows_is_one_line_and_leaves_nothing_finished(
     [
         (step.NonFiniteInputError(0, 3, 7), False),
         (step.NonFiniteInputError(2, 0, None), False),
+        (step.UnknownClassError(1, 3, 7, 10), False),
         (step.NonFiniteLossError(0, 0, "labels"), False),
         (step.NonFiniteLossError(0, 1, "labels"), True),
         (step.NonFiniteLossError(1, 0, "labels"), True),

@@ -12,6 +12,7 @@ from kdtoolkit.training import (
     NonFiniteVariableError,
     Patriarch,
     Student,
+    UnknownClassError,
 )
 from tests.losses import reference
 
@@ -284,6 +285,51 @@ def test_images_that_are_not_finite_are_named(make, value):
     with pytest.raises(NonFiniteInputError, match=r"Image 3 .* epoch 0, step 1 ") as caught:
         trainer.fit(dataset, epochs=2, shuffle=False, verbose=0)
     assert (caught.value.epoch, caught.value.step, caught.value.image) == (0, 1, 3)
+
+
+@pytest.mark.parametrize("value", [-1, CLASSES, 300])
+@pytest.mark.parametrize("shape", [(10,), (10, 1)])
+def test_labels_that_are_no_classes_are_named(value, shape):
+    """In an array by their index; of a data set by their place."""
+    trainer = Patriarch(linear())
+    trainer.compile("sgd", metrics=["accuracy"])
+    before = trainer.network.get_weights()
+    x, good = X[:10], Y[:10].reshape(shape)
+    bad = good.copy()
+    bad[7] = value
+    said = rf" must hold classes from 0 to {CLASSES - 1}. Received: {value}(\.0)? at index 7$"
+    with pytest.raises(ValueError, match=f"`y`{said}"):
+        trainer.fit(x, bad.astype("float32"), batch_size=4, verbose=0)
+    with pytest.raises(ValueError, match=f"`validation_data`{said}"):
+        trainer.fit(x, good, validation_data=(x, bad), verbose=0)
+    with pytest.raises(ValueError, match=f"`y`{said}"):
+        trainer.evaluate(x=x, y=bad, verbose=0)
+    for a, b in zip(before, trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    dataset = tf.data.Dataset.from_tensor_slices((x, bad)).batch(4)
+    message = rf"^Label 3 of the batch at epoch 0, step 1 is no class from 0 to {CLASSES - 1}$"
+    with pytest.raises(UnknownClassError, match=message) as caught:
+        trainer.fit(dataset, epochs=2, shuffle=False, verbose=0)
+    assert (caught.value.epoch, caught.value.step, caught.value.label) == (0, 1, 3)
+
+
+def test_rows_of_probabilities_are_no_indices():
+    trainer = Patriarch(linear())
+    trainer.compile("sgd")
+    rows = np.eye(CLASSES, dtype="float32")[Y] * 2 - 0.5  # whatever they sum to
+    trainer.fit(X, rows, verbose=0)
+    trainer.evaluate(X, rows, verbose=0)
+
+
+def test_label_that_is_no_class_on_the_second_of_two_replicas(two_replicas):
+    with two_replicas.scope():
+        trainer = Patriarch(linear())
+        trainer.compile("sgd")
+    y = Y[:8].copy()
+    y[3] = CLASSES
+    dataset = tf.data.Dataset.from_tensor_slices((X[:8], y)).batch(4)
+    with pytest.raises(UnknownClassError, match="A label of the batch at epoch 0, step 0"):
+        trainer.fit(dataset, shuffle=False, verbose=0)
 
 
 def test_image_that_is_not_finite_on_the_second_of_two_replicas(two_replicas):
