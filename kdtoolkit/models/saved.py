@@ -1,8 +1,11 @@
 """Classifiers from `.keras` files, whoever trained them."""
 
+import contextlib
 import importlib
 import io
 import json
+import math
+import threading
 import zipfile
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
 
 _CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+_FREE = bounded.SMALL // 4  # float32 numbers of layers that keep no weights
 _LARGEST_CONFIG = 2**26  # bytes; a thousand layers need half a million
 
 
@@ -28,6 +33,11 @@ def check_file(path):
     Raises:
         ValueError: it is not.
     """
+    return _checked(path)[0]
+
+
+def _checked(path):
+    """The config of a file that was checked, and how many numbers its weights are."""
     path = Path(path)
     try:
         bounded.check_regular(path)
@@ -36,36 +46,61 @@ def check_file(path):
             config = bounded.read_member(archive, _CONFIG, _LARGEST_CONFIG).decode()
             json.loads(config)
             damaged = archive.testzip()
-            if not damaged:
-                _check_weights(archive)
+            count = None if damaged else _check_weights(archive)
     except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not a .keras file: {reason}") from error
     if damaged:
         raise ValueError(f"{str(path)!r} is damaged: {damaged!r} does not match its checksum")
-    return config
+    return config, count
 
 
 def _check_weights(archive):
-    """Checks that weights, which HDF5 compresses on its own, are not out of proportion either."""
-    for name in archive.namelist():
-        if not name.endswith(".h5"):
-            continue
-        content = bounded.read_member(archive, name, archive.getinfo(name).file_size)
-        size = _expanded(content)
-        if size > max(bounded.SMALL, bounded.MOST_EXPANSION * len(content)):
-            raise ValueError(f"the {len(content):,} bytes of {name} expand to {size:,}")
+    """Checks that weights, which HDF5 compresses on its own, are not out of proportion either.
 
-
-def _expanded(content):
-    """Bytes of all arrays of an HDF5 file."""
-    sizes = []
+    Returns:
+        How many numbers they are.
+    """
+    if _WEIGHTS not in archive.namelist():
+        raise ValueError(f"it has no {_WEIGHTS}")
+    content = bounded.read_member(archive, _WEIGHTS, archive.getinfo(_WEIGHTS).file_size)
+    arrays = []
     try:
         with h5py.File(io.BytesIO(content)) as file:
-            file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+            file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "size") else None)
+            size, count = (sum(getattr(a, of) for a in arrays) for of in ("nbytes", "size"))
     except RuntimeError as error:  # HDF5's own, of damaged bytes
         raise ValueError(error) from error
-    return sum(sizes)
+    if size > max(bounded.SMALL, bounded.MOST_EXPANSION * len(content)):
+        raise ValueError(f"the {len(content):,} bytes of {_WEIGHTS} expand to {size:,}")
+    return count
+
+
+@contextlib.contextmanager
+def _bounded_variables(most):
+    """Context in which the layers that this thread makes may have so many numbers, and no more.
+
+    They are counted before they are allocated.
+    """
+    original, thread, total = keras.Layer.add_weight, threading.get_ident(), 0
+
+    def add_weight(layer, *args, **kwargs):
+        nonlocal total
+        shape = next((a for a in (kwargs.get("shape"), *args) if isinstance(a, tuple | list)), ())
+        if threading.get_ident() == thread and all(isinstance(n, int) and n >= 0 for n in shape):
+            total += math.prod(shape)
+            if total > max(most, _FREE):
+                raise ValueError(
+                    f"layer {layer.name!r} and those before it would have {total:,} weights, its "
+                    f"{_WEIGHTS} has {most:,}"
+                )
+        return original(layer, *args, **kwargs)
+
+    keras.Layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight = original
 
 
 def load_network(path):
@@ -80,11 +115,12 @@ def load_network(path):
     Raises:
         ValueError: the file cannot be loaded, or holds another model; the message names the file.
     """
-    config = check_file(path)
+    config, count = _checked(path)
     if "kdtoolkit>" in config:
         importlib.import_module("kdtoolkit.compression.quantized_layers")  # registers its layers
     try:
-        network = keras.models.load_model(path, compile=False)
+        with _bounded_variables(count):
+            network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Whatever a file's own layers raise.
         unknown = _unregistered(json.loads(config))
         reason = shown(str(error).strip().partition("\n")[0])

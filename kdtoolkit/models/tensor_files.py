@@ -179,6 +179,7 @@ def _read_torch_legacy(path):
         state = _state_dict(unpickler.load())
         content = {}
         for key in _Unpickler(stream).load():
+            _check_key(key)
             storage = unpickler.storages[key]
             if int.from_bytes(stream.read(8), "little") != storage.count:
                 raise ValueError(f"storage {key!r} has another size than its tensors")
@@ -314,6 +315,8 @@ def _sizes(values):
     if any(type(value) is not int or value < 0 for value in values):
         # Cut short: lists that contain a list many times over are small in a pickle, not as text.
         raise ValueError(f"a size is no natural number: {reprlib.repr(values)}")
+    if any(value >= 2**63 for value in values):  # as long as the file, it takes forever to multiply
+        raise ValueError("a size is 2**63 or more")
     return list(values)
 
 

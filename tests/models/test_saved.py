@@ -1,6 +1,8 @@
 """Classifiers from files: ours, anybody's, and what is none."""
 
 import io
+import json
+import math
 import os
 import zipfile
 
@@ -206,6 +208,43 @@ def test_weights_that_expand(inside, tmp_path):
         ValueError, match=r"a\.keras' is not a \.keras file: .* bytes .*expand to 6"
     ):
         saved.check_file(path)
+
+
+LARGE = {
+    "a layer": {"Dense": ("units", 10**9)},
+    "many channels": {"Conv2D": ("filters", 10**8)},
+    "together": {"Conv2D": ("filters", 300_000), "Dense": ("units", 2_000_000)},
+}
+
+
+@pytest.mark.parametrize("changes", LARGE.values(), ids=LARGE)
+def test_layers_that_are_larger_than_their_weights(changes, tmp_path, monkeypatch):
+    """Refused before a number of them is allocated."""
+    path = tmp_path / "large.keras"
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    keras.Model(image, keras.layers.Dense(5)(x)).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] in changes:
+            name, value = changes[layer["class_name"]]
+            layer["config"][name] = value
+    members["config.json"] = json.dumps(config)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    add_weight = keras.Layer.add_weight
+
+    def allocating(layer, *args, **kwargs):
+        assert math.prod(kwargs["shape"]) < 10**7
+        return add_weight(layer, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Layer, "add_weight", allocating)
+    with pytest.raises(ValueError, match=r"layer '.*' and those before .* has 137$"):
+        saved.load_network(path)
+    assert keras.Layer.add_weight is allocating
 
 
 @pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"config":', "}")])

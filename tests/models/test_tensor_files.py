@@ -402,6 +402,21 @@ def test_pickles_that_cost_more_than_their_size(content, reason, tmp_path):
     assert reason in refused(tmp_path / "a.pth")
 
 
+def test_a_legacy_index_that_costs_more_than_its_size(tmp_path):
+    write_legacy(tmp_path / "a.pth", {"a": WHOLE}, {})
+    with open(tmp_path / "a.pth", "rb+") as stream:
+        stream.seek(-len(pickled([])), os.SEEK_END)
+        stream.write(b"\x80\x02]" + PAIRS + b"a.")
+    assert "keys that are neither text nor numbers" in refused(tmp_path / "a.pth")
+
+
+def test_sizes_whose_product_takes_forever(tmp_path):
+    sizes = (2 ** (8 * 2**18) - 1,) * 64
+    path = tmp_path / "a.pth"
+    write_torch(path, {"a": tensor(F32, 0, sizes, (1,) * 64)}, {"0": FLOATS.tobytes()})
+    assert "a size is 2**63 or more" in refused(path)
+
+
 def test_python_2_wrote_ordered_dicts_as_pairs(tmp_path):
     value = Call(Global("collections", "OrderedDict"), [["fc.weight", WHOLE]])
     path = write_torch(tmp_path / "a.pth", value, {"0": FLOATS.tobytes()})
