@@ -4,10 +4,16 @@ Importing the package imports neither TensorFlow nor Keras; each sub-package is 
 first used, so that command lines answer at once and :mod:`kdtoolkit.edge` runs without both.
 """
 
+import os
 import sys
 
-# What Python says while it looks for the module of `python -m kdtoolkit...`.
-if sys.argv[:1] == ["-m"] and any(a.partition(".")[0] == __name__ for a in sys.orig_argv):
+# Before anything that takes time: in a command Ctrl-C is one line from here on. A command is
+# `python -m kdtoolkit...`, of which Python says -m while it looks for the module, or pip's script.
+if (
+    any(argument.partition(".")[0] == __name__ for argument in sys.orig_argv)
+    if sys.argv[:1] == ["-m"]
+    else os.path.basename("".join(sys.argv[:1])) in ("kdtoolkit", "kdtoolkit.exe")
+):
     from kdtoolkit import _errors
 
     _errors.begin()

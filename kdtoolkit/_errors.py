@@ -11,7 +11,6 @@ Imports are few: from here on an interruption is a line as well.
 
 import contextlib
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable
@@ -148,6 +147,8 @@ def _reason(error):
 
 def _is_unread(stream):
     """Whether a stream is a pipe or a socket that nobody holds the other end of any more."""
+    import select
+
     # Where it is no file, or closed; and on Windows, which has no `poll`.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         poll = select.poll()

@@ -145,6 +145,35 @@ COMMANDS = {
 }
 
 
+def interrupted(command, number, *paths):
+    """Sends a signal to a command once it has printed 1; returns its status and what it said."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getcwd()])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    return process.returncode, error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_before_the_script_of_pip_has_begun(number, tmp_path):
+    """It is told from other programs by its name, as soon as it imports the package."""
+    script = "import kdtoolkit, time; print(1, flush=True); time.sleep(60)"
+    for name in ("kdtoolkit", "mine"):
+        (tmp_path / name).write_text(script)
+    word = _errors._WORDS[number]
+    status, error = interrupted([str(tmp_path / "kdtoolkit")], number)
+    assert (status, error) == (128 + number, f"kdtoolkit: {word}\n")
+    status, error = interrupted([str(tmp_path / "mine")], number)
+    assert status == -number and f"kdtoolkit: {word}" not in error
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("command", "library"),
@@ -157,18 +186,8 @@ def test_interrupted_while_it_imports(command, library, number, tmp_path):
     """A library that never comes back."""
     stub = "import time; print(1, flush=True); time.sleep(60)"
     (tmp_path / f"{library}.py").write_text(stub)
-    process = subprocess.Popen(
-        [sys.executable, *COMMANDS[command]],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout.readline() == "1\n"
-    process.send_signal(number)
-    _, error = process.communicate(timeout=20)
-    assert process.returncode == 128 + number
+    status, error = interrupted(COMMANDS[command], number, str(tmp_path))
+    assert status == 128 + number
     (line,) = error.splitlines()
     assert line.endswith(_errors._WORDS[number])
 
