@@ -35,6 +35,8 @@ _CANNOT_SYNC_NAMES = {
     errno.EPERM,
     errno.EROFS,
 }
+# It is absent, no file, or on a bad sector.
+_FAULTS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
 # Directory -> its lock file, of those that this thread holds.
 _held = contextvars.ContextVar("held", default=types.MappingProxyType({}))
 
@@ -241,6 +243,15 @@ def sha256(path: str | os.PathLike) -> str:
     bounded.check_regular(path)
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what came of reading a file is the file's fault, so that it may be set aside.
+
+    A missing permission, too many open files or a server that does not answer are not: the file
+    may be whole.
+    """
+    return not isinstance(error, OSError) or error.errno in _FAULTS
 
 
 def remove(path: Path) -> None:

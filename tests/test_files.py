@@ -329,3 +329,10 @@ def test_fifo_is_not_waited_for(tmp_path):
         files.in_use(tmp_path)
     with pytest.raises(OSError, match=r"Not a regular file: .*\.lock"), files.locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("number", ["EACCES", "EMFILE", "ENOMEM", "ESTALE", "EIO", "ENOENT"])
+def test_what_cannot_be_read_now_may_be_whole(number):
+    error = OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+    assert files.is_damage(error) == (number in ("EIO", "ENOENT"))
+    assert files.is_damage(files.DamagedFileError("a.json is damaged"))

@@ -1,5 +1,7 @@
 """`train_generations` as a library call, on anyone's network."""
 
+import errno
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +11,7 @@ import pytest
 
 from kdtoolkit import data, files
 from kdtoolkit.generations import train_generations
-from kdtoolkit.training import loop
+from kdtoolkit.training import checkpoint, loop
 from kdtoolkit.training.schedules import SCHEDULES
 
 
@@ -95,6 +97,27 @@ def test_what_is_not_the_finished_network_is_set_aside(finished, tmp_path, damag
     other = loop.Training(output_dir / "generation_0", settings, 0, name="generation_0")
     assert other.load(build) is not None
     assert [state.exists() for state in states] == [False, True]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_what_cannot_be_read_now_is_not_trained_again(finished, tmp_path, number, monkeypatch):
+    """Neither the network nor a state is set aside for a permission that is missing."""
+    output_dir = shutil.copytree(finished, tmp_path / "run")
+    directory = output_dir / "generation_1"
+    (directory / "checkpoint-00001.state").write_bytes(b"a state")
+    before = sorted(output_dir.rglob("*"))
+    settings = loop.Settings(SCHEDULES["digits"], epochs=2, batch_size=50)
+    training = loop.Training(directory, settings, generation=1, name="generation_1")
+
+    def read(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(files, "read_bytes", read)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        training.load(build)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        checkpoint.Checkpoints(directory)._newest([])
+    assert sorted(output_dir.rglob("*")) == before
 
 
 def test_directory_of_other_arguments_is_refused(digits, tmp_path):

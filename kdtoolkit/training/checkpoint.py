@@ -81,6 +81,8 @@ class Checkpoints:
                     raise ValueError(f"it is of another training, {header['training']}")
                 values = _in_order(arrays, state)
             except (OSError, ValueError, KeyError) as error:
+                if not files.is_damage(error):
+                    raise
                 aside = files.set_aside(path)
                 warnings.warn(
                     f"{path} is damaged ({error}); kept as {aside.name}, going back to the state "

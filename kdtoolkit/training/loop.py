@@ -109,6 +109,7 @@ class Training:
         Raises:
             WorkerLostError: another worker ended; the states before that are kept.
             NonFiniteError: as in `run`, or a figure was not finite.
+            OSError: a file cannot be read, though it may be whole.
         """
         with losing_workers():
             return self._complete(build, make_trainer, data, evaluate, begin)
@@ -162,6 +163,8 @@ class Training:
         try:
             results = record.read(self.directory, self._identity)
         except (OSError, ValueError) as error:
+            if not files.is_damage(error):
+                raise
             for path in (self._results, self._network):  # first the mark of being finished
                 if path.exists():
                     files.set_aside(path)

@@ -35,6 +35,8 @@ def read(directory: Path, training: dict) -> dict:
     """
     figures = files.read_record(directory / RESULTS)
     found, checksum = figures.pop("training", {}), figures.pop("network_sha256", None)
+    if not isinstance(found, dict):
+        raise ValueError(f"{RESULTS} does not say which training it is of")
     differs = [
         f"{name} {found.get(name)!r}, not {value!r}"
         for name, value in training.items()

@@ -269,6 +269,8 @@ def _stored(path, key, names):
     try:
         return _open(path, key, names)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not files.is_damage(error):
+            raise
         warnings.warn(f"{path} is damaged ({error}): it is computed again", stacklevel=3)
         files.remove(path)
         return None

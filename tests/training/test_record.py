@@ -51,3 +51,10 @@ def test_files_of_an_older_version_are_refused(tmp_path):
     files.write_record(directory / "results.json", FIGURES)  # such as a run's own
     with pytest.raises(ValueError, match="another training: name None, not 'a'"):
         record.read(directory, {"name": "a"})
+
+
+def test_training_that_is_no_object(tmp_path):
+    directory = finished(tmp_path / "a", name="a")
+    files.write_record(directory / "results.json", {**FIGURES, "training": ["a"]})
+    with pytest.raises(ValueError, match="does not say which training"):
+        record.read(directory, {"name": "a"})
