@@ -52,6 +52,8 @@ def guarded(name: str, call: Callable[[], int], advice: str = "") -> int:
             finally:
                 sys.stdout.flush()  # here, where an error can still be handled
         except (Exception, KeyboardInterrupt) as error:
+            for number in _WORDS:  # who presses Ctrl-C twice is told once
+                _handle(number, signal.SIG_IGN)
             # A pipe or a socket of the command's own may break as well.
             unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
             if isinstance(error, BrokenPipeError) and unread:

@@ -88,6 +88,25 @@ def test_what_can_be_expected_is_one_line(case, monkeypatch, capsys, tmp_path):
     assert text in line
 
 
+def test_interrupted_twice_is_one_line(capsys, monkeypatch):
+    """The second time while the first is being said."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def fail(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return original(*arguments)
+
+    original = _errors.fail
+    monkeypatch.setattr(_errors, "fail", fail)
+    try:
+        assert _errors.guarded("test", sending(signal.SIGINT)) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().err == "test: interrupted\n"
+
+
 @pytest.mark.parametrize(
     "error",
     [
