@@ -25,6 +25,7 @@ from pathlib import Path
 
 from benchmarks import memory
 from benchmarks.measure import Contender, noting_first_step
+from kdtoolkit._network import where_possible
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 10  # seconds for a process that has nothing more to do
@@ -42,9 +43,10 @@ class Process:
         arguments: dict of what JSON knows.
         environment: variables beside those of this process, of which no `TF_*` is passed on: what
             a library does by default is for the library to say.
+        enter: called in the process before anything else, or None.
     """
 
-    def __init__(self, function, arguments, environment):
+    def __init__(self, function, arguments, environment, enter=None):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
         order = json.dumps({"function": function, "arguments": arguments})
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
@@ -56,6 +58,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
+            preexec_fn=enter,
         )
 
     def send(self, steps):
@@ -101,6 +104,9 @@ def _error(said):
 class Remote:
     """`run` of a contender whose steps are taken by a process, or by several together.
 
+    Several are in a network of their own where that is possible: TensorFlow's servers listen on
+    every interface, and ask nobody who he is.
+
     Args:
         function, arguments: of `Process`; the function returns `run`.
         environments: of the processes, one each.
@@ -113,7 +119,10 @@ class Remote:
     """
 
     def __init__(self, function, arguments, environments):
-        self._processes = [Process(function, arguments, each) for each in environments]
+        self._network = contextlib.ExitStack()
+        several = len(environments) > 1
+        enter = self._network.enter_context(where_possible()) if several else None
+        self._processes = [Process(function, arguments, each, enter) for each in environments]
         self.before = self.peak = sum(answer["peak"] for answer in self._answers())
 
     def __call__(self, steps):
@@ -134,6 +143,7 @@ class Remote:
     def close(self):
         for process in self._processes:
             process.close()
+        self._network.close()
 
 
 def call(function, arguments, environment):

@@ -49,10 +49,23 @@ def private() -> Iterator[Callable[[], None]]:
                     stack.callback(os.close, descriptor)
                     namespaces.append((descriptor, kind))
 
+        setns = _function("setns")  # here: a child of a process with threads may not look it up
+
         def enter():
             for descriptor, kind in namespaces:
-                _call("setns", descriptor, kind)
+                _check("setns", setns(descriptor, kind))
 
+        yield enter
+
+
+@contextlib.contextmanager
+def where_possible() -> Iterator[Callable[[], None] | None]:
+    """As `private`; yields None where the system does not let this process make a network."""
+    with contextlib.ExitStack() as stack:
+        try:
+            enter = stack.enter_context(private())
+        except OSError:
+            enter = None
         yield enter
 
 
@@ -80,11 +93,19 @@ def _make():
 
 
 def _call(name, *arguments):
+    _check(name, _function(name)(*arguments))
+
+
+def _function(name):
     # Not `os.unshare` and `os.setns`, which came with Python 3.12.
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:
         raise OSError(f"this system has no {name}")
-    if function(*arguments):
+    return function
+
+
+def _check(name, failed):
+    if failed:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 

@@ -115,6 +115,24 @@ def test_where_no_network_can_be_made_it_refuses(monkeypatch, capfd):
     assert capfd.readouterr().out.startswith("[0] worker 0")
 
 
+def test_a_network_of_their_own_where_that_is_possible(isolation, monkeypatch):
+    def own(enter):
+        script = "import os; print(os.readlink('/proc/self/ns/net'))"
+        return subprocess.check_output([sys.executable, "-c", script], preexec_fn=enter)
+
+    with _network.where_possible() as enter:
+        assert own(enter) == own(enter) != own(None)
+
+    def private():
+        raise PermissionError(1, "unshare: Operation not permitted")
+
+    monkeypatch.setattr(_network, "private", private)
+    with _network.where_possible() as enter:
+        assert enter is None
+    with pytest.raises(OSError, match="of its own"), _network.where_possible():
+        raise OSError("of its own")
+
+
 def test_each_worker_knows_all(capfd):
     status = cli.main(["launch", "--workers=3", "--expose", "--", sys.executable, "-c", LISTEN])
     assert status == 0

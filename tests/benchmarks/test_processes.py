@@ -45,6 +45,28 @@ def test_every_process_of_a_contender_takes_its_steps():
         run(2)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_several_processes_enter_one_network(several, tmp_path, monkeypatch):
+    """Whether one can be made is for the system to say: here it is a file that they write to."""
+    entered = tmp_path / "entered"
+
+    @contextlib.contextmanager
+    def network():
+        def enter():
+            with open(entered, "a") as file:
+                file.write("in\n")
+
+        yield enter
+        entered.rename(tmp_path / "left")
+
+    monkeypatch.setattr(processes, "where_possible", network)
+    run = processes.Remote(f"{HERE}:remembering", {"last": 4}, [{}] * (1 + several))
+    assert entered.exists() == several
+    run.close()
+    assert (tmp_path / "left").exists() == several
+    assert not several or (tmp_path / "left").read_text() == 2 * "in\n"
+
+
 def test_fit_takes_as_many_steps_as_it_is_told():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kdtoolkit.launch import free_ports
+from tests import own_network
 from tests.recipes.test_resume import weights
 
 FLAGS = ("--output_dir=run", "--train_examples=100", "--epochs=2", "--batch_size=30")
@@ -44,6 +45,7 @@ def start(directory, command, flags, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=own_network.enter(),
     )
 
 

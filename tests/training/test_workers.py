@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kdtoolkit import cluster
 from kdtoolkit.training import Patriarch, distribution
+from tests import own_network
 from tests.training import small_training
 from tests.training.test_step import linear
 
@@ -38,6 +39,7 @@ def start(*arguments):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                preexec_fn=own_network.enter(),
             )
         )
     STARTED.extend(processes)
