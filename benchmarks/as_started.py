@@ -41,6 +41,7 @@ def student(arguments):
     import keras
     import tensorflow as tf
 
+    from kdtoolkit.methods import KD
     from kdtoolkit.training import Student
 
     keras.utils.set_random_seed(0)
@@ -51,8 +52,7 @@ def student(arguments):
         networks = step_time.network(arguments), step_time.network(arguments)
     trainer = Student(
         *networks,
-        teacher_weight=0.5,  # Distiller's default
-        temperature=TEMPERATURE,
+        KD(0.5, TEMPERATURE),  # Distiller's default weight
         weight_decay=step_time.SGD["weight_decay"],
     )
     optimizer = step_time.keras_sgd(weight_decay=None)

@@ -37,13 +37,9 @@ LEARNING_RATE = 0.01
 BATCHES = 8
 # The ratios that matter beside those to the baseline: what distillation costs in each library.
 STUDENTS = {
-    "LA": {"temperature": 4.0, "adjustment": "probability_shift"},
-    "DTD": {"temperature": 4.0, "dynamic_temperature": "focal"},
-    "LA + DTD": {
-        "temperature": 4.0,
-        "adjustment": "probability_shift",
-        "dynamic_temperature": "focal",
-    },
+    "LA": "probability_shift",
+    "DTD": "focal",
+    "LA + DTD": "probability_shift+focal",
 }
 PYTORCH = {
     "PyTorch": {},
@@ -68,15 +64,15 @@ def contenders(arguments):
         Contender("Student", lambda: student(arguments)),
         Contender("Student, cached teacher", lambda: cached_student(arguments)),
         *(
-            Contender(name, lambda options=options: student(arguments, **options))
-            for name, options in STUDENTS.items()
+            Contender(name, lambda methods=methods: student(arguments, methods))
+            for name, methods in STUDENTS.items()
         ),
-        Contender("hints", lambda: matching_student(arguments, "hint")),
-        Contender("attention", lambda: matching_student(arguments, "attention")),
+        Contender("hints", lambda: student(arguments, "fitnet")),
+        Contender("attention", lambda: student(arguments, "attention")),
         Contender("mutual learning", lambda: mutual(arguments)),
         Contender("Distiller", lambda: distiller(arguments)),
-        Contender("Deep supervision", lambda: exits(arguments, 0, 0)),
-        Contender("Self-distillation", lambda: exits(arguments, 0.3, 0.03)),
+        Contender("Deep supervision", lambda: exits(arguments, ())),
+        Contender("Self-distillation", lambda: exits(arguments)),
     ]
     if importlib.util.find_spec("torch") and re.fullmatch(r"resnet\d+", arguments.network):
         rows += [
@@ -129,27 +125,17 @@ def patriarch(arguments, variant):
 
 
 @as_chosen
-def student(arguments, teacher_weight=TEACHER_WEIGHT, **options):
+def student(arguments, methods=None):
+    from kdtoolkit.methods import KD
     from kdtoolkit.training import Student
 
     trainer = Student(
         network(arguments),
         network(arguments),
-        teacher_weight,
+        methods or KD(TEACHER_WEIGHT, 1.0),
         weight_decay=SGD["weight_decay"],
-        **options,
     )
     return kdtoolkit_steps(trainer, arguments)
-
-
-def matching_student(arguments, kind):
-    from kdtoolkit.training import FeatureMatching
-
-    names = [layer.name for layer in network(arguments).layers]
-    stages = [name for name in names if re.fullmatch(r"stage\d+", name)]
-    layers = {"hint": ["stage2"], "attention": stages}[kind]
-    matching = FeatureMatching([(layer, layer) for layer in layers], kind)
-    return student(arguments, 0.0, features=matching)
 
 
 @as_chosen
@@ -159,6 +145,7 @@ def cached_student(arguments):
     import tempfile
 
     from kdtoolkit.data import Views
+    from kdtoolkit.methods import KD
     from kdtoolkit.training import Student, teacher_cache
 
     data = split(arguments)
@@ -167,7 +154,9 @@ def cached_student(arguments):
         cache = teacher_cache.build(
             teacher, data, directory, views=Views(2), batch_size=arguments.batch_size
         )
-    trainer = Student(network(arguments), teacher, TEACHER_WEIGHT, weight_decay=SGD["weight_decay"])
+    trainer = Student(
+        network(arguments), teacher, KD(TEACHER_WEIGHT, 1.0), weight_decay=SGD["weight_decay"]
+    )
     data = cache.attach(data).epochs(arguments.batch_size, seed=0, epochs=10**6)
     return kdtoolkit_steps(trainer, arguments, data)
 
@@ -182,14 +171,13 @@ def mutual(arguments):
 
 
 @as_chosen
-def exits(arguments, distillation_weight, feature_weight):
+def exits(arguments, *methods):
     from kdtoolkit import models
     from kdtoolkit.training import SelfDistillation
 
     trainer = SelfDistillation(
         models.add_exits(network(arguments), mid=arguments.head_width),
-        distillation_weight,
-        feature_weight,
+        *methods,
         weight_decay=SGD["weight_decay"],
     )
     return kdtoolkit_steps(trainer, arguments)

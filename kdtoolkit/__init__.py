@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     modules=(
-        *("analysis", "compression", "data", "edge", "export", "generations", "losses", "models"),
-        "training",
+        *("analysis", "compression", "data", "edge", "export", "generations", "losses", "methods"),
+        *("models", "training"),
     ),
 )

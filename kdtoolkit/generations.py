@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit.data.wording import shown
-from kdtoolkit.losses.strengths import teacher_weights
+from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import from_chief, is_chief
@@ -20,6 +20,9 @@ from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteError
 from kdtoolkit.training.student import Student
+
+METHODS = KD(0.6, 1.0)
+"""Eqn 4 with lambda = 0.6; it has no temperature."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,9 @@ def train_generations(
     *,
     generations: int = 1,
     primary_score: float = 0.6,
-    teacher_weight: float | Sequence[float] = 0.6,
+    methods: Methods | Callable[[int], Methods] = METHODS,
     top_k: int = 5,
-    temperature: float = 1.0,
     patriarch: str = "tolerant",
-    student_options: Mapping[str, object] | None = None,
     schedule: Schedule = SCHEDULES["cifar_resnet"],
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -55,7 +56,7 @@ def train_generations(
     compute: Compute = BY_KERAS,
     show_progress: bool = True,
 ) -> list[Generation]:
-    """Trains `D(primary_score, teacher_weight)`: generation 0 on labels, each next one on the last.
+    """Trains `D(primary_score, lambda)`: generation 0 on labels, each next one on the last.
 
     Every generation starts from a fresh initialisation. Called again with the same arguments after
     an interruption, it goes on where it stopped and ends with the same weights. `output_dir` gets
@@ -68,10 +69,8 @@ def train_generations(
         output_dir: where everything is written.
         generations: number of students after the patriarch.
         primary_score, top_k, patriarch: of the `Patriarch`.
-        teacher_weight: lambda of Eqn 4, one for all students or one each.
-        temperature: of the teacher's term.
-        student_options: further arguments of each `Student`, such as `{"adjustment":
-            "probability_shift"}`; values that JSON can hold.
+        methods: of each `Student`; Eqn 4's lambda is the weight of `KD`, whose temperature is 1
+            there. A function is given the number of a generation, from 1, and returns its methods.
         schedule: learning rate, momentum and weight decay.
         epochs, batch_size: of each generation; the schedule's own by default.
         seed: of initialisation, data order, augmentation.
@@ -94,32 +93,32 @@ def train_generations(
         raise ValueError(
             f"Argument `generations` must be at least 0. Received: generations={generations}"
         )
-    weights = teacher_weights(teacher_weight, generations)
-    student_options = dict(student_options or {})
+    chosen = [
+        as_methods(methods(number) if callable(methods) else methods)
+        for number in range(1, generations + 1)
+    ]
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
     options = {"weight_decay": schedule.weight_decay, "seed": seed}
 
     def first(network):
         return Patriarch(network, patriarch, primary_score, top_k, **options)
 
-    def student(network, teacher, weight):
-        return Student(network, teacher, weight, temperature, **student_options, **options)
+    def student(network, teacher, own):
+        return Student(network, teacher, own, **options)
 
     # What is wrong with an argument is said before it is written down as this directory's.
     example = build()
     first(example)
-    for weight in set(weights):
-        student(example, example, weight)
+    for own in dict.fromkeys(chosen):
+        student(example, example, own)
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     arguments = {
         "generations": generations,
         "primary_score": primary_score,
-        "teacher_weight": list(weights),
+        "methods": [described(own) for own in chosen],
         "top_k": top_k,
-        "temperature": temperature,
         "patriarch": patriarch,
-        "student_options": student_options,
         "schedule": str(schedule),
         "epochs": epochs,
         "batch_size": batch_size,
@@ -156,7 +155,7 @@ def train_generations(
             def make_trainer(generation=generation):
                 if generation == 0:
                     return first(build())
-                return student(build(), lineage[-1].network, weights[generation - 1])
+                return student(build(), lineage[-1].network, chosen[generation - 1])
 
             def evaluate(network, generation=generation):
                 everyone = [*(member.network for member in lineage), network]

@@ -223,12 +223,12 @@ class Foreign:
 
     def student(self):
         network = self.load()
-        self.fit(training.Student(network, _small()), network)
+        self.fit(training.Student(network, _small(), "kd"), network)
 
     def teacher(self):
         network, teacher = _small(), self.load()
         before = teacher.get_weights()
-        self.fit(training.Student(network, teacher), network)
+        self.fit(training.Student(network, teacher, "kd"), network)
         for value, old in zip(teacher.get_weights(), before, strict=True):
             np.testing.assert_array_equal(value, old)
 

@@ -11,6 +11,7 @@ import pytest
 
 from kdtoolkit import data, files
 from kdtoolkit.generations import train_generations
+from kdtoolkit.methods import KD, LabelSmooth
 from kdtoolkit.training import checkpoint, loop
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -165,10 +166,10 @@ def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas)
     ("changes", "message"),
     [
         ({"make": lambda: build(9)}, r"`data`.*9\] classes.*10 classes"),
-        ({"teacher_weight": [0.5, 0.6]}, "`teacher_weight`.*1 students.*2 values"),
+        ({"methods": 0.5}, r"`methods`.*0\.5"),
         ({"generations": -1}, "`generations`.*-1"),
         ({"top_k": 11}, "`top_k`.*10.*11"),
-        ({"student_options": {"adjustment": "swap"}}, "`adjustment`.*probability_shift.*swap"),
+        ({"methods": "swap"}, "`methods`.*probability_shift.*swap"),
     ],
 )
 def test_errors_name_the_argument(digits, tmp_path, changes, message):
@@ -177,8 +178,10 @@ def test_errors_name_the_argument(digits, tmp_path, changes, message):
     assert not list(tmp_path.iterdir()) or "make" in changes
 
 
-def test_student_options_reach_every_student(digits, tmp_path):
-    lineage = run(digits, tmp_path, generations=2, student_options={"adjustment": "label_smooth"})
+def test_methods_reach_every_student(digits, tmp_path):
+    lineage = run(
+        digits, tmp_path, generations=2, methods=KD(0.6, 1.0, corrections=[LabelSmooth()])
+    )
     plain = run(digits, tmp_path / "plain", generations=2)
     for generation, same in enumerate([True, False, False]):
         pairs = zip(

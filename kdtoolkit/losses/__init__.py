@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = attach(
         "beta_from_primary_score": "strengths",
         "distillation_divergence": "divergence",
         "permute_secondary": "divergence",
+        "permute_secondary_by": "divergence",
         "feature_distance": "features",
         "hint": "features",
         "attention_map": "features",

@@ -7,7 +7,6 @@ primary score. They need neither Keras nor TensorFlow: command lines check their
 """
 
 import math
-from collections.abc import Sequence
 
 NORMALIZATIONS = ("l2", "l1")
 """What `focal_weights` divides logits by; here, since a command line checks it."""
@@ -70,27 +69,6 @@ def beta_from_primary_score(primary_score: float, classes: int) -> float:
         return 0.0
     odds = primary_score * (classes - 1) / (1 - primary_score)
     return 1 / (primary_score * math.log(odds))
-
-
-def teacher_weights(teacher_weight: float | Sequence[float], students: int) -> tuple[float, ...]:
-    """Returns Eqn 4's lambda of each student, from one value for all or one each.
-
-    Raises:
-        ValueError: a weight is outside [0, 1], or there are not as many as students.
-    """
-    single = not isinstance(teacher_weight, Sequence)
-    weights = (teacher_weight,) * students if single else tuple(teacher_weight)
-    for weight in (teacher_weight,) if single else weights:
-        if not 0 <= weight <= 1:
-            raise ValueError(
-                f"Argument `teacher_weight` must be in [0, 1]. Received: teacher_weight={weight}"
-            )
-    if len(weights) != students:
-        raise ValueError(
-            "Argument `teacher_weight` must be one value, or one for each of the "
-            f"{students} students. Received: {len(weights)} values"
-        )
-    return weights
 
 
 def _check_top_k(top_k):

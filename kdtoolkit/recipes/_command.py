@@ -8,7 +8,7 @@ import difflib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,18 +52,52 @@ class Flags(absl_flags.FlagValues):
         define = getattr(absl_flags, f"DEFINE_{kind}")
         define(name, default, text, flag_values=self, module_name=group, **limits)
 
-    def parse(self, arguments: Sequence[str]):
+    def before_parsing(self, define: Callable[["Flags", Sequence[str]], None]):
+        """Has flags defined that depend on the command line, by a function of these and of it."""
+        self.__dict__["definer"] = define  # past absl, for which attributes are flags
+
+    def define_by(self, arguments: Sequence[str]):
+        """Defines the flags that depend on a command line.
+
+        Raises:
+            UsageError: it names something that defines flags, and cannot.
+        """
+        for argument in arguments:
+            _check_text(argument)
+        define = self.__dict__.get("definer")
+        if define is not None:
+            define(self, arguments)
+
+    def peek(self, arguments: Sequence[str], name: str) -> list[str]:
+        """The values, separated by commas, that a flag has on a command line not yet parsed."""
+        alone = Flags()
+        alone.add("list", "", name, None, "")
+        try:
+            alone(["", *arguments], known_only=True)
+        except (absl_flags.Error, RecursionError):
+            return []  # what is wrong is said when it is parsed
+        return alone[name].value or []
+
+    def parse(self, arguments: Sequence[str], renamed: Mapping[str, str] | None = None):
         """Sets the flags, of this command line and of the flag files that it names.
+
+        Args:
+            arguments: of the command line; `define_by` has been called with them.
+            renamed: flag of an older version -> what says it now.
 
         Raises:
             UsageError, absl.flags.Error: it cannot be read, or a flag be written down as it is.
         """
-        for argument in arguments:
-            _check_text(argument)
         try:
             rest = self(["", *arguments])[1:]
         except RecursionError as error:  # of absl's search for a flag that is spelled like it
             raise UsageError("an argument is much too long for the name of a flag") from error
+        except absl_flags.UnrecognizedFlagError as error:
+            renamed, old = renamed or {}, error.flagname
+            now = renamed.get(old, renamed.get(old.removeprefix("no")))
+            if now is None:
+                raise
+            raise UsageError(f"--{error.flagname} is now {now}: see CHANGELOG.md") from error
         if rest:
             raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
 
@@ -139,6 +173,7 @@ class Recipe:
         run: does the work and returns what it wrote as `results.json`; the first thing it writes is
             `claim_output_dir`, once all is checked.
         show: flags and results -> the text that the run ends with; imports no TensorFlow.
+        renamed: flag of an older version -> what says it now.
     """
 
     name: str
@@ -147,6 +182,7 @@ class Recipe:
     check: Callable[[Flags], object]
     run: Callable[[Flags, object], dict]
     show: Callable[[Flags, dict], str]
+    renamed: Mapping[str, str] | None = None
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command and returns its exit status."""
@@ -159,11 +195,12 @@ class Recipe:
 
         flags = Flags()
         self.define(flags)
-        if {"--help", "-help", "-h"} & set(argv):
-            print(self.help(flags))
-            return 0
         try:
-            flags.parse(argv)
+            flags.define_by(argv)
+            if {"--help", "-help", "-h"} & set(argv):
+                print(self.help(flags))
+                return 0
+            flags.parse(argv, self.renamed)
             checked = self.check(flags)
             check_output_dir(flags)
             results = _finished.results(self.name, flags)

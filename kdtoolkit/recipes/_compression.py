@@ -8,6 +8,7 @@ from kdtoolkit.export.classifier import trace
 from kdtoolkit.models import saved
 from kdtoolkit.recipes import _outputs, _report, _run
 from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._methods import blaming_methods
 from kdtoolkit.training import distribution, evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
@@ -17,12 +18,17 @@ _CALIBRATED = ("int8", "uint8")  # kinds of files whose ranges images give
 class Compression:
     """What the flags of a run ask for, on its data.
 
+    Args:
+        flags, data: of the run.
+        path: of the network's file.
+        methods: with which the original teaches; none for labels alone.
+
     Attributes:
         original: the network as it was loaded; the teacher.
     """
 
-    def __init__(self, flags, path, data):
-        self.flags, self._path, self._data = flags, path, data
+    def __init__(self, flags, path, data, methods):
+        self.flags, self._path, self._data, self._methods = flags, path, data, methods
         try:
             original = self._load()
         except ValueError as error:
@@ -94,13 +100,11 @@ class Compression:
 
     def trainer(self, network):
         """Fine-tunes a network: with the uncompressed one as its teacher, or on labels alone."""
-        flags = self.flags
-        options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
-        if not flags.distill:
+        options = {"weight_decay": self.flags.weight_decay, "seed": self.flags.seed}
+        if not self._methods:
             return training.Patriarch(network, "plain", **options)
-        return training.Student(
-            network, self.original, flags.teacher_weight, flags.temperature, **options
-        )
+        with blaming_methods():
+            return training.Student(network, self.original, self._methods, **options)
 
     def measure(self, variant, network, kind, output_dir, directory=None, seconds=0.0):
         """Exports a network and runs the file on the test images.

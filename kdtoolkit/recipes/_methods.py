@@ -1,124 +1,193 @@
-"""Ways to teach a student, by the names that `--methods` accepts.
+"""`--methods`, and a flag for every option of every method, from the registry of methods.
 
-A name is one of `ALONE`, or names joined with `+`: what teaches by logits, corrections of that, and
-a feature method. `kd+attention` is distillation with attention transfer; `probability_shift+focal`
-is logits adjustment with dynamic temperature; `self_distillation+focal` lets exits learn so.
+The flag of an option is called `METHOD_OPTION`, such as `--kd_temperature`. Methods from elsewhere,
+`--methods=package.module:Class`, get theirs when the command line is read.
 """
 
+import contextlib
 import difflib
-import os
-from dataclasses import dataclass
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from kdtoolkit import methods
+from kdtoolkit._checks import ArgumentError
+from kdtoolkit.methods import Method
+from kdtoolkit.methods.base import LAYER_PAIRS
 from kdtoolkit.recipes._command import UsageError
-from kdtoolkit.training.supervision import ADJUSTMENTS, DYNAMIC_TEMPERATURES
 
-ALONE = ("plain", "mutual", "deep_supervision")
-FEATURES = {"fitnet": "hint", "attention": "attention"}
-# Kind of a feature method -> its flags.
-LAYERS = {"hint": "hint_layers", "attention": "attention_layers"}
-WEIGHTS = {"hint": "hint_weight", "attention": "attention_weight"}
-PARTS = ("kd", *ADJUSTMENTS, *DYNAMIC_TEMPERATURES, *FEATURES, "self_distillation")
+_TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Method:
-    """A way to teach.
+class MethodFlags:
+    """The flags of a recipe's methods.
 
     Attributes:
-        name: as it was asked for.
-        trainer: `"plain"`, `"mutual"`, `"deep_supervision"`, `"self_distillation"` or `"student"`.
-        by_logits: whether a `Student` learns from the teacher's logits.
-        adjustment, dynamic_temperature: of `Supervision`.
-        features: kind of a `FeatureMatching`, or None.
+        usual: flag of an option -> its usual value in this recipe, where that is not the method's.
+        alone: names that `--methods` takes besides those of methods, and not joined with them.
+        kinds: first part of a name -> what follows from it, such as `self_distillation`: names that
+            it stands for, and usual values.
     """
 
-    name: str
-    trainer: str
-    by_logits: bool = False
-    adjustment: str | None = None
-    dynamic_temperature: str | None = None
-    features: str | None = None
+    usual: Mapping[str, object] = field(default_factory=dict)
+    alone: Sequence[str] = ()
 
-    @property
-    def needs_teacher(self):
-        return self.trainer == "student"
+    def define(self, flags, default: str, text: str, kind: str = "string"):
+        """Adds `--methods`, and the flags of every option.
 
-    @property
-    def has_exits(self):
-        return self.trainer in ("deep_supervision", "self_distillation")
+        Args:
+            flags: of the recipe.
+            default: of `--methods`.
+            text: what the names are for; the names themselves are added.
+            kind: `"string"`, or `"list"` for several, separated by commas.
+        """
+        accepted = ", ".join(methods.names())
+        alone = f"{', '.join(self.alone)}, or " if self.alone else ""
+        flags.add(
+            kind,
+            "Methods",
+            "methods",
+            default,
+            f"{text}: {alone}names joined with + of {accepted}, or of package.module:Class, a "
+            "method of your own, whose module is imported.",
+        )
+        for name in methods.names():
+            self._define_options(flags, methods.get(name))
+        flags.before_parsing(self._define_from_elsewhere)
 
-    @property
-    def usual_temperature(self):
-        """That of the field's benchmarks; a temperature does not apply to smoothed labels."""
-        if self.adjustment == "label_smooth":
-            return 1.0
-        return 3.0 if self.trainer == "self_distillation" else 4.0
+    def parse(self, flags, name: str, usual: Mapping[str, object] | None = None, student=None):
+        """Returns the methods of a name, with the options that the flags say.
+
+        Args:
+            flags: of the run.
+            name: names joined with `+`.
+            usual: as of the class, before that.
+            student: (number from 0, how many) where an option may have one value for each.
+
+        Raises:
+            UsageError: there is no such method, or an option is not what is accepted.
+        """
+        usual = {**self.usual, **(usual or {})}
+
+        def make(cls, **given):
+            for option in methods.options(cls):
+                flag = f"{cls.name}_{option.name}"
+                text = flags[flag].value
+                if text is not None:
+                    given[option.name] = _value(flag, cls, option, text, student)
+                elif option.name not in given and flag in usual:
+                    given[option.name] = usual[flag]
+            return cls(**given)
+
+        with blaming_methods(self.alone):
+            return methods.parse(name, make)
+
+    def check(self, flags, chosen: Iterable[Method], classes: int | None):
+        """Checks methods against a number of classes, and that no flag of another one was set.
+
+        Raises:
+            UsageError: an option does not suit the classes, or would do nothing.
+        """
+        chosen = tuple(chosen)
+        used = {part.name for method in chosen for part in _parts(method)}
+        for name in methods.names():
+            for option in methods.options(methods.get(name)):
+                flag = f"{name}_{option.name}"
+                if flag in flags:  # others were registered since
+                    flags.require_use(name in used, f"the method {name}", flag)
+        if classes is not None:
+            with blaming_methods():
+                for method in chosen:
+                    method.check_classes(classes)
+
+    def shrink(self, flags):
+        """For `--smoke`, which trains one student: keeps the first of several values."""
+        for name in methods.names():
+            for option in methods.options(methods.get(name)):
+                flag = flags[f"{name}_{option.name}"]
+                if flag.value is not None and option.metadata["accepted"] is not LAYER_PAIRS:
+                    flag.value = flag.value.partition(",")[0]
+
+    def _define_options(self, flags, cls):
+        for option in methods.options(cls):
+            flag = f"{cls.name}_{option.name}"
+            default = self.usual.get(flag, option.default)
+            text, accepted = option.metadata["text"], option.metadata["accepted"]
+            if accepted is not None and accepted is not LAYER_PAIRS:
+                text = f"{text.removesuffix('.')}, {accepted}."
+            if default is not None:
+                text += f" (default: {_shown(default)})"
+            flags.add("string", f"Method {cls.name}", flag, None, text)
+
+    def _define_from_elsewhere(self, flags, arguments):
+        for name in flags.peek(arguments, "methods"):
+            for part in name.split("+"):
+                if ":" in part:
+                    with blaming_methods():
+                        cls = methods.get(part)
+                    if not any(f"{cls.name}_{o.name}" in flags for o in methods.options(cls)):
+                        self._define_options(flags, cls)
 
 
-def parse(name: str) -> Method:
-    """Returns the method of that name.
+@contextlib.contextmanager
+def blaming_methods(alone: Sequence[str] = ()):
+    """Turns an `ArgumentError` about a method into a `UsageError` that names the flag.
 
-    Raises:
-        UsageError: there is none, or two of its parts exclude each other.
+    Args:
+        alone: further names that `--methods` takes.
     """
-    if name in ALONE:
-        return Method(name, name)
-    parts = name.split("+")
-    for part in parts:
-        if part not in PARTS:
-            _refuse(name, part, parts)
-    chosen = {
-        "adjustment": [part for part in parts if part in ADJUSTMENTS],
-        "dynamic_temperature": [part for part in parts if part in DYNAMIC_TEMPERATURES],
-        "features": [FEATURES[part] for part in parts if part in FEATURES],
-    }
-    exits = "self_distillation" in parts
-    if len(set(parts)) < len(parts) or any(len(some) > 1 for some in chosen.values()):
-        raise UsageError(
-            "--methods must join one name of a kind: one of "
-            f"{' or '.join(ADJUSTMENTS)}, one of {' or '.join(DYNAMIC_TEMPERATURES)}, one of "
-            f"{' or '.join(FEATURES)}. Received: {name}"
-        )
-    if exits and ("kd" in parts or chosen["features"]):
-        raise UsageError(
-            "--methods cannot join self_distillation, whose teacher is its own deepest exit, with "
-            f"a teacher's kd or features. Received: {name}"
-        )
-    by_logits = not exits and any(part not in FEATURES for part in parts)
-    one = {key: some[0] if some else None for key, some in chosen.items()}
-    return Method(name, "self_distillation" if exits else "student", by_logits, **one)
+    try:
+        yield
+    except ArgumentError as error:
+        flag, hint, value = error.argument, error.hint, _shown(error.received)
+        if flag in ("corrections", "methods"):
+            flag, hint = "methods", hint or _did_you_mean(value, alone)
+        elif error.owner is not None:
+            flag = f"{error.owner}_{flag}"
+        message = f"--{flag} must be {error.accepted}. Received: --{flag}={value}"
+        raise UsageError(f"{message}. {hint}" if hint else message) from error
 
 
-def teacher_is_file(flags):
-    """Whether the teacher is a file or a directory, not the name of a network."""
-    path = flags.teacher
-    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
+def _did_you_mean(value, alone):
+    near = difflib.get_close_matches(value, alone, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
-def temperature(flags, method):
-    """Returns the temperature of a method."""
-    return method.usual_temperature if flags.temperature is None else flags.temperature
+def _parts(method):
+    return (method, *getattr(method, "corrections", ()))
 
 
-def layer_pairs(flags, kind):
-    """Returns `(student layer, teacher layer)` pairs of a feature method, None for the usual."""
-    flag = LAYERS[kind]
-    if flags[flag].value is None:
-        return None
-    pairs = [tuple(pair.split(":")) for pair in flags[flag].value]
-    written = bool(pairs) and all(len(pair) == 2 and all(pair) for pair in pairs)
-    flags.require(flag, written, "STUDENT:TEACHER, separated by commas")
-    return pairs
+def _value(flag, cls, option, text, student):
+    """The value that a flag's text stands for."""
+    if option.metadata["accepted"] is LAYER_PAIRS:
+        pairs = tuple(tuple(pair.split(":")) for pair in text.split(","))
+        if pairs not in LAYER_PAIRS:
+            raise UsageError(
+                f"--{flag} must be STUDENT:TEACHER, separated by commas. Received: --{flag}={text}"
+            )
+        return pairs
+    kind = typing.get_type_hints(cls)[option.name]
+    values = text.split(",")
+    if student is not None and len(values) > 1:
+        number, count = student
+        if len(values) != count:
+            raise UsageError(
+                f"--{flag} must be one value, or one for each of the {count} students. Received: "
+                f"{len(values)} values"
+            )
+        text = values[number]
+    try:
+        return _TRUTH[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError) as error:
+        accepted = {float: "a number", int: "an integer", bool: "true or false"}[kind]
+        raise UsageError(f"--{flag} must be {accepted}. Received: --{flag}={text}") from error
 
 
-def _refuse(name, part, parts):
-    if part in ALONE:
-        raise UsageError(
-            f"--methods cannot join {part} with another method. Received: {'+'.join(parts)}"
-        )
-    near = difflib.get_close_matches(part, (*ALONE, *PARTS), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise UsageError(
-        f"--methods must be among {', '.join(ALONE)}, or {', '.join(PARTS)} joined with +. "
-        f"Received: {name}.{hint}"
-    )
+def _shown(value):
+    """A value as the flag's text has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple) and value and all(isinstance(pair, tuple) for pair in value):
+        return ",".join(":".join(pair) for pair in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,9 +5,9 @@ import dataclasses
 from kdtoolkit import models, training
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _methods, _outputs, _supervision
+from kdtoolkit.recipes import _outputs
 from kdtoolkit.recipes._command import blaming
-from kdtoolkit.training import distribution, evaluation, teacher_cache
+from kdtoolkit.training import distribution, evaluation, layer_pairs, teacher_cache
 
 
 class Teaching:
@@ -44,48 +44,38 @@ class Teaching:
         network = self.build_teacher()
         return training.Patriarch(network, "plain", seed=self.flags.teacher_seed, **self._options)
 
-    def build(self, method):
-        """A student as the method trains it."""
+    def build(self, way):
+        """A student as a `Way` trains it."""
         network = self._network(self.flags.student)
         # The paper's width: these heads only teach, and what they would cost is cut off.
-        return models.add_exits(network, mid=128) if method.has_exits else network
+        return models.add_exits(network, mid=128) if way.has_exits else network
 
-    def trainer(self, method, teacher, seed):
-        """The method's trainer of a new student."""
-        flags, network = self.flags, self.build(method)
-        options = {**self._options, "seed": seed}
-        if method.trainer == "plain":
+    def trainer(self, way, teacher, seed):
+        """The trainer of a new student."""
+        network, options = self.build(way), {**self._options, "seed": seed}
+        if way.trainer == "plain":
             return training.Patriarch(network, "plain", **options)
-        if method.trainer == "mutual":
-            return training.MutualLearning([network, self._network(flags.peer)], **options)
-        if method.trainer == "deep_supervision":
-            return training.SelfDistillation(network, 0, 0, **options)
-        names = {
-            "adjustment": method.adjustment,
-            "dynamic_temperature": method.dynamic_temperature,
-        }
-        options |= _supervision.options(flags, **names)
-        options["temperature"] = _methods.temperature(flags, method)
-        if method.trainer == "self_distillation":
-            return training.SelfDistillation(network, **options)
-        weight = flags.teacher_weight if method.by_logits else 0.0
-        if method.features is None:
-            return training.Student(network, teacher, weight, **options)
-        with blaming(_methods.LAYERS[method.features]):
-            matching = self._matching(method.features, teacher)
-            return training.Student(network, teacher, weight, features=matching, **options)
+        if way.trainer == "mutual":
+            peer = self._network(self.flags.peer)
+            return training.MutualLearning([network, peer], **options)
+        if way.has_exits:
+            return training.SelfDistillation(network, way.methods, **options)
+        return training.Student(network, teacher, way.methods, **options)
 
-    def cache(self, teacher, methods, directory, strategy):
+    def cache(self, teacher, ways, directory, strategy):
         """Computes what the teacher says of fixed views, in which all methods then see images.
 
         Each worker reads whole batches: those that do not see the chief's disk have files of their
         own.
         """
         views = Views(self.flags.views, self.flags.teacher_seed, generation=1)
-        kinds = {method.features for method in methods if method.features}
-        pairs = [pair for kind in sorted(kinds) for pair in self._pairs(kind, teacher)]
-        train = self.data.train
-        layers = [layer for _, layer in pairs]
+        train, student = self.data.train, self._network(self.flags.student)
+        layers = [
+            layer
+            for way in ways
+            if way.needs_teacher
+            for layer in layer_pairs.attach(way.methods, student, teacher).teacher_layers
+        ]
 
         def build():
             return teacher_cache.build(teacher, train, directory, views=views, layers=layers)
@@ -111,17 +101,3 @@ class Teaching:
 
     def _network(self, name):
         return models.build(name, self._shape, self._classes)
-
-    def _matching(self, kind, teacher):
-        weight = self.flags[_methods.WEIGHTS[kind]].value
-        return training.FeatureMatching(self._pairs(kind, teacher), kind, weight)
-
-    def _pairs(self, kind, teacher):
-        """Layers of student and teacher; by default the stages that both have."""
-        pairs = _methods.layer_pairs(self.flags, kind)
-        if pairs is not None:
-            return pairs
-        networks = (self._network(self.flags.student), teacher)
-        names = [{layer.name for layer in network.layers} for network in networks]
-        stages = [f"stage{k}" for k in range(1, 9)]
-        return [(stage, stage) for stage in stages if all(stage in own for own in names)]

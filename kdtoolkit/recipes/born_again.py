@@ -2,12 +2,22 @@
 
 import sys
 
-from kdtoolkit.losses import strengths
-from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
-from kdtoolkit.recipes._command import blaming
+from kdtoolkit.recipes import _command, _report, _run, _smoke
+from kdtoolkit.recipes._methods import MethodFlags, blaming_methods
 
 _PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 _MOST_GENERATIONS = 1000
+# D(0.6, 0.6): Eqn 4 has no temperature. An option may have a value for each student, by commas.
+_METHODS = MethodFlags({"kd_weight": 0.6, "kd_temperature": 1.0})
+_RENAMED = {
+    "teacher_weight": "--kd_weight",
+    "temperature": "--kd_temperature",
+    "confidence_weighted": "--methods=cwtm",
+    "permute_secondary": "--methods=dkpp",
+    "adjustment": "--methods=probability_shift or --methods=label_smooth",
+    "dynamic_temperature": "--methods=focal or --methods=student_max",
+    "temperature_slope": "--focal_slope or --student_max_slope",
+}
 _EXPORTS = ("student", "ensemble", "none")
 _COLUMNS = {
     "generation": ("generation", "d"),
@@ -43,30 +53,7 @@ def _define(flags):
         "Number of scores that a tolerant patriarch compares (default: 5, or all classes if there "
         "are fewer).",
     )
-    flags.add(
-        "list",
-        group,
-        "teacher_weight",
-        "0.6",
-        "Weight of the teacher against the labels (lambda), in [0, 1]: one value, or one for each "
-        "student, separated by commas.",
-    )
-    flags.add("float", group, "temperature", 1.0, "Temperature of the teacher's term, positive.")
-    flags.add(
-        "boolean",
-        group,
-        "confidence_weighted",
-        False,
-        "Weight each label by the teacher's confidence in its image (CWTM).",
-    )
-    flags.add(
-        "boolean",
-        group,
-        "permute_secondary",
-        False,
-        "Permute all but the teacher's largest score at random (DKPP).",
-    )
-    _supervision.define(flags)
+    _METHODS.define(flags, "kd", "How each generation teaches the next")
     _run.define_training(flags)
     _run.define_output(flags)
     flags.add(
@@ -80,7 +67,9 @@ def _define(flags):
 
 
 def _check(flags):
-    _smoke.shrink(flags, "model", generations=1, teacher_weight=1)
+    _smoke.shrink(flags, "model", generations=1)
+    if flags.smoke:
+        _METHODS.shrink(flags)
     info = _run.check_data(flags)
     family = _run.check_network(flags, info)
     in_range = 0 <= flags.generations <= _MOST_GENERATIONS
@@ -90,9 +79,7 @@ def _check(flags):
         flags.top_k = min(5, info.classes or 5)
     flags.require("top_k", flags.top_k >= 2, "at least 2")
     check_classes(flags, info.classes)
-    with blaming("teacher_weight"):
-        teacher_weights(flags)
-    _supervision.check(flags, flags.temperature, info.classes)
+    _check_methods(flags, info.classes)
     flags.require_one_of("export", _EXPORTS)
     usual = _run.usual_schedule(flags, family.schedule)
     _run.check_training(flags, usual)
@@ -112,10 +99,14 @@ def check_classes(flags, classes):
     flags.require("primary_score", in_range, f"in (1/{scores}, 1]")
 
 
-def teacher_weights(flags):
-    """Returns the flag's value for each student."""
-    values = [float(value) for value in flags.teacher_weight]
-    return strengths.teacher_weights(values[0] if len(values) == 1 else values, flags.generations)
+def _check_methods(flags, classes):
+    """Returns the methods of each student, checked."""
+    chosen = [
+        _METHODS.parse(flags, flags.methods, student=(number, flags.generations))
+        for number in range(flags.generations)
+    ]
+    _METHODS.check(flags, (method for own in chosen for method in own), classes)
+    return chosen
 
 
 def _run_recipe(flags, usual):
@@ -125,27 +116,21 @@ def _run_recipe(flags, usual):
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations
 
-    _supervision.check(flags, flags.temperature, data.info.classes)
+    chosen = _check_methods(flags, data.info.classes)
     strategy = _run.strategy(flags, data)
     compute = _run.computing(flags, data, strategy)
     output_dir = _run.begin(flags, data, compute)
     shape, classes = data.info.image_shape, data.info.classes
-    with _run.one_line_errors(data):
+    with _run.one_line_errors(data), blaming_methods():
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes),
             data,
             output_dir,
             generations=flags.generations,
             primary_score=flags.primary_score,
-            teacher_weight=teacher_weights(flags),
+            methods=lambda number: chosen[number - 1],
             top_k=flags.top_k,
-            temperature=flags.temperature,
             patriarch=flags.patriarch,
-            student_options={
-                "confidence_weighted": flags.confidence_weighted,
-                "permute_secondary": flags.permute_secondary,
-                **_supervision.options(flags),
-            },
             schedule=_run.schedule(flags, usual),
             epochs=flags.epochs,
             batch_size=flags.batch_size,
@@ -172,9 +157,10 @@ def _run_recipe(flags, usual):
 
 def _show(flags, results):
     score = 1 if flags.patriarch == "plain" else flags.primary_score
-    weights = ",".join(flags.teacher_weight) if flags.generations else "0"
+    weights = (flags.kd_weight or "0.6") if flags.generations else "0"
+    process = f"D({score:g}, {weights})" if flags.methods == "kd" else flags.methods
     return (
-        f"\n{flags.model} on {flags.dataset}, D({score:g}, {weights}), "
+        f"\n{flags.model} on {flags.dataset}, {process}, "
         f"{flags.patriarch} patriarch, "
         f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n\n"
         f"{_report.table(results['generations'], _COLUMNS)}\n"
@@ -189,6 +175,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    renamed=_RENAMED,
 )
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
 """Prunes and quantises a trained classifier, and reports what that gains and costs."""
 
 import dataclasses
-import math
 import sys
 
 from kdtoolkit import cluster
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._methods import MethodFlags
 
+# By `plain` the fine-tuning is on labels alone.
+_METHODS = MethodFlags(alone=("plain",))
+_RENAMED = {
+    "distill": "--methods=plain where it is false",
+    "teacher_weight": "--kd_weight",
+    "temperature": "--kd_temperature",
+}
 STRUCTURES = ("weights", "channels", "2:4", "none")
 QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
 SCOPES = ("layer", "global")
@@ -101,23 +108,19 @@ def _define(flags):
     flags.add(
         "integer", group, "calibration_images", 256, "Training images that give int8 its ranges."
     )
-    group = "Distillation"
-    flags.add(
-        "boolean",
-        group,
-        "distill",
-        True,
-        "Fine-tune with the uncompressed network as the teacher; otherwise on labels alone.",
-    )
-    flags.add("float", group, "teacher_weight", 0.9, "Weight of the teacher, in [0, 1].")
-    flags.add("float", group, "temperature", 4.0, "Of the teacher's logits, positive.")
+    _METHODS.define(flags, "kd", "How the uncompressed network teaches while it is fine-tuned")
     _run.define_training(flags)
     _run.define_output(flags)
 
 
+def chosen_methods(flags):
+    """The methods of fine-tuning; none on labels alone."""
+    return () if flags.methods == "plain" else _METHODS.parse(flags, flags.methods)
+
+
 def _check(flags):
     _smoke.shrink(flags, data=False, calibration_images=8)
-    _run.check_data(flags)
+    info = _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     _outputs.check_network(flags, "model")
     flags.require_one_of("model_input", INPUTS)
@@ -142,9 +145,7 @@ def _check(flags):
     nothing = flags.structure == "none" and flags.quantize in ([], ["float32"])
     flags.require("quantize", not nothing, "more than float32 where nothing is pruned")
     flags.require("calibration_images", flags.calibration_images > 0, "positive")
-    flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
-    flags.require("temperature", 0 < flags.temperature < math.inf, "positive")
-    flags.require_use(flags.distill, "--distill", "teacher_weight", "temperature")
+    _METHODS.check(flags, chosen_methods(flags), info.classes)
     if flags.schedule is None:
         flags.schedule = "fine_tuning"
     usual = _run.usual_schedule(flags, flags.schedule)
@@ -183,7 +184,7 @@ def _run_recipe(flags, usual):
     bar = progress.Progress(sum(trains) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     with settings.compute.policy():
-        work = Compression(flags, path, data)
+        work = Compression(flags, path, data, chosen_methods(flags))
         example, callbacks = _example(work)
     if "qat" in kinds:
         with blaming("quantize"):
@@ -276,6 +277,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    renamed=_RENAMED,
 )
 
 if __name__ == "__main__":

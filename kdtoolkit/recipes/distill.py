@@ -1,16 +1,23 @@
 """Teaches a small network by a large one, in one or several ways, and compares them over seeds."""
 
 import dataclasses
-import math
 import os
 import statistics
 import sys
 
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _methods, _outputs, _report, _run, _smoke, _supervision
+from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke, _ways
 from kdtoolkit.recipes._command import UsageError
+from kdtoolkit.recipes._methods import blaming_methods
 
+_RENAMED = {
+    "teacher_weight": "--kd_weight",
+    "temperature": "--kd_temperature",
+    "hint_layers": "--fitnet_layers",
+    "hint_weight": "--fitnet_weight",
+    "temperature_slope": "--focal_slope or --student_max_slope",
+}
 _EXPORTS = ("best", "none")
 _COLUMNS = {
     "method": ("method", ""),
@@ -52,48 +59,6 @@ def _define(flags):
     flags.add("integer", group, "teacher_seed", 0, "Of a teacher that is trained first.")
     accepted = ", ".join(registry.names())
     flags.add("string", group, "student", "resnet8", f"One of {accepted}.")
-    group = "Method"
-    flags.add(
-        "list",
-        group,
-        "methods",
-        "kd",
-        f"Separated by commas: {', '.join(_methods.ALONE)}, or {', '.join(_methods.PARTS)}, which "
-        "can be joined: probability_shift+focal.",
-    )
-    flags.add("string", group, "method", None, "One method; the same as --methods with one name.")
-    flags.add(
-        "float",
-        group,
-        "teacher_weight",
-        0.9,
-        "Weight of the teacher's logits against the labels, in [0, 1].",
-    )
-    flags.add(
-        "float",
-        group,
-        "temperature",
-        None,
-        "Of the teacher's logits, positive (default: 4; 3 for self_distillation; 1 for "
-        "label_smooth, to which none applies).",
-    )
-    flags.add(
-        "list",
-        group,
-        "hint_layers",
-        "stage2:stage2",
-        "Layers of fitnet, STUDENT:TEACHER, separated by commas.",
-    )
-    flags.add("float", group, "hint_weight", 100.0, "Weight of fitnet, at least 0.")
-    flags.add(
-        "list",
-        group,
-        "attention_layers",
-        None,
-        "Layers of attention, STUDENT:TEACHER, separated by commas (default: the stages that both "
-        "have).",
-    )
-    flags.add("float", group, "attention_weight", 1000.0, "Weight of attention, at least 0.")
     flags.add(
         "string",
         group,
@@ -101,7 +66,10 @@ def _define(flags):
         None,
         "Network that learns with the student in mutual (default: the student's kind).",
     )
-    _supervision.define_numbers(flags)
+    _ways.FLAGS.define(flags, "kd", "Ways to teach, separated by commas", "list")
+    flags.add(
+        "string", "Methods", "method", None, "One of them; the same as --methods with one name."
+    )
     group = "Teacher cache"
     flags.add(
         "boolean",
@@ -132,15 +100,15 @@ def _define(flags):
 
 
 def _check(flags):
-    from_file = _methods.teacher_is_file(flags)
+    from_file = _teacher_is_file(flags)
     networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
     most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
     _smoke.shrink(flags, *networks, data=not from_file, **most)
     info = _run.check_data(flags)
     _run.check_network(flags, info, "student")
-    methods = _check_methods(flags, info)
-    trains_teacher = _check_teacher(flags, info, methods)
-    if any(method.trainer == "mutual" for method in methods):
+    ways = _check_ways(flags, info)
+    trains_teacher = _check_teacher(flags, info, ways)
+    if any(way.trainer == "mutual" for way in ways):
         if flags.peer is None:
             flags.peer = flags.student
         _run.check_network(flags, info, "peer")
@@ -160,59 +128,46 @@ def _check(flags):
         RECIPE.name,
         _outputs.name(flags.teacher),
         flags.student,
-        ",".join(method.name for method in methods),
+        ",".join(way.name for way in ways),
         ",".join(map(str, seeds)),
     )
-    return usual, methods, seeds
+    return usual, ways, seeds
 
 
-def _check_methods(flags, info):
+def _check_ways(flags, info):
     if flags.method is not None:
         if flags["methods"].present:
             raise UsageError("--method and --methods exclude each other. Received: both")
         flags.methods, flags.method = [flags.method], None
-    methods = [_methods.parse(name) for name in flags.methods]
-    flags.require("methods", len(set(flags.methods)) == len(methods) > 0, "different names")
-    flags.require("teacher_weight", 0 <= flags.teacher_weight <= 1, "in [0, 1]")
-    for flag in _methods.WEIGHTS.values():
-        flags.require(flag, 0 <= flags[flag].value < math.inf, "at least 0")
-    kinds = {method.features for method in methods}
-    by_logits = any(method.by_logits for method in methods)
-    by_exits = any(method.trainer == "self_distillation" for method in methods)
-    flags.require_use(by_logits, "methods that teach by logits", "teacher_weight")
-    flags.require_use(by_logits or by_exits, "methods that teach by logits", "temperature")
-    flags.require_use("hint" in kinds, "the method fitnet", "hint_layers", "hint_weight")
-    flags.require_use("attention" in kinds, "attention", "attention_layers", "attention_weight")
-    for method in methods:
-        _supervision.check(
-            flags,
-            _methods.temperature(flags, method),
-            info.classes,
-            adjustment=method.adjustment,
-            dynamic_temperature=method.dynamic_temperature,
-        )
-    for kind in _methods.LAYERS:
-        _methods.layer_pairs(flags, kind)
-    return methods
+    flags.require("methods", len(set(flags.methods)) == len(flags.methods) > 0, "different names")
+    ways = [_ways.parse(flags, name) for name in flags.methods]
+    _ways.check(flags, ways, info.classes)
+    return ways
 
 
-def _check_teacher(flags, info, methods):
+def _check_teacher(flags, info, ways):
     """Returns whether a teacher is trained."""
     flags.require_one_of("teacher_input", INPUTS)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
-    if _methods.teacher_is_file(flags):
+    if _teacher_is_file(flags):
         _outputs.check_network(flags, "teacher")
     else:
         _run.check_network(flags, info, "teacher")
         usual = flags.teacher_input in ("auto", "normalized")
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
-    taught = any(method.needs_teacher for method in methods)
-    trains = taught and not _methods.teacher_is_file(flags)
+    taught = any(way.needs_teacher for way in ways)
+    trains = taught and not _teacher_is_file(flags)
     flags.require_use(trains, "a teacher that is trained here", "teacher_epochs")
     flags.require_use(taught, "methods that have a teacher", "cache_teacher")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
     return trains
+
+
+def _teacher_is_file(flags):
+    """Whether the teacher is a file or a directory, not the name of a network."""
+    path = flags.teacher
+    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
 
 
 def _check_seeds(flags):
@@ -230,24 +185,25 @@ def _check_seeds(flags):
 
 
 def _run_recipe(flags, checked):
-    usual, methods, seeds = checked
+    usual, ways, seeds = checked
     data = _run.load(flags)
 
     from kdtoolkit.recipes._teaching import Teaching
     from kdtoolkit.training import loop, progress
 
-    taught = any(method.needs_teacher for method in methods)
-    trains_teacher = taught and not _methods.teacher_is_file(flags)
+    taught = any(way.needs_teacher for way in ways)
+    trains_teacher = taught and not _teacher_is_file(flags)
     path = _outputs.fetch(flags, "teacher") if taught and not trains_teacher else None
     teaching = Teaching(flags, data, path)
     before = flags.teacher_epochs if trains_teacher else 0
-    bar = progress.Progress(before + len(methods) * len(seeds) * flags.epochs)
+    bar = progress.Progress(before + len(ways) * len(seeds) * flags.epochs)
     settings = _run.settings(flags, usual, data, bar)
     with settings.compute.policy():
         example = teaching.example_teacher() if taught else None
         # Whatever is wrong with a method is said before any training.
-        for method in methods:
-            teaching.trainer(method, example, seeds[0])
+        for way in ways:
+            with blaming_methods():
+                teaching.trainer(way, example, seeds[0])
     output_dir = _run.begin(flags, data, settings.compute)
 
     given = {}
@@ -277,25 +233,25 @@ def _run_recipe(flags, checked):
         teacher, teacher_row = example, teaching.figures(example)
     if flags.cache_teacher:
         with _run.one_line_errors(data):
-            teaching.cache(teacher, methods, output_dir / "teacher_cache", settings.strategy)
+            teaching.cache(teacher, ways, output_dir / "teacher_cache", settings.strategy)
 
     rows, networks = [], {}
     for seed in seeds:
-        for method in methods:
+        for way in ways:
             network, row = complete(
-                f"{method.name}/seed_{seed}",
+                f"{way.name}/seed_{seed}",
                 dataclasses.replace(settings, seed=seed),
                 1,
-                lambda method=method: teaching.build(method),
-                lambda method=method, seed=seed: teaching.trainer(method, teacher, seed),
-                teaching.taught if method.needs_teacher else teaching.data,
+                lambda way=way: teaching.build(way),
+                lambda way=way, seed=seed: teaching.trainer(way, teacher, seed),
+                teaching.taught if way.needs_teacher else teaching.data,
                 before + len(rows) * flags.epochs,
-                f"{method.name}, seed {seed}",
-                method=method.name,
+                f"{way.name}, seed {seed}",
+                method=way.name,
                 seed=seed,
             )
             rows.append(row)
-            networks[method.name, seed] = network
+            networks[way.name, seed] = network
     best = max(rows, key=lambda row: row["validation_accuracy"])
 
     def export():
@@ -387,6 +343,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    renamed=_RENAMED,
 )
 
 if __name__ == "__main__":

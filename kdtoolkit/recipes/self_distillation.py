@@ -1,12 +1,22 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
-import math
 import sys
 
 from kdtoolkit import cluster
-from kdtoolkit.recipes import _command, _report, _run, _smoke, _supervision
+from kdtoolkit.recipes import _command, _report, _run, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._methods import MethodFlags, blaming_methods
 
+# Be Your Own Teacher's; its embedding's weight is the method's own.
+METHODS = MethodFlags({"kd_weight": 0.3, "kd_temperature": 3.0})
+_RENAMED = {
+    "distillation_weight": "--kd_weight",
+    "feature_weight": "--embedding_weight",
+    "temperature": "--kd_temperature",
+    "adjustment": "--methods=probability_shift+embedding or --methods=label_smooth+embedding",
+    "dynamic_temperature": "--methods=focal+embedding or --methods=student_max+embedding",
+    "temperature_slope": "--focal_slope or --student_max_slope",
+}
 _HEADS = ("bottleneck", "attention")
 _COSTS = ("macs", "milliseconds")
 _QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")
@@ -41,22 +51,11 @@ def _define(flags):
         "Channels inside the heads; the paper has 128 (default: each head's own, the widest of 128 "
         "to 8 that costs at most an eighth of the operations that stopping there saves).",
     )
-    flags.add(
-        "float",
-        group,
-        "distillation_weight",
-        0.3,
-        "Weight of the deepest exit's prediction against the labels (alpha), in [0, 1].",
-    )
-    flags.add(
-        "float", group, "feature_weight", 0.03, "Weight of the deepest exit's features (lambda)."
-    )
-    flags.add("float", group, "temperature", 3.0, "Temperature of the teacher's terms, positive.")
-    _supervision.define(flags)
     flags.add("boolean", group, "baseline", False, "Also train the network without exits.")
     flags.add(
         "boolean", group, "deep_supervision", False, "Also train the exits on the labels alone."
     )
+    METHODS.define(flags, "kd+embedding", "How the deepest exit teaches the others")
     _run.define_training(flags)
     group = "Early exit"
     flags.add(
@@ -101,10 +100,7 @@ def _check(flags):
     family = _run.check_network(flags, info)
     flags.require_one_of("head", _HEADS)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
-    in_range = 0 <= flags.distillation_weight <= 1
-    flags.require("distillation_weight", in_range, "in [0, 1]")
-    flags.require("feature_weight", 0 <= flags.feature_weight < math.inf, "at least 0")
-    _supervision.check(flags, flags.temperature, info.classes)
+    METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
     flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
     if flags.budget is not None:
         flags.require("budget", 0 < flags.budget <= 1, "in (0, 1]")
@@ -144,7 +140,15 @@ def _run_recipe(flags, usual):
         cheapest = min(alone, key=alone.get)
         accepted = f"at least {alone[cheapest]:.3f}, the cost of {cheapest} alone"
         flags.require("budget", flags.budget >= alone[cheapest], accepted)
-    _supervision.check(flags, flags.temperature, classes)
+    chosen = METHODS.parse(flags, flags.methods)
+    METHODS.check(flags, chosen, classes)
+    options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
+
+    def taught(network):
+        return training.SelfDistillation(network, chosen, **options)
+
+    with blaming_methods():
+        taught(example)
     asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
     variants = [name for name in _VARIANTS if asked.get(name, True)]
     bar = progress.Progress(len(variants) * flags.epochs)
@@ -158,18 +162,10 @@ def _run_recipe(flags, usual):
             "this wide teach, and save nothing; --head_width sets their width",
             file=sys.stderr,
         )
-    options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     trainers = {
         "baseline": lambda: training.Patriarch(plain(), "plain", **options),
-        "deep_supervision": lambda: training.SelfDistillation(with_exits(), 0, 0, **options),
-        "self_distillation": lambda: training.SelfDistillation(
-            with_exits(),
-            flags.distillation_weight,
-            flags.feature_weight,
-            flags.temperature,
-            **_supervision.options(flags),
-            **options,
-        ),
+        "deep_supervision": lambda: training.SelfDistillation(with_exits(), (), **options),
+        "self_distillation": lambda: taught(with_exits()),
     }
     networks, rows = {}, []
     for number, name in enumerate(variants):
@@ -263,6 +259,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    renamed=_RENAMED,
 )
 
 if __name__ == "__main__":

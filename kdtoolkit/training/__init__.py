@@ -14,7 +14,6 @@ __getattr__, __dir__, __all__ = attach(
         "UnknownClassError": "step",
         "Patriarch": "patriarch",
         "Student": "student",
-        "FeatureMatching": "features",
         "SelfDistillation": "self_distillation",
         "MutualLearning": "mutual",
     },

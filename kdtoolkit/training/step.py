@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit.methods import Batch
 from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
@@ -139,6 +140,17 @@ class Trainer(keras.Model):
             initializer="zeros",
             trainable=False,
             aggregation="only_first_replica",
+        )
+        self._epoch, self._epochs = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                dtype="float32",
+                initializer=initializer,
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+            for name, initializer in (("epoch", "zeros"), ("epochs", "ones"))
         )
         # Training goes through this view of the same variables; saving and inference do not.
         self._forward = Untracked(fused(probe or network))
@@ -290,6 +302,29 @@ class Trainer(keras.Model):
         seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, "int32")])
         everyone = tf.concat([[tf.reduce_sum(sizes)], shape[1:]], axis=0)
         return tf.random.stateless_uniform(everyone, seed)[first : first + shape[0]]
+
+    def gather(self, values):
+        """The rows `(batch, ...)` of all replicas, in the order of the replicas, on every one.
+
+        Gradients flow back to the replica that a row came from.
+        """
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync == 1:
+            return tf.convert_to_tensor(values)
+        return context.all_gather(values, axis=0)
+
+    def batch(self, labels, student, teacher):
+        """What a method is given: a `kdtoolkit.methods.Batch` of two `Outputs`."""
+        return Batch(
+            labels,
+            student,
+            teacher,
+            mean=self.global_mean,
+            gather=self.gather,
+            uniform=self.uniform,
+            epoch=self._epoch.value,
+            epochs=self._epochs.value,
+        )
 
     def _loss(self, y, outputs, signals, sample_weight, images=None):
         """Sums the terms once: returns this replica's share of the global batch's mean.
@@ -445,8 +480,12 @@ class Trainer(keras.Model):
 
 
 class _StopOnNonFinite(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.model._epochs.assign(self.params["epochs"])
+
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
+        self.model._epoch.assign(epoch)
         self.model._non_finite.assign([-1, -1])
         self.model._epoch_step.assign(0)
 

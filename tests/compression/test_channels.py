@@ -17,6 +17,7 @@ from kdtoolkit.compression import (
     select_channels,
     shrink,
 )
+from kdtoolkit.methods import KD
 from kdtoolkit.training import Student
 
 SHAPE = (8, 8, 3)
@@ -515,7 +516,7 @@ def test_it_learns_from_the_network_that_it_was():
     network = randomised(models.build("resnet8", SHAPE, 5))
     shrunk = prune_channels(network, 0.5)
     before, taught = network.get_weights(), [v.numpy() for v in shrunk.trainable_variables]
-    trainer = Student(shrunk, network, 1.0)
+    trainer = Student(shrunk, network, KD(1.0, 1.0))
     trainer.compile(keras.optimizers.SGD(0.01))
     trainer.fit(X, np.arange(4), verbose=0)
     for a, b in zip(before, network.get_weights(), strict=True):

@@ -18,6 +18,7 @@ from kdtoolkit.compression.quantized_layers import (
     fake_quantize_kernel,
 )
 from kdtoolkit.data import Preprocessing
+from kdtoolkit.methods import KD
 from kdtoolkit.training import Patriarch, SelfDistillation, Student
 from kdtoolkit.training.fused import fused
 
@@ -357,7 +358,7 @@ def test_wrong_arguments(changes, message):
 LABELS = RNG.integers(0, 5, len(IMAGES))
 METHODS = {
     "patriarch": lambda: Patriarch(quantization_aware(resnet8(), IMAGES), "plain"),
-    "student": lambda: Student(quantization_aware(resnet8(), IMAGES), resnet8()),
+    "student": lambda: Student(quantization_aware(resnet8(), IMAGES), resnet8(), "kd"),
     "self_distillation": lambda: SelfDistillation(
         quantization_aware(models.add_exits(resnet8(), mid=4), IMAGES)
     ),
@@ -439,7 +440,7 @@ def digits():
     trainer.compile(keras.optimizers.SGD(0.05, momentum=0.9))
     trainer.fit(x, y, batch_size=64, epochs=4, verbose=0)
     aware = quantization_aware(network, x[:200])
-    trainer = Student(aware, network)
+    trainer = Student(aware, network, KD(0.6, 1.0))
     trainer.compile(keras.optimizers.SGD(0.005, momentum=0.9))
     trainer.fit(x, y, batch_size=64, epochs=2, verbose=0)
     return network, aware, preprocessing, images, labels

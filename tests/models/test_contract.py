@@ -36,8 +36,8 @@ def small():
 
 OPERATIONS = {
     "Patriarch": lambda own, small: training.Patriarch(own),
-    "Student": lambda own, small: training.Student(own, small),
-    "teacher": lambda own, small: training.Student(small, own),
+    "Student": lambda own, small: training.Student(own, small, "kd"),
+    "teacher": lambda own, small: training.Student(small, own, "kd"),
     "MutualLearning": lambda own, small: training.MutualLearning([small, own]),
     "SelfDistillation": lambda own, small: training.SelfDistillation(own),
     "add_exits": lambda own, small: models.add_exits(own),

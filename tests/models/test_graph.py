@@ -6,8 +6,9 @@ import pytest
 from keras import layers, ops
 
 from kdtoolkit import models
+from kdtoolkit.methods import FitNet
 from kdtoolkit.models.graph import output_of
-from kdtoolkit.training.features import FeatureMatching
+from kdtoolkit.training import layer_pairs
 
 IMAGES = np.random.default_rng(0).normal(1, 2, (4, 8, 8, 3)).astype("float32")
 
@@ -103,6 +104,6 @@ def test_layers_of_a_network_that_another_one_was_made_of():
     assert keras.Model(network.input, tensor)(IMAGES).shape == (4, 6, 6, 4)
     assert network.get_layer("norm").output is not tensor
     student = models.flatten(transfer("sequential"))
-    pairs = FeatureMatching([("norm", "norm")])
-    taught, teaching, _ = pairs.attach(student, network)
-    assert taught(IMAGES)["features"][0].shape == teaching(IMAGES)["features"][0].shape
+    pairs = layer_pairs.attach([FitNet(layers=(("norm", "norm"),))], student, network)
+    taught, teaching = (model(IMAGES)["features"] for model in (pairs.probe, pairs.teaching))
+    assert taught[0].shape == teaching[0].shape

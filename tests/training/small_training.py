@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit import data
+from kdtoolkit import data, methods
 from kdtoolkit.compression import MagnitudePruning, PolynomialDecay
+from kdtoolkit.methods import KD, Embedding
 from kdtoolkit.training import (
-    FeatureMatching,
     MutualLearning,
     Patriarch,
     SelfDistillation,
@@ -70,24 +70,22 @@ CONTENDERS = {
     "student": lambda n: Student(
         n.student(),
         n.teacher(),
-        temperature=4.0,
-        confidence_weighted=True,
-        features=FeatureMatching([("stage2", "stage2")], weight=1.0),
+        (KD(0.6, 4.0), methods.CWTM(), methods.FitNet(1.0)),
         **OPTIONS,
     ),
     "student, better supervision": lambda n: Student(
         n.student(),
         n.teacher(),
-        temperature=4.0,
-        permute_secondary=True,
-        adjustment="probability_shift",
-        dynamic_temperature="focal",
-        slope=6.0,
-        features=FeatureMatching([("stage1", "stage1"), ("stage2", "stage2")], "attention"),
+        (
+            methods.DKPP(
+                0.6, 4.0, corrections=[methods.ProbabilityShift(), methods.Focal(slope=6.0)]
+            ),
+            methods.Attention(),
+        ),
         **OPTIONS,
     ),
     "self-distillation": lambda n: SelfDistillation(
-        n.exits(), dynamic_temperature="student_max", **OPTIONS
+        n.exits(), (KD(0.3, 3.0, corrections=[methods.StudentMax()]), Embedding()), **OPTIONS
     ),
     "mutual learning": lambda n: MutualLearning([n.student(), n.student(1, width=3)], **OPTIONS),
 }

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from kdtoolkit import models
+from kdtoolkit.methods import KD, Embedding
 from kdtoolkit.training import SelfDistillation
+from kdtoolkit.training.self_distillation import METHODS
 from tests.losses import reference
 
 CLASSES, N = 5, 6
@@ -29,8 +31,16 @@ def network(seed=0):
     return models.add_exits(keras.Model(image, keras.layers.Dense(CLASSES)(x)), mid=3)
 
 
-def trainer(net, *arguments, **options):
-    made = SelfDistillation(net, *arguments, **options)
+def taught(alphas=ALPHA, lambdas=LAMBDA):
+    """The methods of the two shallow exits."""
+    return {
+        f"exit_{k}": (KD(alpha, T), Embedding(weight))
+        for k, alpha, weight in zip((1, 2), alphas, lambdas, strict=True)
+    }
+
+
+def trainer(net, methods=METHODS, **options):
+    made = SelfDistillation(net, methods, **options)
     made.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
     return made
 
@@ -49,14 +59,14 @@ def expected_terms(logits, pooled):
     for k in (0, 1):
         name = f"exit_{k + 1}"
         terms[f"{name}_label"] = (1 - ALPHA[k]) * reference.crossentropy(ONE_HOT, logits[k])
-        terms[f"{name}_teacher"] = ALPHA[k] * reference.divergence(logits[2], logits[k], T)
-        terms[f"{name}_features"] = LAMBDA[k] * ((pooled[k] - pooled[2]) ** 2).sum(-1)
+        terms[f"{name}_kd"] = ALPHA[k] * reference.divergence(logits[2], logits[k], T)
+        terms[f"{name}_embedding"] = LAMBDA[k] * ((pooled[k] - pooled[2]) ** 2).sum(-1)
     return terms
 
 
 def test_terms_equal_float64():
     net = network()
-    logs = trainer(net, ALPHA, LAMBDA, T).evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    logs = trainer(net, taught()).evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
     logits, pooled = outputs(net)
     terms = expected_terms(logits, pooled)
     for name, values in terms.items():
@@ -73,7 +83,7 @@ def test_terms_equal_float64():
 def gradients():
     """Gradient of every term with respect to every exit's logits and features."""
     net = network()
-    made = trainer(net, ALPHA, LAMBDA, T)
+    made = trainer(net, taught())
     logits, pooled = outputs(net)
     names = ("exit_1", "exit_2", "exit_3")
     given = {
@@ -109,7 +119,7 @@ def test_gradients_equal_central_differences(gradients):
 
     for k in (0, 1):
         name = f"exit_{k + 1}"
-        for term in ("label", "teacher"):
+        for term in ("label", "kd"):
             expected = reference.gradient(
                 lambda z, k=k, key=f"{name}_{term}": expected_terms(moved(logits, k, z), pooled)[
                     key
@@ -121,23 +131,23 @@ def test_gradients_equal_central_differences(gradients):
             )
         expected = 2 * LAMBDA[k] * (pooled[k] - pooled[2])
         np.testing.assert_allclose(
-            found[f"{name}_features", "features", name], expected, rtol=1e-4, atol=1e-5
+            found[f"{name}_embedding", "features", name], expected, rtol=1e-4, atol=1e-5
         )
 
 
 def test_no_gradient_of_the_teacher_reaches_the_deepest_classifier():
     """With labels switched off in all exits but the last, its dense layer moves as if alone."""
     kernels = []
-    for weights in (((1.0, 1.0), (0.5, 0.5)), (0.0, 0.0)):
+    for methods in (taught((1.0, 1.0), (0.5, 0.5)), ()):
         net = network()
-        trainer(net, *weights, T).train_on_batch(IMAGES, LABELS)
+        trainer(net, methods).train_on_batch(IMAGES, LABELS)
         kernels.append(np.asarray(net.output["exit_3"]._keras_history.operation.kernel))
     np.testing.assert_allclose(*kernels, rtol=1e-6, atol=1e-7)
 
 
-def test_zero_weights_are_deep_supervision():
+def test_without_methods_it_is_deep_supervision():
     net = network()
-    made = trainer(net, 0, 0)
+    made = trainer(net, ())
     assert made.term_names == ("exit_1_label", "exit_2_label", "exit_3_label")
     logits, _ = outputs(net)
     expected = sum(reference.crossentropy(ONE_HOT, z).mean() for z in logits)
@@ -154,7 +164,7 @@ def test_two_replicas_equal_one(two_replicas):
             for layer in net.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
-            made = trainer(net, ALPHA, LAMBDA, T, weight_decay=1e-3)
+            made = trainer(net, taught(), weight_decay=1e-3)
         # Batches of 5 and 1 images: the last is dropped, a replica would have none.
         made.fit(data.filter(lambda x, y: tf.shape(x)[0] > 1), verbose=0, shuffle=False)
         weights.append(net.get_weights())
@@ -176,10 +186,11 @@ def test_saves_the_network_with_its_exits(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SelfDistillation(network(), 1.5), r"`distillation_weight`.*\[0, 1\].*1\.5"),
-        (lambda: SelfDistillation(network(), (0.1,)), "`distillation_weight`.*2 shallow exits"),
-        (lambda: SelfDistillation(network(), 0.3, -1), "`feature_weight`.*at least 0.*-1"),
-        (lambda: SelfDistillation(network(), temperature=0), "`temperature`.*0"),
+        (lambda: SelfDistillation(network(), "fitnet"), "`methods`.*not layers.*'fitnet'"),
+        (
+            lambda: SelfDistillation(network(), {"exit_3": "kd"}),
+            "`methods`.*exit_1, exit_2.*'exit_3'",
+        ),
         (
             lambda: SelfDistillation(models.cut(network(), "exit_2")),
             "`network` must be a multi-exit network",

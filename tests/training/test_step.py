@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kdtoolkit.methods import DKPP, KD
 from kdtoolkit.models import saved
 from kdtoolkit.training import (
     NonFiniteInputError,
@@ -17,6 +18,7 @@ from kdtoolkit.training import (
 from tests.losses import reference
 
 FEATURES, CLASSES = 4, 6
+EQN_4 = KD(0.6, 1.0)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(13, FEATURES)).astype("float32")
 Y = RNG.integers(0, CLASSES, 13)
@@ -119,13 +121,13 @@ def _logits(network):
 def test_student_terms():
     network, teacher = linear(0), linear(1)
     z, t = _logits(network), _logits(teacher)
-    trainer = Student(network, teacher, 0.7, 3.0)
+    trainer = Student(network, teacher, KD(0.7, 3.0))
     trainer.compile("sgd", metrics=["accuracy"])
     logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
     label = 0.3 * reference.crossentropy(ONE_HOT, z).mean()
     taught = 0.7 * reference.divergence(t, z, 3.0).mean()
     assert logs["label"] == pytest.approx(label, rel=1e-5)
-    assert logs["teacher"] == pytest.approx(taught, rel=1e-5)
+    assert logs["kd"] == pytest.approx(taught, rel=1e-5)
     assert logs["loss"] == pytest.approx(label + taught, rel=1e-5)
     assert logs["accuracy"] == pytest.approx((z.argmax(-1) == Y).mean())
     assert logs["primary_score"] == pytest.approx(reference.softmax(z).max(-1).mean(), rel=1e-5)
@@ -133,7 +135,7 @@ def test_student_terms():
 
 def test_confidence_weighting_is_cwtm():
     network, teacher = linear(0), linear(1)
-    trainer = Student(network, teacher, teacher_weight=0, confidence_weighted=True)
+    trainer = Student(network, teacher, "cwtm")
     trainer.compile("sgd")
     logs = trainer.evaluate(X, Y, batch_size=13, verbose=0, return_dict=True)
     confidence = reference.softmax(_logits(teacher)).max(-1)
@@ -146,7 +148,7 @@ def test_permuted_secondary_scores_keep_the_teachers_entropy():
     """DKPP: `KL(permuted teacher || uniform student)` does not depend on the permutation."""
     network, teacher = linear(0), linear(1)
     network.set_weights([np.zeros_like(w) for w in network.get_weights()])
-    trainer = Student(network, teacher, teacher_weight=1, permute_secondary=True)
+    trainer = Student(network, teacher, "dkpp")
     trainer.compile("sgd")
     logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
     t = _logits(teacher)
@@ -156,8 +158,8 @@ def test_permuted_secondary_scores_keep_the_teachers_entropy():
 
 def test_permuted_secondary_scores_change_what_is_taught():
     losses = []
-    for permute in (False, True):
-        trainer = Student(linear(0), linear(1), teacher_weight=1, permute_secondary=permute)
+    for method in (KD(1.0, 1.0), DKPP(1.0, 1.0)):
+        trainer = Student(linear(0), linear(1), method)
         trainer.compile("sgd")
         losses.append(trainer.evaluate(X, Y, verbose=0))
     plain = reference.divergence(_logits(linear(1)), _logits(linear(0)), 1.0).mean()
@@ -210,7 +212,7 @@ def test_patriarch_terms_sum_to_its_loss(kind, terms):
 def test_teacher_is_in_inference_mode_and_does_not_change():
     teacher = mlp(1, normalised=True)
     before = teacher.get_weights()
-    trainer = Student(mlp(2), teacher)
+    trainer = Student(mlp(2), teacher, EQN_4)
     trainer.compile(keras.optimizers.SGD(0.5))
     trainer.fit(batches(5), verbose=0, shuffle=False)
     for a, b in zip(before, teacher.get_weights(), strict=True):
@@ -219,17 +221,19 @@ def test_teacher_is_in_inference_mode_and_does_not_change():
 
 def test_only_the_network_is_saved(tmp_path):
     network, teacher = mlp(2), mlp(1)
-    trainer = Student(network, teacher)
+    trainer = Student(network, teacher, EQN_4)
     trainer.compile("sgd")
     trainer.fit(X, Y, verbose=0)
-    assert trainer.count_params() - network.count_params() == 3  # the record of non-finite steps
+    assert (
+        trainer.count_params() - network.count_params() == 5
+    )  # the record of non-finite steps, the epoch
     trainer.save(tmp_path / "saved.keras")
     trainer.save_weights(tmp_path / "saved.weights.h5")
     loaded = keras.models.load_model(tmp_path / "saved.keras")
     assert type(loaded) is type(network)
     np.testing.assert_array_equal(loaded(X), network(X))
     np.testing.assert_array_equal(trainer.predict(X, verbose=0), loaded.predict(X, verbose=0))
-    other = Student(mlp(3), teacher)
+    other = Student(mlp(3), teacher, EQN_4)
     other.load_weights(tmp_path / "saved.weights.h5")
     np.testing.assert_array_equal(other.network(X), network(X))
 
@@ -265,7 +269,7 @@ def convolutional(value=1.0):
 
 MAKERS = {
     "patriarch": Patriarch,
-    "student": lambda network: Student(network, convolutional()),
+    "student": lambda network: Student(network, convolutional(), EQN_4),
 }
 
 
@@ -376,7 +380,7 @@ def test_teacher_with_a_variable_that_is_not_finite(tmp_path):
     teacher = convolutional(np.inf)
     assert np.isfinite(teacher(bad_images(0, 0.0))).all()
     with pytest.raises(ValueError, match=r"`teacher` must have finite variables.*moving_variance"):
-        Student(convolutional(), teacher)
+        Student(convolutional(), teacher, EQN_4)
     teacher.save(tmp_path / "teacher.keras")
     with pytest.raises(ValueError, match=r"teacher\.keras.*norm/moving_variance is not"):
         saved.load_classifier(tmp_path / "teacher.keras")
@@ -415,14 +419,19 @@ def test_mixed_bfloat16_trains_in_float32_losses():
         (lambda: Patriarch(linear(), primary_score=0.2), "`primary_score`"),
         (lambda: Patriarch(linear(), top_k=7), "`top_k`.*6.*top_k=7"),
         (lambda: Patriarch(linear(), weight_decay=-1), "`weight_decay`.*-1"),
-        (lambda: Student(linear(), linear(), 1.5), "`teacher_weight`.*1.5"),
-        (lambda: Student(linear(), linear(), temperature=0), "`temperature`.*0"),
+        (lambda: Student(linear(), linear(), 1.5), r"`methods`.*1\.5"),
+        (lambda: Student(linear(), linear(), ()), "`methods` must be at least one"),
         (
-            lambda: Student(linear(), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])),
+            lambda: Student(
+                linear(), keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), EQN_4
+            ),
             "`teacher`.*6 and 3",
         ),
         (lambda: Patriarch(linear(activation="softmax")), "`network`.*logits.*softmax"),
-        (lambda: Student(linear(), linear(activation="softmax")), "`teacher`.*logits.*softmax"),
+        (
+            lambda: Student(linear(), linear(activation="softmax"), EQN_4),
+            "`teacher`.*logits.*softmax",
+        ),
         (lambda: Patriarch(linear()).compile("sgd", loss="mse"), "`loss`.*mse"),
         (
             lambda: Patriarch(linear()).compile(

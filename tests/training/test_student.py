@@ -1,11 +1,12 @@
-"""What `Student` and its `FeatureMatching` accept, and where the projector lives."""
+"""What `Student` accepts, what its methods compare, and where the projector lives."""
 
 import keras
 import numpy as np
 import pytest
 
-from kdtoolkit import models
-from kdtoolkit.training import FeatureMatching, SelfDistillation, Student
+from kdtoolkit import methods, models
+from kdtoolkit.methods import KD, LabelSmooth
+from kdtoolkit.training import Student, layer_pairs
 from kdtoolkit.training.checkpoint import Checkpoints
 
 RNG = np.random.default_rng(0)
@@ -22,9 +23,9 @@ def network(seed=0, width=4, strides=2):
     return keras.Model(image, keras.layers.Dense(5)(x), name="net")
 
 
-def hinted(student_layer="stage2", teacher_layer="stage2", width=6, **options):
-    matching = FeatureMatching([(student_layer, teacher_layer)], **options)
-    return Student(network(), network(1, width), 0.5, features=matching)
+def hinted(student_layer="stage2", teacher_layer="stage2", width=6, method=methods.FitNet):
+    matching = method(layers=((student_layer, teacher_layer),))
+    return Student(network(), network(1, width), (KD(0.5, 1.0), matching))
 
 
 def test_a_projector_is_trained_and_resumed_but_not_saved(tmp_path):
@@ -54,7 +55,7 @@ def test_a_projector_is_trained_and_resumed_but_not_saved(tmp_path):
     "trainer",
     [
         lambda: hinted(width=4),
-        lambda: hinted(kind="attention"),
+        lambda: hinted(method=methods.Attention),
         lambda: hinted("pooled", "pooled", width=4),
     ],
     ids=["same channels", "attention", "vectors"],
@@ -63,53 +64,64 @@ def test_no_projector_where_none_is_needed(trainer):
     assert trainer().projectors == []
 
 
-def test_weights_are_those_of_the_benchmarks_by_default():
-    pairs = [("stage1", "stage1")]
-    assert FeatureMatching(pairs).weight == 100
-    assert FeatureMatching(pairs, "attention").weight == 1000
-    assert FeatureMatching(pairs, weight=3.0).weight == 3.0
+def test_attention_compares_the_stages_that_both_have():
+    trainer = Student(network(), network(1), "attention")
+    pairs = trainer._pairs.value
+    assert pairs.teacher_layers == ("stage1", "stage2")
 
 
-def plain(**options):
-    return Student(network(), network(1), **options)
+def test_embedding_is_what_the_classifier_takes():
+    """Behind a dropout too, which is nothing in inference."""
+    dropped = network(1)
+    image = dropped.input
+    x = keras.layers.Dropout(0.5)(dropped.get_layer("pooled").output)
+    dropped = keras.Model(image, keras.layers.Dense(5)(x))
+    pairs = layer_pairs.attach([methods.Embedding()], network(), dropped)
+    assert pairs.teacher_layers == ("pooled",)
+    found = pairs.teaching(X)["features"][0]
+    hidden = keras.Model(image, dropped.get_layer("stage2").output)(X)
+    np.testing.assert_allclose(found, np.mean(hidden, (1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_methods_read_the_features_of_their_own():
+    """Of three methods on layers and embeddings, in any order."""
+    chosen = [methods.Attention(), methods.Embedding(), methods.FitNet(), KD()]
+    for order in (chosen, chosen[::-1]):
+        pairs = layer_pairs.attach(order, network(), network(1))
+        features = pairs.teaching(X)["features"]
+        of = {m.name: pairs.outputs(m, None, features) for m in order}
+        ranks = {name: [len(f.shape) for f in outputs.features] for name, outputs in of.items()}
+        assert ranks == {"attention": [4, 4], "embedding": [], "fitnet": [4], "kd": []}
+        given = {name for name, outputs in of.items() if outputs.embedding is not None}
+        assert given == {"embedding"}
+
+
+def plain(*chosen):
+    return Student(network(), network(1), chosen)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plain(adjustment="shift"), "`adjustment`.*probability_shift.*'shift'"),
-        (lambda: plain(dynamic_temperature="max"), "`dynamic_temperature`.*student_max.*'max'"),
-        (lambda: plain(normalization="l3"), "`normalization`.*l2, l1.*'l3'"),
-        (lambda: plain(p=1.0), r"`p`.*\(0, 1\).*p=1\.0"),
-        (lambda: plain(slope=-1), "`slope`.*slope=-1"),
-        (lambda: plain(gamma=-1), "`gamma`.*gamma=-1"),
+        (lambda: plain(KD(), KD(0.5)), r"`methods`.*different names.*'kd', 'kd'"),
+        (lambda: plain(LabelSmooth(p=0.1)), "`methods`.*LabelSmooth"),
         (
-            lambda: plain(adjustment="label_smooth", temperature=4.0),
-            r"`temperature` must be 1 with adjustment='label_smooth'.*temperature=4\.0",
+            lambda: plain(KD(1.0, 1.0, corrections=[LabelSmooth(p=0.1)])),
+            r"`p` of label_smooth must be in \(1/5, 1\).*p=0.1",
+        ),
+        (lambda: hinted("stag2"), "`layers` of fitnet.*'net'.*'stag2'. Near matches: stage2"),
+        (lambda: hinted(teacher_layer="nothing"), "`layers`.*'nothing'$"),
+        (
+            lambda: hinted("stage1"),
+            r"`layers`.*height and width.*\(None, 8, 8, 4\).*\(None, 4, 4.*'stage1' and 'stage2'",
+        ),
+        (lambda: hinted("pooled", "pooled"), r"`layers`.*\(None, 4\).*\(None, 6\)"),
+        (
+            lambda: hinted("pooled", "pooled", width=4, method=methods.Attention),
+            "`layers` of attention",
         ),
         (
-            lambda: plain(adjustment="label_smooth", dynamic_temperature="focal"),
-            "`dynamic_temperature` must be None with adjustment='label_smooth'.*'focal'",
-        ),
-        (
-            lambda: SelfDistillation(models.add_exits(network(), mid=3), adjustment="label_smooth"),
-            r"`temperature` must be 1.*temperature=3\.0",
-        ),
-        (lambda: hinted("stag2"), "`pairs`.*'net'.*'stag2'. Near matches: stage2"),
-        (lambda: hinted(teacher_layer="nothing"), "`pairs`.*'nothing'.$"),
-        (lambda: hinted("stage1"), r"`pairs`.*'stage1'.*\(None, 8, 8, 4\).*'stage2'.*\(None, 4, 4"),
-        (lambda: hinted("pooled", "pooled"), r"`pairs`.*\(None, 4\).*\(None, 6\)"),
-        (lambda: hinted("pooled", "pooled", width=4, kind="attention"), "`pairs`.*'attention'"),
-        (lambda: hinted(kind="hints"), "`kind`.*hint, attention.*'hints'"),
-        (lambda: hinted(weight=-1.0), r"`weight`.*-1\.0"),
-        (lambda: FeatureMatching([]), r"`pairs`.*\[\]"),
-        (lambda: FeatureMatching(["stage1"]), r"`pairs`.*\['stage1'\]"),
-        (
-            lambda: Student(
-                network(),
-                models.Ensemble([network(1)]),
-                features=FeatureMatching([("stage1", "stage1")]),
-            ),
+            lambda: Student(network(), models.Ensemble([network(1)]), methods.FitNet()),
             "`teacher`.*functional.*Ensemble",
         ),
     ],

@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from kdtoolkit import files, models
+from kdtoolkit import files, methods, models
 from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan
-from kdtoolkit.training import FeatureMatching, Student, teacher_cache
+from kdtoolkit.methods import KD
+from kdtoolkit.training import Student, teacher_cache
 from kdtoolkit.training.loop import Settings, Training
 from kdtoolkit.training.schedules import Schedule
 from tests.losses import reference
@@ -175,11 +176,11 @@ def without_teacher(trainer):
 
 
 def test_training_equals_that_with_the_teacher_to_the_precision_of_float16(cache):
-    options = {"teacher_weight": 0.8, "temperature": 2.0}
+    method = KD(0.8, 2.0)
     train, views = cache.attach(SPLIT), SPLIT.in_views(VIEWS)
-    _, found, _ = trained(lambda: without_teacher(Student(linear(0), TEACHER, **options)), train)
-    _, twin, _ = trained(lambda: Student(linear(0), rounded(TEACHER), **options), views)
-    _, exact, _ = trained(lambda: Student(linear(0), TEACHER, **options), views)
+    _, found, _ = trained(lambda: without_teacher(Student(linear(0), TEACHER, method)), train)
+    _, twin, _ = trained(lambda: Student(linear(0), rounded(TEACHER), method), views)
+    _, exact, _ = trained(lambda: Student(linear(0), TEACHER, method), views)
     for a, b in zip(found, twin, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-7)
     # A teacher's logit is off by 2^-11 of the largest; its softened probability by that over 2 T,
@@ -198,12 +199,10 @@ def test_the_loss_is_that_of_the_rounded_logits(cache):
     trainer = Student(
         student,
         TEACHER,
-        0.7,
-        4.0,
-        confidence_weighted=True,
-        adjustment="probability_shift",
-        dynamic_temperature="focal",
-        slope=6.0,
+        [
+            methods.CWTM(),
+            KD(0.7, 4.0, corrections=[methods.ProbabilityShift(), methods.Focal(slope=6.0)]),
+        ],
     )
     without_teacher(trainer).compile(keras.optimizers.SGD(0.0))
     (x, labels), *_ = cache.attach(SPLIT).epochs(N, seed=2, first_epoch=1, epochs=2)
@@ -222,15 +221,16 @@ def test_the_loss_is_that_of_the_rounded_logits(cache):
     logs = trainer.train_on_batch(x, labels, return_dict=True)
     assert logs["label"] == pytest.approx(0.3 * label.mean(), rel=1e-5)
     # float16 halves that lie between two numbers may be rounded to either.
-    assert logs["teacher"] == pytest.approx(0.7 * taught.mean(), rel=1e-4)
+    assert logs["kd"] == pytest.approx(0.7 * taught.mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "layers"), [("hint", ["stage2"]), ("attention", LAYERS)])
-def test_features_come_from_the_cache(full_cache, kind, layers):
-    matching = FeatureMatching([(layer, layer) for layer in layers], kind)
+@pytest.mark.parametrize(
+    "method", [methods.FitNet(), methods.Attention()], ids=lambda method: method.name
+)
+def test_features_come_from_the_cache(full_cache, method):
 
     def make(teacher=TEACHER):
-        return Student(network(1, width=3), teacher, 0.5, features=matching)
+        return Student(network(1, width=3), teacher, (KD(0.5, 1.0), method))
 
     def make_cached():
         return without_teacher(make())
@@ -241,11 +241,11 @@ def test_features_come_from_the_cache(full_cache, kind, layers):
         np.testing.assert_allclose(history[name], values, rtol=2e-3, err_msg=name)
     for a, b in zip(found, exact, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
-    assert len(found) == len(cached.network.trainable_variables) + 3 * (kind == "hint")
+    assert len(found) == len(cached.network.trainable_variables) + 3 * (method.name == "fitnet")
 
 
 def test_evaluation_and_prediction_run_the_teacher_and_the_network(cache):
-    trainer = Student(linear(0), TEACHER, 0.8)
+    trainer = Student(linear(0), TEACHER, KD(0.8, 1.0))
     trainer.compile(keras.optimizers.SGD(0.01), metrics=["accuracy"])
     history = trainer.fit(
         cache.attach(SPLIT).epochs(8, seed=2, epochs=1),
@@ -255,17 +255,17 @@ def test_evaluation_and_prediction_run_the_teacher_and_the_network(cache):
     ).history
     images = np.asarray((IMAGES / 255 - MEAN) / STD, np.float32)
     taught = reference.divergence(np.asarray(TEACHER(images)), trainer.network(images), 1)
-    assert history["val_teacher"][0] == pytest.approx(0.8 * taught.mean(), rel=1e-4)
+    assert history["val_kd"][0] == pytest.approx(0.8 * taught.mean(), rel=1e-4)
     x = {"image": images, "teacher_logits": np.zeros((N, CLASSES), np.float16)}
     np.testing.assert_allclose(trainer.predict(x, verbose=0), trainer.network(images), atol=1e-6)
 
 
 def test_two_replicas_equal_one(full_cache, two_replicas):
-    matching = FeatureMatching([("stage2", "stage2")], "hint", weight=1.0)
+    taught = (KD(0.5, 1.0), methods.FitNet(1.0))
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
-            student = Student(network(1), TEACHER, 0.5, features=matching)
+            student = Student(network(1), TEACHER, taught)
             trainer = without_teacher(student)
             trainer.compile(keras.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
         data = full_cache.attach(SPLIT).epochs(8, seed=2, epochs=1)  # the last batch: 6, as 3 + 3
@@ -296,7 +296,7 @@ def test_a_training_goes_on_after_an_interruption(cache, tmp_path):
     def train(directory, callbacks=()):
         settings = Settings(schedule, epochs=4, batch_size=8, callbacks=callbacks)
         training = Training(tmp_path / directory, settings)
-        network, _ = training.run(lambda: Student(linear(0), TEACHER), data)
+        network, _ = training.run(lambda: Student(linear(0), TEACHER, "kd"), data)
         return network.get_weights()
 
     whole = train("whole")
@@ -455,8 +455,7 @@ def test_errors_name_the_argument(cache, tmp_path):
         build(huge)
     with pytest.raises(ValueError, match=r"`split` must be the one.*other images"):
         cache.attach(make_split(images=changed(IMAGES)))
-    matching = FeatureMatching([("stage1", "stage1")])
-    trainer = Student(network(1), TEACHER, features=matching)
+    trainer = Student(network(1), TEACHER, methods.FitNet(layers=(("stage1", "stage1"),)))
     trainer.compile("sgd")
-    with pytest.raises(ValueError, match=r"`features`.*cache holds: none. Received: stage1"):
+    with pytest.raises(ValueError, match=r"`methods`.*cache holds: none.*stage1"):
         trainer.fit(cache.attach(SPLIT).epochs(8, seed=0, epochs=1), shuffle=False, verbose=0)

@@ -33,7 +33,7 @@ _NAMES = {
     "dataset": ["digits", "cifar10", "mnist", "imagenet2012", "cifar", "./digits"],
     "methods": ["kd", "plain", "mutual", "kd+attention", "fitnet", "probability_shift+focal"],
     "method": ["kd", "self_distillation+focal", "deep_supervision", "label_smooth", "kd+kd"],
-    "hint_layers": ["stage1:stage2", "stage1", ":", "stage1:stage2:stage3", "a:b,c:d"],
+    "fitnet_layers": ["stage1:stage2", "stage1", ":", "stage1:stage2:stage3", "a:b,c:d"],
     "quantize": ["int8", "float32", "int8,qat", "int8,int8", "uint8", "float16,dynamic_range"],
     "structure": ["weights", "channels", "2:4", "none"],
     "precision": ["float32", "bfloat16", "auto", "float16"],
@@ -41,9 +41,8 @@ _NAMES = {
     "patriarch": ["plain", "label_smoothing", "confidence_penalty", "tolerant"],
     "schedule": ["digits", "cifar_resnet", "distillation", "fine_tuning"],
     "seeds": ["1,2", "1,1", "0", "1,", "-1", "2147483648", "1,x"],
-    "teacher_weight": ["0.5", "0.1,0.9", "0,1", "nan", "0.5,", "1,nan"],
-    "adjustment": ["probability_shift", "label_smooth"],
-    "dynamic_temperature": ["focal", "confidence"],
+    "kd_weight": ["0.5", "0.1,0.9", "0,1", "nan", "0.5,", "1,nan"],
+    "focal_normalization": ["l1", "l2", "l3"],
 }
 _NAMES["teacher"] = _NAMES["student"] = _NAMES["peer"] = _NAMES["model"]
 

@@ -1,0 +1,88 @@
+"""What arguments must be: the one place for checks, and for the words of their messages.
+
+Nothing here imports TensorFlow or Keras: command lines are checked with it.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class ArgumentError(ValueError):
+    """An argument is not what is accepted.
+
+    Args:
+        argument: its name.
+        accepted: what it must be, after "must be".
+        received: its value.
+        hint: a further sentence, or nothing.
+        owner: name of the method whose option it is, or None.
+
+    Attributes:
+        argument, accepted, received, hint, owner: as they were given.
+    """
+
+    def __init__(self, argument, accepted, received, hint="", owner=None):
+        self.argument, self.accepted, self.received = argument, accepted, received
+        self.hint, self.owner = hint, owner
+        of = f" of {owner}" if owner else ""
+        end = f". {hint}" if hint else ""
+        super().__init__(
+            f"Argument `{argument}`{of} must be {accepted}. Received: {argument}={received!r}{end}"
+        )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from `low` to `high`, without an end that is open, and never infinite.
+
+    `str()` is how a message says it, after "must be".
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and math.isfinite(value)
+
+    def __str__(self):
+        if math.isinf(self.high):
+            if math.isinf(self.low):
+                return "a number"
+            if self.open_low:
+                return "positive" if self.low == 0 else f"above {self.low:g}"
+            return f"at least {self.low:g}"
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"in {left}{self.low:g}, {self.high:g}{right}"
+
+
+POSITIVE = Interval(0, open_low=True)
+AT_LEAST_0 = Interval(0)
+FRACTION = Interval(0, 1)
+INSIDE_0_1 = Interval(0, 1, open_low=True, open_high=True)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some names."""
+
+    names: tuple[str, ...]
+
+    def __contains__(self, value):
+        return value in self.names
+
+    def __str__(self):
+        return f"one of {', '.join(self.names)}"
+
+
+def near(name: object, names: Iterable[str]) -> str:
+    """A sentence that tells which of `names` are spelled nearly like `name`; empty without any."""
+    found = difflib.get_close_matches(str(name), names)
+    return f"Near matches: {', '.join(found)}." if found else ""

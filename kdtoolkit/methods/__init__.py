@@ -1,0 +1,71 @@
+"""Ways to teach a student: one file a method, each a frozen dataclass of its hyper-parameters.
+
+    student = training.Student(network, teacher, methods.KD(weight=0.9, temperature=4.0))
+    student = training.Student(network, teacher, "kd+attention")
+
+A method of your own is a subclass of `Method`, or of `LogitsMethod`, in any file; `register` gives
+it a name everywhere, and `--methods=package.module:Class` uses it without.
+"""
+
+from kdtoolkit.methods.attention import Attention
+from kdtoolkit.methods.base import (
+    Batch,
+    Correction,
+    LayersMethod,
+    LogitsMethod,
+    Method,
+    Outputs,
+    option,
+    options,
+)
+from kdtoolkit.methods.cwtm import CWTM
+from kdtoolkit.methods.dkpp import DKPP
+from kdtoolkit.methods.dynamic_temperature import Focal, StudentMax
+from kdtoolkit.methods.embedding import Embedding
+from kdtoolkit.methods.fitnet import FitNet
+from kdtoolkit.methods.kd import KD
+from kdtoolkit.methods.label_smooth import LabelSmooth
+from kdtoolkit.methods.probability_shift import ProbabilityShift
+from kdtoolkit.methods.registry import Methods, as_methods, described, get, names, parse, register
+
+for _method in (
+    KD,
+    DKPP,
+    CWTM,
+    FitNet,
+    Attention,
+    Embedding,
+    ProbabilityShift,
+    LabelSmooth,
+    Focal,
+    StudentMax,
+):
+    register(_method)
+
+__all__ = [
+    "CWTM",
+    "DKPP",
+    "KD",
+    "Attention",
+    "Batch",
+    "Correction",
+    "Embedding",
+    "FitNet",
+    "Focal",
+    "LabelSmooth",
+    "LayersMethod",
+    "LogitsMethod",
+    "Method",
+    "Methods",
+    "Outputs",
+    "ProbabilityShift",
+    "StudentMax",
+    "as_methods",
+    "described",
+    "get",
+    "names",
+    "option",
+    "options",
+    "parse",
+    "register",
+]

@@ -1,0 +1,24 @@
+"""The teacher's pooled features (Zhang et al., ICCV 2019)."""
+
+from dataclasses import dataclass
+
+from kdtoolkit import losses
+from kdtoolkit._checks import AT_LEAST_0
+from kdtoolkit.methods.base import Method, option
+
+
+@dataclass(frozen=True)
+class Embedding(Method):
+    """`CE(y, q) + w ||F_student - F_teacher||^2` of the pooled features before the classifier.
+
+    The term with which the deepest exit teaches the others' features in Be Your Own Teacher. The
+    paper prints no weight; the default is that of public code. Both must have as many channels.
+    """
+
+    needs_embedding = True
+
+    weight: float = option(0.03, "Weight of the pooled features' distance.", AT_LEAST_0)
+
+    def term(self, batch):
+        distance = losses.feature_distance(batch.teacher.embedding, batch.student.embedding)
+        return self.weight * distance
