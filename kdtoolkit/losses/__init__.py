@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = attach(
         "primary_score_from_eta": "strengths",
         "epsilon_from_primary_score": "strengths",
         "beta_from_primary_score": "strengths",
+        "decoupled_divergence": "divergence",
         "distillation_divergence": "divergence",
         "permute_secondary": "divergence",
         "permute_secondary_by": "divergence",

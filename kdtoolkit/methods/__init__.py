@@ -19,6 +19,7 @@ from kdtoolkit.methods.base import (
     options,
 )
 from kdtoolkit.methods.cwtm import CWTM
+from kdtoolkit.methods.dkd import DKD
 from kdtoolkit.methods.dkpp import DKPP
 from kdtoolkit.methods.dynamic_temperature import Focal, StudentMax
 from kdtoolkit.methods.embedding import Embedding
@@ -30,6 +31,7 @@ from kdtoolkit.methods.registry import Methods, as_methods, described, get, name
 
 for _method in (
     KD,
+    DKD,
     DKPP,
     CWTM,
     FitNet,
@@ -44,6 +46,7 @@ for _method in (
 
 __all__ = [
     "CWTM",
+    "DKD",
     "DKPP",
     "KD",
     "Attention",

@@ -71,6 +71,15 @@ class Batch:
     epoch: Any
     epochs: Any
 
+    def warmup(self, share: float):
+        """A factor that rises linearly to 1 over the first `share` of the epochs.
+
+        `min((epoch + 1) / (share epochs), 1)`, float32 scalar.
+        """
+        from keras import ops
+
+        return ops.minimum((self.epoch + 1) / ops.maximum(share * self.epochs, 1.0), 1.0)
+
 
 class _Options:
     """A frozen dataclass whose options are checked."""

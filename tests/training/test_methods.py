@@ -21,6 +21,7 @@ from kdtoolkit import methods, models
 from kdtoolkit.losses.divergence import permute_secondary_by
 from kdtoolkit.methods import (
     CWTM,
+    DKD,
     DKPP,
     KD,
     Attention,
@@ -184,6 +185,26 @@ def student(weight, temperature=ONE, adjust=unchanged, permuted=False):
     return terms
 
 
+def decoupled(alpha, beta, temperature):
+    """DKD at the end of its warm-up."""
+
+    def parts(logits, y):
+        everyone = reference.log_softmax(logits / temperature)
+        others = everyone[y == 0].reshape(len(y), -1)
+        true = np.stack([everyone[y == 1], np.logaddexp.reduce(others, axis=-1)], axis=-1)
+        return true, reference.log_softmax(others)
+
+    def kl(log_p, log_q):
+        return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+
+    def terms(y, z, constant, signals, trainer):
+        (b_t, p), (b_s, q) = (parts(logits, y) for logits in (signals["teacher_logits"], z))
+        taught = alpha * kl(b_t, b_s) + beta * kl(p, q)
+        return {"label": reference.crossentropy(y, z), "dkd": temperature**2 * taught}
+
+    return terms
+
+
 def confident(y, z, constant, signals, trainer):
     largest = reference.softmax(signals["teacher_logits"]).max(-1)
     return {"label": reference.crossentropy(y, z) * largest / largest.mean()}
@@ -332,6 +353,7 @@ CASES = {
     "BAN": taught(student(1), KD(1.0, 1.0)),
     "BAN+L": taught(student(0.6), KD(0.6, 1.0)),
     "cwtm": taught(confident, CWTM()),
+    "dkd": taught(decoupled(1, 8, 4), DKD()),
     "dkpp": taught(student(1, permuted=True), DKPP(), random=True),
     "probability_shift": taught(
         student(0.6, FOUR, shifted), KD(0.6, 4.0, corrections=[ProbabilityShift()])
