@@ -7,6 +7,7 @@ A method of your own is a subclass of `Method`, or of `LogitsMethod`, in any fil
 it a name everywhere, and `--methods=package.module:Class` uses it without.
 """
 
+from kdtoolkit._checks import AT_LEAST_0, FRACTION, POSITIVE, Interval, OneOf
 from kdtoolkit.methods.attention import Attention
 from kdtoolkit.methods.base import (
     Batch,
@@ -45,21 +46,26 @@ for _method in (
     register(_method)
 
 __all__ = [
+    "AT_LEAST_0",
     "CWTM",
     "DKD",
     "DKPP",
+    "FRACTION",
     "KD",
+    "POSITIVE",
     "Attention",
     "Batch",
     "Correction",
     "Embedding",
     "FitNet",
     "Focal",
+    "Interval",
     "LabelSmooth",
     "LayersMethod",
     "LogitsMethod",
     "Method",
     "Methods",
+    "OneOf",
     "Outputs",
     "ProbabilityShift",
     "StudentMax",

@@ -34,7 +34,7 @@ class Outputs:
     """What a network returns for a batch, as far as a method asked for it.
 
     Attributes:
-        logits: `(batch, classes)`.
+        logits: float32 `(batch, classes)`.
         features: of the method's layers, in the order of its pairs; a student's have gone through
             its projector.
         embedding: pooled features, `(batch, channels)`; None if the method did not ask.

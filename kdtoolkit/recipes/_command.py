@@ -19,6 +19,8 @@ from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
 
 CONFIG = "config.flags"
+# Its first line, which changes when a run of the version before cannot be gone on with.
+_VERSION = "# kdtoolkit 0.2\n"
 
 
 class UsageError(ValueError):
@@ -281,10 +283,15 @@ def check_output_dir(flags: Flags) -> None:
                     f"flags; it has no {CONFIG}. Received: --output_dir={path}"
                 )
             return
-        theirs = _parse_flags_text(files.read_bytes(config).decode())
+        text = files.read_bytes(config).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--output_dir={path} cannot be used: {error}") from error
-    mine = flags.effective()
+    if not text.startswith(_VERSION):
+        raise UsageError(
+            f"--output_dir={path} holds a run of kdtoolkit 0.1, or a damaged {CONFIG}, which this "
+            "version cannot go on with. Accepted: another directory"
+        )
+    theirs, mine = _parse_flags_text(text), flags.effective()
     for name in flags:  # a run of an older version goes on with what was not an option then
         if name not in theirs and flags[name].value == flags[name].default:
             mine.pop(name, None)
@@ -313,7 +320,7 @@ def claim_output_dir(flags: Flags) -> Path:
     path = Path(flags["output_dir"].value)
     if not cluster.is_chief(flags["strategy"].value):
         return path
-    text = flags.flags_into_string()
+    text = _VERSION + flags.flags_into_string()
     try:
         files.make_directory(path)
         flags.held.enter_context(files.locked(path))

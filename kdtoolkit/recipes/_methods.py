@@ -121,13 +121,14 @@ class MethodFlags:
             flags.add("string", f"Method {cls.name}", flag, None, text)
 
     def _define_from_elsewhere(self, flags, arguments):
-        for name in flags.peek(arguments, "methods"):
-            for part in name.split("+"):
-                if ":" in part:
-                    with blaming_methods():
-                        cls = methods.get(part)
-                    if not any(f"{cls.name}_{o.name}" in flags for o in methods.options(cls)):
-                        self._define_options(flags, cls)
+        named = [*flags.peek(arguments, "methods"), *flags.peek(arguments, "method")]
+        for part in dict.fromkeys(part for name in named for part in name.split("+")):
+            if ":" not in part:
+                continue
+            with blaming_methods():
+                cls = methods.get(part)
+            if not any(f"{cls.name}_{option.name}" in flags for option in methods.options(cls)):
+                self._define_options(flags, cls)
 
 
 @contextlib.contextmanager

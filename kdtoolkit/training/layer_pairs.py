@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import keras
+import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError, near
 from kdtoolkit.methods import Method, Outputs
@@ -31,7 +32,7 @@ class LayerPairs:
         """What a method is given, of logits and of all features."""
         place, embedding = self.places.get(method.name, (slice(0), None))
         own = None if embedding is None else features[embedding]
-        return Outputs(logits, tuple(features[place]), own)
+        return Outputs(tf.cast(logits, "float32"), tuple(features[place]), own)
 
 
 def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:

@@ -74,7 +74,8 @@ class SelfDistillation(Trainer):
         terms = {}
         for name, z in logits.items():
             label = crossentropies.crossentropy(y, z)
-            batch = self.batch(y, Outputs(z, embedding=pooled[name]), teacher)
+            student = Outputs(tf.cast(z, "float32"), embedding=pooled[name])
+            batch = self.batch(y, student, teacher)
             for method in self.methods.get(name, ()):
                 label *= method.label_weight(batch)
                 if method.adds_term():

@@ -18,6 +18,8 @@ from kdtoolkit import cli, data, models
 from kdtoolkit.recipes import _command, _run, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
+HEAD = "# kdtoolkit 0.2\n"  # of a config.flags
+
 
 @pytest.fixture
 def in_empty_directory(tmp_path, monkeypatch):
@@ -310,7 +312,7 @@ def test_output_directory_that_is_a_file(in_empty_directory, capsys):
 def test_directory_of_another_run_is_refused_with_what_differs(in_empty_directory, capsys):
     run = in_empty_directory / "run"
     run.mkdir()
-    (run / "config.flags").write_text("--epochs=3\n--seed=0\n--output_dir=elsewhere\n")
+    (run / "config.flags").write_text(f"{HEAD}--epochs=3\n--seed=0\n--output_dir=elsewhere\n")
     assert RECIPE.main(["--output_dir=run", "--epochs=4"]) == 2
     error = capsys.readouterr().err
     assert "--epochs=3 there, --epochs=4 here" in error
@@ -319,11 +321,21 @@ def test_directory_of_another_run_is_refused_with_what_differs(in_empty_director
     assert [path.name for path in run.iterdir()] == ["config.flags"]
 
 
+def test_directory_of_version_0_1_is_refused(in_empty_directory, capsys):
+    run = in_empty_directory / "run"
+    run.mkdir()
+    (run / "config.flags").write_text("--epochs=3\n--teacher_weight=0.6\n")
+    assert RECIPE.main(["--output_dir=run", "--epochs=3"]) == 2
+    error = capsys.readouterr().err
+    assert "run of kdtoolkit 0.1" in error and "another directory" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_directory_of_an_older_version_is_gone_on_with(in_empty_directory, capsys):
     """It knows fewer flags, and one that is no more: the next mistake is looked for."""
     run = in_empty_directory / "run"
     run.mkdir()
-    (run / "config.flags").write_text("--gone=1\n--epochs=3\n")
+    (run / "config.flags").write_text(f"{HEAD}--gone=1\n--epochs=3\n")
     assert RECIPE.main(["--output_dir=run", "--epochs=3", "--top_k=4"]) == 2
     error = capsys.readouterr().err
     assert "--top_k= there, --top_k=4 here" in error
@@ -410,7 +422,7 @@ def test_directory_that_was_removed_meanwhile(in_empty_directory, capsys):
 def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
     run = in_empty_directory / "run"
     run.mkdir()
-    (run / "config.flags").write_text("--nobaseline\n")
+    (run / "config.flags").write_text(f"{HEAD}--nobaseline\n")
     assert self_distillation.RECIPE.main(["--output_dir=run", "--baseline"]) == 2
     assert "--baseline=false there, --baseline=true here" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ second one reads of a file or finds in a directory is what the chief sent it.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from kdtoolkit.launch import free_ports
 from tests import own_network
+from tests.methods import OWN_METHOD
 from tests.recipes.test_resume import weights
 
 FLAGS = ("--output_dir=run", "--train_examples=100", "--epochs=2", "--batch_size=30")
@@ -29,7 +31,8 @@ sys.exit({recipe}.RECIPE.main())
 RECIPES = {
     "compress": ("--model=network.keras", "--sparsity=0.7", "--quantize=qat"),
     "distill": (
-        *("--teacher=network.keras", "--student=resnet8", "--method=kd+attention"),
+        *("--teacher=network.keras", "--student=resnet8"),
+        "--method=own_method:LogitsDistance+kd+attention",  # one from outside the package
         *("--cache_teacher", "--views=2", "--export=none"),
     ),
 }
@@ -79,6 +82,8 @@ def runs(request, tmp_path_factory):
     """The recipe and the directories of one process with two replicas, the chief, the other."""
     recipe, flags = request.param, RECIPES[request.param]
     directories = [tmp_path_factory.mktemp(name) for name in ("alone", "chief", "other")]
+    for directory in directories:
+        shutil.copy(OWN_METHOD, directory)
     for directory in directories[:2]:
         network().save(directory / "network.keras")
     processes = start_workers(recipe, flags, directories[1:])
@@ -111,7 +116,7 @@ def test_only_the_chief_writes(runs):
     assert files(chief) == files(alone)
     cached = {name for name in files(alone) if name.startswith("run/teacher_cache/")}
     assert bool(cached) == (recipe == "distill")
-    assert files(other) == cached
+    assert files(other) - {OWN_METHOD.name} == cached
 
 
 def test_same_weights(runs):

@@ -90,7 +90,7 @@ def test_methods_read_the_features_of_their_own():
     for order in (chosen, chosen[::-1]):
         pairs = layer_pairs.attach(order, network(), network(1))
         features = pairs.teaching(X)["features"]
-        of = {m.name: pairs.outputs(m, None, features) for m in order}
+        of = {m.name: pairs.outputs(m, np.zeros((6, 5)), features) for m in order}
         ranks = {name: [len(f.shape) for f in outputs.features] for name, outputs in of.items()}
         assert ranks == {"attention": [4, 4], "embedding": [], "fitnet": [4], "kd": []}
         given = {name for name, outputs in of.items() if outputs.embedding is not None}
