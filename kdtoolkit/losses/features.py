@@ -27,7 +27,7 @@ def hint(teacher_features, student_features):
 
     Args:
         teacher_features: `(batch, ...)`.
-        student_features: the same shape; see `kdtoolkit.training.FeatureMatching` for a projector.
+        student_features: the same shape; see `kdtoolkit.methods.FitNet` for a projector.
 
     Returns:
         float32 `(batch,)`.

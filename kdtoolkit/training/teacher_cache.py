@@ -105,7 +105,8 @@ def build(teacher, split, directory, *, views, layers=(), batch_size=512):
         split: `Split` or `StreamingSplit`.
         directory: of caches alone, any number of them; made if it is not there.
         views: a `Views`.
-        layers: names of the teacher's layers whose outputs are kept too, for `FeatureMatching`.
+        layers: names of the teacher's layers whose outputs are kept too, for methods that compare
+            features.
         batch_size: of the teacher's forward passes.
 
     Returns:
