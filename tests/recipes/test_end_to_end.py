@@ -325,7 +325,7 @@ def test_compressed_network_has_its_zeros(compressed):
 
 def test_compress_takes_channels_out(distilled, tmp_path):
     teacher = distilled[0] / "teacher" / "network.keras"
-    flags = (f"--model={teacher}", "--structure=channels", "--nodistill", "--epochs=1")
+    flags = (f"--model={teacher}", "--structure=channels", "--methods=plain", "--epochs=1")
     _, results = run("compress", tmp_path / "run", *flags, "--quantize=float32")
     before, after = results["variants"]
     network = keras.models.load_model(tmp_path / "run" / "pruned" / "network.keras")

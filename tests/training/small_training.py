@@ -110,7 +110,7 @@ def contend(strategy, name):
     decay = PolynomialDecay(0.1, 0.5, begin_step=1, end_step=5, frequency=2)
     pruning = MagnitudePruning(decay, **PRUNED[name]) if name in PRUNED else None
     keras.backend.clear_session()  # the layers' names are those of a new process
-    with strategy.scope(), mock.patch("kdtoolkit.training.features.batch_norm", synchronized_norm):
+    with strategy.scope(), mock.patch("kdtoolkit.models.layers.batch_norm", synchronized_norm):
         trainer = CONTENDERS[name](Networks(synchronized=True, l2=0.01))
         for variable in trainer.trainable_variables:
             if not np.any(variable):  # what begins at 0 would be of the size of its own rounding
