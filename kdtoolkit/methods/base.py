@@ -127,8 +127,12 @@ class Method(_Options):
         return
 
     def label_weight(self, batch: Batch):
-        """What the cross-entropy with the labels is multiplied by: a number or `(batch,)`."""
-        return 1.0
+        """What the cross-entropy with the labels is multiplied by: a number or `(batch,)`.
+
+        None where a method leaves it as it is: a factor of 1 would be an operation, and other last
+        bits.
+        """
+        return
 
     def pairs(self, network, teacher) -> Pairs:
         """The layers that it compares, given both networks."""

@@ -77,7 +77,9 @@ class SelfDistillation(Trainer):
             student = Outputs(tf.cast(z, "float32"), embedding=pooled[name])
             batch = self.batch(y, student, teacher)
             for method in self.methods.get(name, ()):
-                label *= method.label_weight(batch)
+                weight = method.label_weight(batch)
+                if weight is not None:
+                    label *= weight
                 if method.adds_term():
                     terms[f"{name}_{method.name}"] = method.term(batch)
             terms[f"{name}_label"] = label

@@ -84,7 +84,9 @@ class Student(Trainer):
         pairs = self._pairs.value
         for method in self.methods:
             batch = self.batch(y, pairs.outputs(method, *student), pairs.outputs(method, *teacher))
-            terms["label"] *= method.label_weight(batch)
+            weight = method.label_weight(batch)
+            if weight is not None:
+                terms["label"] *= weight
             if method.adds_term():
                 terms[method.name] = method.term(batch)
         return terms
