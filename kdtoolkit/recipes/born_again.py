@@ -53,7 +53,11 @@ def _define(flags):
         "Number of scores that a tolerant patriarch compares (default: 5, or all classes if there "
         "are fewer).",
     )
-    _METHODS.define(flags, "kd", "How each generation teaches the next")
+    text = (
+        "How each generation teaches the next, an option with one value or, separated by commas, one "
+        "for each student"
+    )
+    _METHODS.define(flags, "kd", text)
     _run.define_training(flags)
     _run.define_output(flags)
     flags.add(
