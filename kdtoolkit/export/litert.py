@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kdtoolkit import files
 from kdtoolkit.export.artefact import exported_at
@@ -121,12 +120,11 @@ def convert(functions, quantization, samples=None):
         for function in functions.values():
             check_calibration(function)
     module = tf.Module()
-    signatures = {name: _frozen(function) for name, function in functions.items()}
+    # Held by nothing, variables reach the file as reads that nothing fills: outputs are NaN.
+    module.held = [variable for f in functions.values() for variable in f.graph.variables]
     with tempfile.TemporaryDirectory() as directory:
-        path = str(Path(directory) / "frozen")
-        # Gradients of TensorFlow's own, as silu has, capture tensors that frozen functions lack.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, path, signatures=signatures, options=options)
+        path = str(Path(directory) / "saved_model")
+        tf.saved_model.save(module, path, signatures=functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(functions))
         if quantization != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -166,18 +164,3 @@ def check_calibration(function):
 def _has_ranges(function):
     """Whether there is fake quantisation in a function, as in a quantisation-aware network."""
     return any(op.type.startswith("FakeQuant") for op in function.graph.get_operations())
-
-
-def _frozen(function):
-    """The function with its weights as constants, and its names.
-
-    Unfrozen, captured Keras variables reach the file as reads of variables that nothing fills:
-    outputs are NaN.
-    """
-    frozen = convert_variables_to_constants_v2(function)
-
-    @tf.function(autograph=False, input_signature=function.structured_input_signature[0])
-    def call(*inputs):
-        return tf.nest.pack_sequence_as(function.structured_outputs, frozen(*inputs))
-
-    return call

@@ -219,6 +219,24 @@ def test_silent(tmp_path):
     assert run.stderr.partition("begin\n")[2] == ""
 
 
+def test_memory_is_some_times_that_of_the_weights(tmp_path):
+    """As constants in a graph, which is copied at each step to the file, they took 30 times it."""
+    code = (
+        "import resource, sys, keras; from kdtoolkit import export, models\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
+        "def network(width):\n"
+        "    image = keras.Input((32, 32, 1)); x = keras.layers.Flatten()(image)\n"
+        "    x = keras.layers.Dense(width)(x)\n"
+        "    return keras.Model(image, keras.layers.Dense(3)(x))\n"
+        "export.to_litert(network(8), sys.argv[1]); wide = network(2**14); before = peak()\n"
+        "export.to_litert(wide, sys.argv[1])\n"
+        "print((peak() - before) / (4 * wide.count_params()))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "wide.tflite")]
+    times = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert times < 15
+
+
 @pytest.mark.parametrize("write", [export.to_saved_model, export.to_litert])
 def test_errors(tmp_path, write):
     network = resnet8()

@@ -348,7 +348,7 @@ def test_what_the_plain_converter_does_not_convert(name, tmp_path):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_silu_as_an_early_exit_has_it(way, tmp_path):
-    """Its gradient is TensorFlow's own, and captures what a frozen function does not have."""
+    """Its gradient is TensorFlow's own, and captures tensors that no file needs."""
     image = keras.Input(SHAPE)
     x = layers.Conv2D(4, 3, activation="silu")(image)
     y = layers.GlobalAveragePooling2D()(layers.Activation("silu")(layers.Conv2D(4, 3)(x)))
