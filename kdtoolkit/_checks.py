@@ -3,9 +3,10 @@
 Nothing here imports TensorFlow or Keras: command lines are checked with it.
 """
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -31,6 +32,25 @@ class ArgumentError(ValueError):
         super().__init__(
             f"Argument `{argument}`{of} must be {accepted}. Received: {argument}={received!r}{end}"
         )
+
+
+class UnsuitableError(ArgumentError):
+    """An argument is of its kind, but does not suit the others: `hint` says why."""
+
+
+@contextlib.contextmanager
+def suiting(argument: str, accepted: str, received: object) -> Iterator[None]:
+    """Turns the `ValueError` of what an argument leads to into an `UnsuitableError` about it.
+
+    Args:
+        argument, accepted, received: of an `ArgumentError`; one of those passes as it is.
+    """
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except ValueError as error:
+        raise UnsuitableError(argument, accepted, received, str(error)) from error
 
 
 @dataclass(frozen=True)

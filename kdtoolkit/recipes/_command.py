@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from kdtoolkit import _errors, bounded, cluster, files
+from kdtoolkit._checks import ArgumentError, UnsuitableError
 from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
 
@@ -44,6 +45,45 @@ def blaming(flag: str):
         raise
     except ValueError as error:
         raise UsageError(f"--{flag}: {error}") from error
+
+
+@contextlib.contextmanager
+def blaming_arguments(also: Sequence[str] = (), **flags: str):
+    """Turns a library's `ArgumentError` into a `UsageError` that names the flag.
+
+    That is the argument's own name, and `--METHOD_OPTION` for an option of a method.
+
+    Args:
+        also: further names that `--methods` takes.
+        **flags: argument -> flag, where that has another name.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        flag, hint, value = error.argument, error.hint, shown(error.received)
+        if flag in ("corrections", "methods"):
+            flag, hint = "methods", hint or _did_you_mean(value, also)
+        elif error.owner is not None:
+            flag = f"{error.owner}_{flag}"
+        flag = flags.get(flag, flag)
+        message = f"--{flag} must be {error.accepted}. Received: --{flag}={value}"
+        if isinstance(error, UnsuitableError):
+            message, hint = f"--{flag}: {hint}", ""
+        raise UsageError(f"{message}. {hint}" if hint else message) from error
+
+
+def shown(value: object) -> str:
+    """A value as the flag's text has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(":".join(v) if isinstance(v, tuple) else str(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _did_you_mean(value, names):
+    near = difflib.get_close_matches(value, names, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 class Flags(absl_flags.FlagValues):

@@ -5,10 +5,10 @@ import math
 from kdtoolkit import compression, export, models, training
 from kdtoolkit.export import litert
 from kdtoolkit.export.classifier import trace
+from kdtoolkit.export.rows import file_facts, parity_facts
 from kdtoolkit.models import saved
-from kdtoolkit.recipes import _outputs, _report, _run
-from kdtoolkit.recipes._command import UsageError, blaming
-from kdtoolkit.recipes._methods import blaming_methods
+from kdtoolkit.recipes import _outputs, _run
+from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
 from kdtoolkit.training import distribution, evaluation
 
 _UPDATES = 50  # of the masks, while the sparsity rises
@@ -103,7 +103,7 @@ class Compression:
         options = {"weight_decay": self.flags.weight_decay, "seed": self.flags.seed}
         if not self._methods:
             return training.Patriarch(network, "plain", **options)
-        with blaming_methods():
+        with blaming_arguments():
             return training.Student(network, self.original, self._methods, **options)
 
     def measure(self, variant, network, kind, output_dir, directory=None, seconds=0.0):
@@ -147,8 +147,8 @@ class Compression:
             "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
             "sparsity": compression.sparsity(network).total,
             "macs": models.macs(network),
-            **_report.file_facts(exported, output_dir),
-            **_report.parity_facts(parity),
+            **file_facts(exported, output_dir),
+            **parity_facts(parity),
             "directory": directory,
             "seconds": seconds,
         }

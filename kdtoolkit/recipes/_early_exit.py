@@ -11,7 +11,8 @@ from kdtoolkit import analysis, files, models
 from kdtoolkit import export as exporting
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.export import thresholds
-from kdtoolkit.recipes import _report, _run
+from kdtoolkit.export.rows import file_facts, verdict
+from kdtoolkit.recipes import _run
 from kdtoolkit.recipes._command import RunError, blaming
 from kdtoolkit.training import distribution, evaluation
 
@@ -140,7 +141,7 @@ def package(flags, network, baseline, data, output_dir):
                 except exporting.ParityError as error:
                     _run.discard(path, kind, error)
                     of = {"path": str(path.relative_to(output_dir)), "quantization": kind}
-                    rows.append({**of, **_report.verdict(str(error))})
+                    rows.append({**of, **verdict(str(error))})
                     continue
                 # The network without its exits: what stopping early is compared with.
                 whole = Path(scratch) / f"whole-{kind}.tflite"
@@ -299,8 +300,8 @@ def _row(exported, whole, test, costs, output_dir):
         }
 
     return {
-        **_report.file_facts(exported, output_dir),
-        **_report.verdict(None),
+        **file_facts(exported, output_dir),
+        **verdict(None),
         **figures(predictions[0]),
         "mean_exit_cost": float(np.mean([expected[p.exit] for p in predictions[0]])),
         **(figures(predictions[1], "full_") if len(predictions) > 1 else {}),

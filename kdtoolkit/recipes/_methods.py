@@ -4,17 +4,14 @@ The flag of an option is called `METHOD_OPTION`, such as `--kd_temperature`. Met
 `--methods=package.module:Class`, get theirs when the command line is read.
 """
 
-import contextlib
-import difflib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdtoolkit import methods
-from kdtoolkit._checks import ArgumentError
 from kdtoolkit.methods import Method
 from kdtoolkit.methods.base import LAYER_PAIRS
-from kdtoolkit.recipes._command import UsageError
+from kdtoolkit.recipes._command import UsageError, blaming_arguments, shown
 
 _TRUTH = {"true": True, "false": False}
 
@@ -80,7 +77,7 @@ class MethodFlags:
                     given[option.name] = usual[flag]
             return cls(**given)
 
-        with blaming_methods(self.alone):
+        with blaming_arguments(self.alone):
             return methods.parse(name, make)
 
     def check(self, flags, chosen: Iterable[Method], classes: int | None):
@@ -97,7 +94,7 @@ class MethodFlags:
                 if flag in flags:  # others were registered since
                     flags.require_use(name in used, f"the method {name}", flag)
         if classes is not None:
-            with blaming_methods():
+            with blaming_arguments():
                 for method in chosen:
                     method.check_classes(classes)
 
@@ -117,7 +114,7 @@ class MethodFlags:
             if accepted is not None and accepted is not LAYER_PAIRS:
                 text = f"{text.removesuffix('.')}, {accepted}."
             if default is not None:
-                text += f" (default: {_shown(default)})"
+                text += f" (default: {shown(default)})"
             flags.add("string", f"Method {cls.name}", flag, None, text)
 
     def _define_from_elsewhere(self, flags, arguments):
@@ -125,34 +122,10 @@ class MethodFlags:
         for part in dict.fromkeys(part for name in named for part in name.split("+")):
             if ":" not in part:
                 continue
-            with blaming_methods():
+            with blaming_arguments():
                 cls = methods.get(part)
             if not any(f"{cls.name}_{option.name}" in flags for option in methods.options(cls)):
                 self._define_options(flags, cls)
-
-
-@contextlib.contextmanager
-def blaming_methods(alone: Sequence[str] = ()):
-    """Turns an `ArgumentError` about a method into a `UsageError` that names the flag.
-
-    Args:
-        alone: further names that `--methods` takes.
-    """
-    try:
-        yield
-    except ArgumentError as error:
-        flag, hint, value = error.argument, error.hint, _shown(error.received)
-        if flag in ("corrections", "methods"):
-            flag, hint = "methods", hint or _did_you_mean(value, alone)
-        elif error.owner is not None:
-            flag = f"{error.owner}_{flag}"
-        message = f"--{flag} must be {error.accepted}. Received: --{flag}={value}"
-        raise UsageError(f"{message}. {hint}" if hint else message) from error
-
-
-def _did_you_mean(value, alone):
-    near = difflib.get_close_matches(value, alone, n=1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _parts(method):
@@ -183,12 +156,3 @@ def _value(flag, cls, option, text, student):
     except (ValueError, KeyError) as error:
         accepted = {float: "a number", int: "an integer", bool: "true or false"}[kind]
         raise UsageError(f"--{flag} must be {accepted}. Received: --{flag}={text}") from error
-
-
-def _shown(value):
-    """A value as the flag's text has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple) and value and all(isinstance(pair, tuple) for pair in value):
-        return ",".join(":".join(pair) for pair in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data import describe
+from kdtoolkit.export.rows import file_facts, parity_facts
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _report, _smoke
 from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming, claim_output_dir
@@ -463,7 +464,7 @@ def export(network, name, data, output_dir, formats=("saved_model", "litert")):
             parity = exporting.check(exported, network, data.preprocessing, images, labels)
         except exporting.ParityError as error:
             discard(path, exported.quantization, error)
-        rows.append({**_report.file_facts(exported, output_dir), **_report.parity_facts(parity)})
+        rows.append({**file_facts(exported, output_dir), **parity_facts(parity)})
     return rows
 
 

@@ -3,7 +3,8 @@
 import sys
 
 from kdtoolkit.recipes import _command, _report, _run, _smoke
-from kdtoolkit.recipes._methods import MethodFlags, blaming_methods
+from kdtoolkit.recipes._command import blaming_arguments
+from kdtoolkit.recipes._methods import MethodFlags
 
 _PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 _MOST_GENERATIONS = 1000
@@ -125,7 +126,7 @@ def _run_recipe(flags, usual):
     compute = _run.computing(flags, data, strategy)
     output_dir = _run.begin(flags, data, compute)
     shape, classes = data.info.image_shape, data.info.classes
-    with _run.one_line_errors(data), blaming_methods():
+    with _run.one_line_errors(data), blaming_arguments():
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes),
             data,

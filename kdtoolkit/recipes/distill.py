@@ -8,8 +8,7 @@ import sys
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke, _ways
-from kdtoolkit.recipes._command import UsageError
-from kdtoolkit.recipes._methods import blaming_methods
+from kdtoolkit.recipes._command import UsageError, blaming_arguments
 
 _RENAMED = {
     "teacher_weight": "--kd_weight",
@@ -202,7 +201,7 @@ def _run_recipe(flags, checked):
         example = teaching.example_teacher() if taught else None
         # Whatever is wrong with a method is said before any training.
         for way in ways:
-            with blaming_methods():
+            with blaming_arguments():
                 teaching.trainer(way, example, seeds[0])
     output_dir = _run.begin(flags, data, settings.compute)
 

@@ -4,8 +4,8 @@ import sys
 
 from kdtoolkit import cluster
 from kdtoolkit.recipes import _command, _report, _run, _smoke
-from kdtoolkit.recipes._command import UsageError, blaming
-from kdtoolkit.recipes._methods import MethodFlags, blaming_methods
+from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
+from kdtoolkit.recipes._methods import MethodFlags
 
 # Be Your Own Teacher's; its embedding's weight is the method's own.
 METHODS = MethodFlags({"kd_weight": 0.3, "kd_temperature": 3.0})
@@ -147,7 +147,7 @@ def _run_recipe(flags, usual):
     def taught(network):
         return training.SelfDistillation(network, chosen, **options)
 
-    with blaming_methods():
+    with blaming_arguments():
         taught(example)
     asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
     variants = [name for name in _VARIANTS if asked.get(name, True)]

@@ -1,0 +1,44 @@
+"""What a table of exported files says of each: the parts of its row, as JSON holds them."""
+
+from pathlib import Path
+
+
+def verdict(failure: str | None) -> dict:
+    """Returns the part of a file's row that says whether it computes what its network computes.
+
+    Args:
+        failure: how it does not, in words; None if it does.
+    """
+    return {"check": "FAILED" if failure else "passed", "failure": failure}
+
+
+def file_facts(exported, output_dir: Path) -> dict:
+    """Returns the part of a file's row that says what was written, and how large it is.
+
+    Args:
+        exported: a `kdtoolkit.export.Exported`.
+        output_dir: of the run, to which the path is relative.
+    """
+    return {
+        "path": str(exported.path.relative_to(output_dir)),
+        "format": exported.format,
+        "quantization": exported.quantization,
+        "bytes": exported.bytes,
+        "gzipped_bytes": exported.gzipped_bytes,
+    }
+
+
+def parity_facts(parity) -> dict:
+    """Returns the part of a file's row that says how it compares with its network.
+
+    Args:
+        parity: a `kdtoolkit.export.Parity`.
+    """
+    return {
+        "test_accuracy": parity.test_accuracy,
+        "max_difference": parity.max_difference,
+        "mean_difference": parity.mean_difference,
+        "agreement": parity.agreement,
+        **verdict(parity.failure),
+        "milliseconds_per_image": parity.milliseconds_per_image,
+    }
