@@ -102,6 +102,13 @@ class OneOf:
         return f"one of {', '.join(self.names)}"
 
 
+def check(argument: str, value: object, accepted: "Interval | OneOf", owner: str | None = None):
+    """Raises an `ArgumentError` unless the value is accepted; of names, near matches are named."""
+    if value not in accepted:
+        hint = near(value, accepted.names) if isinstance(accepted, OneOf) else ""
+        raise ArgumentError(argument, accepted, value, hint, owner)
+
+
 def near(name: object, names: Iterable[str]) -> str:
     """A sentence that tells which of `names` are spelled nearly like `name`; empty without any."""
     found = difflib.get_close_matches(str(name), names)

@@ -10,10 +10,10 @@ from kdtoolkit.edge.package import Package
 from kdtoolkit.export import litert, parity
 from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.export.classifier import pixels
+from kdtoolkit.export.early_exit_options import QUANTIZATIONS
 from kdtoolkit.export.quiet import quiet
 from kdtoolkit.models.precision import in_float32
 
-QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")  # features are handed on as floats
 _CHECKED_IMAGES = 64
 
 

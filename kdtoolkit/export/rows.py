@@ -42,3 +42,29 @@ def parity_facts(parity) -> dict:
         **verdict(parity.failure),
         "milliseconds_per_image": parity.milliseconds_per_image,
     }
+
+
+def early_exit_facts(file, output_dir: Path) -> dict:
+    """Returns the row of a file that stops early.
+
+    Args:
+        file: a `kdtoolkit.export.EarlyExitFile`.
+        output_dir: of the run, to which the path is relative.
+    """
+    if file.exported is None:
+        path = str(file.path.relative_to(output_dir))
+        return {"path": path, "quantization": file.quantization, **verdict(file.failure)}
+    row = {
+        **file_facts(file.exported, output_dir),
+        **verdict(file.failure),
+        "test_accuracy": file.test_accuracy,
+        "milliseconds_per_image": file.milliseconds_per_image,
+        "mean_exit_cost": file.mean_exit_cost,
+    }
+    if file.not_compared is not None:
+        return {**row, "not_compared": file.not_compared}
+    return {
+        **row,
+        "full_test_accuracy": file.full_test_accuracy,
+        "full_milliseconds_per_image": file.full_milliseconds_per_image,
+    }

@@ -6,6 +6,7 @@ Everything here takes validation logits in NumPy; test images never choose a thr
 import numpy as np
 from scipy import optimize
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.training.evaluation import log_probabilities
 
@@ -161,24 +162,26 @@ def sweep(points, count=20):
     return [points[index] for index in kept]
 
 
-def within_accuracy(points, reference, max_drop):
-    """Returns the index of the cheapest point at most `max_drop` below the accuracy `reference`.
+def within_accuracy(points, reference, max_accuracy_drop):
+    """Returns the index of the cheapest point that is accurate enough.
 
     Args:
         points: with a `validation_accuracy` each, sorted by cost.
-        reference, max_drop: fractions.
+        reference: accuracy, a fraction.
+        max_accuracy_drop: how far below it a point may be, a fraction.
 
     Raises:
-        ValueError: no point reaches it; the best reachable accuracy is named.
+        ArgumentError: no point reaches it; the best reachable accuracy is named.
     """
     for index, point in enumerate(points):
-        if point.validation_accuracy >= reference - max_drop:
+        if point.validation_accuracy >= reference - max_accuracy_drop:
             return index
     best = max(point.validation_accuracy for point in points)
-    raise ValueError(
-        f"Argument `max_drop` must be at least {reference - best:.4f}: the best reachable "
-        f"validation accuracy is {best:.4f}, of {reference:.4f}. Received: max_drop={max_drop}"
+    accepted = (
+        f"at least {reference - best:.4f}: the best reachable validation accuracy is {best:.4f}, "
+        f"of {reference:.4f}"
     )
+    raise ArgumentError("max_accuracy_drop", accepted, max_accuracy_drop)
 
 
 def within_budget(points, budget):
@@ -189,12 +192,10 @@ def within_budget(points, budget):
         budget: in the unit of their costs.
 
     Raises:
-        ValueError: every point costs more; the least reachable cost is named.
+        ArgumentError: every point costs more; the least reachable cost is named.
     """
     affordable = [index for index, point in enumerate(points) if point.cost <= budget]
     if not affordable:
-        raise ValueError(
-            f"Argument `budget` must be at least {points[0].cost:.4f}, the least that any choice "
-            f"costs. Received: budget={budget}"
-        )
+        accepted = f"at least {points[0].cost:.4f}, the least that any choice costs"
+        raise ArgumentError("budget", accepted, budget)
     return affordable[-1]

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "add_exits": "exits",
         "build": "registry",
         "cut": "exits",
+        "cut_costs": "exits",
         "describe": "description",
         "exit_costs": "exits",
         "exit_names": "exits",

@@ -151,7 +151,7 @@ def exit_costs(network):
     """Returns what stopping at each exit costs in multiply-accumulates, with all heads before it.
 
     Costs are relative to the plain network's, which has no heads: that of the last exit is above 1.
-    An exit that is `cut` off runs without the heads before it, and costs less.
+    An exit that is `cut` off runs without the heads before it, and costs less: see `cut_costs`.
 
     Returns:
         dict exit -> float, shallow to deep.
@@ -163,6 +163,22 @@ def exit_costs(network):
     outputs = [network.output[name] for name in names]
     plain = macs_of(outputs[-1:])
     return {name: macs_of(outputs[:k]) / plain for k, name in enumerate(names, start=1)}
+
+
+def cut_costs(network):
+    """Returns what each exit costs on its own, `cut` off, in multiply-accumulates.
+
+    Costs are relative to the plain network's, which is that of the last exit.
+
+    Returns:
+        dict exit -> float, shallow to deep.
+
+    Raises:
+        ValueError: the network has no exits.
+    """
+    macs = {name: macs_of([network.output[name]]) for name in exit_names(network)}
+    plain = list(macs.values())[-1]
+    return {name: count / plain for name, count in macs.items()}
 
 
 def stages(network):

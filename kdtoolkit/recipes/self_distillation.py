@@ -1,10 +1,19 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
+import dataclasses
 import sys
 
 from kdtoolkit import cluster
+from kdtoolkit._checks import ArgumentError
+from kdtoolkit.export.early_exit_options import (
+    BUDGET,
+    COST_UNIT,
+    MAX_ACCURACY_DROP,
+    QUANTIZATIONS,
+)
+from kdtoolkit.export.rows import early_exit_facts
 from kdtoolkit.recipes import _command, _report, _run, _smoke
-from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
+from kdtoolkit.recipes._command import RunError, UsageError, blaming, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
 # Be Your Own Teacher's; its embedding's weight is the method's own.
@@ -18,8 +27,6 @@ _RENAMED = {
     "temperature_slope": "--focal_slope or --student_max_slope",
 }
 _HEADS = ("bottleneck", "attention")
-_COSTS = ("macs", "milliseconds")
-_QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")
 _EXPORTS = ("early_exit", "none")
 # Trained in this order: directory, what it is called in the table, and its flag.
 _VARIANTS = ("baseline", "deep_supervision", "self_distillation")
@@ -88,7 +95,7 @@ def _define(flags):
         group,
         "quantize",
         "float32",
-        f"Kinds of files, separated by commas: {', '.join(_QUANTIZATIONS)}.",
+        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)}.",
     )
     _run.define_output(flags)
     flags.add("string", "Output", "export", "early_exit", f"One of {', '.join(_EXPORTS)}.")
@@ -101,16 +108,16 @@ def _check(flags):
     flags.require_one_of("head", _HEADS)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
-    flags.require("max_accuracy_drop", 0 <= flags.max_accuracy_drop < 1, "in [0, 1)")
-    if flags.budget is not None:
-        flags.require("budget", 0 < flags.budget <= 1, "in (0, 1]")
-    flags.require_one_of("cost", _COSTS)
+    in_range = flags.max_accuracy_drop in MAX_ACCURACY_DROP
+    flags.require("max_accuracy_drop", in_range, MAX_ACCURACY_DROP)
+    flags.require("budget", flags.budget is None or flags.budget in BUDGET, BUDGET)
+    flags.require_one_of("cost", COST_UNIT.names)
     flags.require_one_of("export", _EXPORTS)
     flags.require("quantize", any(flags.quantize), "at least one kind")
     for kind in flags.quantize:
-        if kind not in _QUANTIZATIONS:
+        if kind not in QUANTIZATIONS:
             raise UsageError(
-                f"--quantize must be among {', '.join(_QUANTIZATIONS)}. Received: {kind}"
+                f"--quantize must be among {', '.join(QUANTIZATIONS)}. Received: {kind}"
             )
     usual = _run.usual_schedule(flags, family.schedule)
     _run.check_training(flags, usual)
@@ -121,8 +128,8 @@ def _check(flags):
 def _run_recipe(flags, usual):
     data = _run.load(flags)
 
+    from kdtoolkit import export as exporting
     from kdtoolkit import models, training
-    from kdtoolkit.recipes import _early_exit
     from kdtoolkit.training import evaluation, loop, progress
 
     shape, classes = data.info.image_shape, data.info.classes
@@ -136,7 +143,7 @@ def _run_recipe(flags, usual):
     with blaming("exits"):
         example = with_exits()
     if flags.budget is not None and flags.cost == "macs":
-        alone = _early_exit.alone_costs(example)
+        alone = models.cut_costs(example)
         cheapest = min(alone, key=alone.get)
         accepted = f"at least {alone[cheapest]:.3f}, the cost of {cheapest} alone"
         flags.require("budget", flags.budget >= alone[cheapest], accepted)
@@ -188,7 +195,7 @@ def _run_recipe(flags, usual):
 
     network = networks["self_distillation"]
     exits = models.exit_names(network)
-    alone = _early_exit.alone_costs(network)
+    alone = models.cut_costs(network)
     parts = {
         "exits": rows,
         "macs": models.macs(models.cut(network, exits[-1])),
@@ -197,10 +204,26 @@ def _run_recipe(flags, usual):
     }
 
     def export():
-        baseline = networks.get("baseline")
-        packaged, decision = _early_exit.package(flags, network, baseline, data, output_dir)
-        parts["early_exit"] = decision
-        return packaged
+        with blaming("budget", ArgumentError):
+            try:
+                package = exporting.package_early_exit(
+                    network,
+                    data,
+                    output_dir / "export",
+                    baseline=networks.get("baseline"),
+                    quantizations=flags.quantize,
+                    max_accuracy_drop=flags.max_accuracy_drop,
+                    budget=flags.budget,
+                    cost_unit=flags.cost,
+                    keep_beaten=flags.smoke,  # whose figures mean nothing: it writes every file
+                    wide_heads_hint="--head_width sets their width",
+                    before_file=lambda path: _run.say_exporting(path, output_dir),
+                )
+            except exporting.ParityError as error:
+                raise RunError(str(error)) from error
+        parts["early_exit"] = dataclasses.asdict(package.choice)
+        rows = [early_exit_facts(file, output_dir) for file in package.files]
+        return rows + _run.export(package.classifier, package.choice.alone, data, output_dir)
 
     return _run.finish(
         RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None

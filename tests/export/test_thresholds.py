@@ -81,7 +81,9 @@ POINTS = [OperatingPoint((0.1 * i,), 0.5 + 0.1 * i, 0.2 * (i + 1)) for i in rang
 def test_choice_by_accuracy_and_by_budget():
     assert thresholds.within_accuracy(POINTS, 0.9, 0.15) == 3  # 0.8 is the first from 0.75
     assert thresholds.within_budget(POINTS, 0.65) == 2
-    with pytest.raises(ValueError, match=r"0\.0500.*best reachable.*0\.9000.*max_drop=0\.01"):
+    with pytest.raises(
+        ValueError, match=r"0\.0500.*best reachable.*0\.9000.*max_accuracy_drop=0\.01"
+    ):
         thresholds.within_accuracy(POINTS, 0.95, 0.01)
     with pytest.raises(ValueError, match=r"at least 0\.2000.*budget=0\.1"):
         thresholds.within_budget(POINTS, 0.1)
