@@ -18,10 +18,5 @@ __getattr__, __dir__, __all__ = attach(
         "shrink": "channels",
         "sparsity": "layers",
         "quantization_aware": "quantization",
-        "FakeQuantize": "quantized_layers",
-        "QuantizedConv2D": "quantized_layers",
-        "QuantizedConv2DTranspose": "quantized_layers",
-        "QuantizedDense": "quantized_layers",
-        "QuantizedDepthwiseConv2D": "quantized_layers",
     },
 )

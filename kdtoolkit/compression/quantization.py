@@ -1,6 +1,5 @@
 """Quantisation-aware training: networks that round in training as their int8 file rounds."""
 
-import re
 import warnings
 
 import keras
@@ -8,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import activations, layers, ops
 
-from kdtoolkit.compression import quantized_layers as quantized
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
+from kdtoolkit.models import quantized_layers as quantized
 from kdtoolkit.models.graph import (
     all_takers,
     called_twice,
@@ -22,15 +21,6 @@ from kdtoolkit.models.graph import (
 )
 from kdtoolkit.models.input_range import scaling
 
-# What returns values of its input, zeros, or averages that the file rounds to the grid of the
-# input, needs no range. In inference, that is: some change their input in training.
-_ON_THE_GRID_OF_THEIR_INPUT = re.compile(
-    r"""ActivityRegularization | AveragePooling[12]D | CenterCrop | Cropping[12]D | ExpandDims
-    | Flatten | GaussianNoise | GetItem | GlobalMaxPooling[12]D | Identity | Max | MaxPooling[12]D
-    | Pad | Permute | Random(?!Crop)\w+ | Repeat | RepeatVector | Reshape | Resizing | Squeeze
-    | Transpose | UpSampling[12]D | ZeroPadding[12]D | (Alpha|Gaussian|Spatial)?Dropout([12]D)?""",
-    re.VERBOSE,
-)
 _ON_A_GRID_OF_THEIR_OWN = (
     "Add",
     "Concatenate",
@@ -102,7 +92,7 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
 
     Returns:
         A functional `keras.Model` of float32, with the network's name, inputs and outputs. Import
-        `kdtoolkit.compression.quantized_layers` before a saved one is loaded.
+        `kdtoolkit.models.quantized_layers` before a saved one is loaded.
 
     Warns:
         UserWarning: there are layers that stay in float.
@@ -142,23 +132,6 @@ def quantization_aware(network, images, *, bits=8, momentum=0.99):
             stacklevel=2,
         )
     return model
-
-
-def grid_of(tensor):
-    """Returns the layer that puts a tensor of a functional network on its grid; None without one.
-
-    Called on values of the tensor, it returns them as they are.
-    """
-    while True:
-        operation, index, _ = tensor._keras_history
-        if isinstance(operation, (quantized.FakeQuantize, quantized.FixedFakeQuantize)):
-            return operation
-        if isinstance(operation, quantized.KERNELS):
-            return operation.output_range
-        node = operation._inbound_nodes[index]
-        if _role(node) != "passing":
-            return None
-        (tensor,) = node.input_tensors
 
 
 def _check_layers(graph):
@@ -318,6 +291,8 @@ def _role(node):
         return "weighted"
     if kind in _SCALING:
         return "scale" if _scales_channels(operation) else "float"
+    if quantized.passes_on(node):
+        return "passing"
     if not _is_usual(node):
         return "float"
     function = _function(operation)
@@ -330,11 +305,7 @@ def _role(node):
         return "own"
     if kind in ("Divide", "TrueDivide") and isinstance(node.arguments.args[0], keras.KerasTensor):
         return "own" if len(node.input_tensors) == 1 else "float"
-    if _is_relu(operation):
-        return "own"
-    if _ON_THE_GRID_OF_THEIR_INPUT.fullmatch(kind) or function is activations.linear:
-        return "passing"
-    return "float"
+    return "own" if _is_relu(operation) else "float"
 
 
 def _is_usual(node):
@@ -347,12 +318,6 @@ def _is_usual(node):
         return last and not any(value is not None for value in given)
     if kind == "ReLU":
         return not operation.threshold
-    if kind == "Pad":
-        return operation.mode == "constant" and not any(given)
-    if kind in ("Resizing", "UpSampling2D"):
-        cropped = getattr(operation, "crop_to_aspect_ratio", False)
-        padded = getattr(operation, "pad_to_aspect_ratio", False)
-        return operation.interpolation in ("nearest", "bilinear") and not (cropped or padded)
     return True
 
 

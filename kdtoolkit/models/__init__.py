@@ -9,7 +9,12 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
         "Ensemble": "ensemble",
+        "FakeQuantize": "quantized_layers",
         "Family": "registry",
+        "QuantizedConv2D": "quantized_layers",
+        "QuantizedConv2DTranspose": "quantized_layers",
+        "QuantizedDense": "quantized_layers",
+        "QuantizedDepthwiseConv2D": "quantized_layers",
         "add_exits": "exits",
         "build": "registry",
         "cut": "exits",

@@ -12,11 +12,11 @@ import re
 import keras
 from keras import layers
 
-from kdtoolkit.compression.quantization import grid_of
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
 from kdtoolkit.models.layers import batch_norm, he_normal
+from kdtoolkit.models.quantized_layers import grid_of
 
 HEADS = ("bottleneck", "attention")
 

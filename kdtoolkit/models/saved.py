@@ -117,7 +117,7 @@ def load_network(path):
     """
     config, count = _checked(path)
     if "kdtoolkit>" in config:
-        importlib.import_module("kdtoolkit.compression.quantized_layers")  # registers its layers
+        importlib.import_module("kdtoolkit.models.quantized_layers")  # registers its layers
     try:
         with _bounded_variables(count):
             network = keras.models.load_model(path, compile=False)

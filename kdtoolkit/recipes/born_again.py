@@ -55,8 +55,8 @@ def _define(flags):
         "are fewer).",
     )
     text = (
-        "How each generation teaches the next, an option with one value or, separated by commas, one "
-        "for each student"
+        "How each generation teaches the next (an option has one value, or one for each "
+        "student, separated by commas)"
     )
     _METHODS.define(flags, "kd", text)
     _run.define_training(flags)

@@ -10,15 +10,15 @@ from sklearn.datasets import load_digits
 
 from kdtoolkit import export, models
 from kdtoolkit.compression.quantization import quantization_aware
-from kdtoolkit.compression.quantized_layers import (
+from kdtoolkit.data import Preprocessing
+from kdtoolkit.methods import KD
+from kdtoolkit.models.quantized_layers import (
     FakeQuantize,
     QuantizedConv2D,
     QuantizedDense,
     QuantizedDepthwiseConv2D,
     fake_quantize_kernel,
 )
-from kdtoolkit.data import Preprocessing
-from kdtoolkit.methods import KD
 from kdtoolkit.training import Patriarch, SelfDistillation, Student
 from kdtoolkit.training.fused import fused
 

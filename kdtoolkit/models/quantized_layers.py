@@ -5,10 +5,24 @@ span. Gradients pass through the rounding unchanged, and are zero outside the gr
 al., CVPR 2018). The LiteRT converter takes the grids over from the operations that drew them.
 """
 
+import re
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+
+from kdtoolkit.models.graph import class_name
+
+# What returns values of its input, zeros, or averages that the file rounds to the grid of the
+# input, needs no range. In inference, that is: some change their input in training.
+_ON_THE_GRID_OF_THEIR_INPUT = re.compile(
+    r"""ActivityRegularization | AveragePooling[12]D | CenterCrop | Cropping[12]D | ExpandDims
+    | Flatten | GaussianNoise | GetItem | GlobalMaxPooling[12]D | Identity | Max | MaxPooling[12]D
+    | Pad | Permute | Random(?!Crop)\w+ | Repeat | RepeatVector | Reshape | Resizing | Squeeze
+    | Transpose | UpSampling[12]D | ZeroPadding[12]D | (Alpha|Gaussian|Spatial)?Dropout([12]D)?""",
+    re.VERBOSE,
+)
 
 # A channel whose weights are all next to nothing gets a grid as coarse as this fraction of the
 # kernel's largest weight: it disappears in the rounding of its neighbours' output, and its bias,
@@ -309,3 +323,35 @@ def _bounds(kernel):
     overall = tf.reduce_max(largest)
     least = _SMALLEST_CHANNEL * tf.where(overall > 0, overall, 1.0)
     return tf.stop_gradient(_MARGIN * tf.maximum(largest, least))
+
+
+def grid_of(tensor):
+    """Returns the layer that puts a tensor of a functional network on its grid; None without one.
+
+    Called on values of the tensor, it returns them as they are.
+    """
+    while True:
+        operation, index, _ = tensor._keras_history
+        if isinstance(operation, (FakeQuantize, FixedFakeQuantize)):
+            return operation
+        if isinstance(operation, KERNELS):
+            return operation.output_range
+        node = operation._inbound_nodes[index]
+        if not passes_on(node):
+            return None
+        (tensor,) = node.input_tensors
+
+
+def passes_on(node):
+    """Whether the operation of a graph's node leaves values on the grid of its input."""
+    operation, kind = node.operation, class_name(node.operation)
+    if kind == "Activation":
+        return operation.activation is keras.activations.linear
+    if kind == "Pad":
+        given = (*node.arguments.args[1:], *node.arguments.kwargs.values())
+        return operation.mode == "constant" and not any(given)
+    if kind in ("Resizing", "UpSampling2D"):
+        cropped = getattr(operation, "crop_to_aspect_ratio", False)
+        padded = getattr(operation, "pad_to_aspect_ratio", False)
+        return operation.interpolation in ("nearest", "bilinear") and not (cropped or padded)
+    return _ON_THE_GRID_OF_THEIR_INPUT.fullmatch(kind) is not None
