@@ -14,7 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kdtoolkit.models.graph import calls, class_name, flatten
+from kdtoolkit import _keras
+from kdtoolkit.models.graph import class_name, flatten
 
 # Names of Keras' own classes. A subclass may compute anything, so it is not meant.
 _SAME_CHANNELS = {
@@ -114,7 +115,7 @@ def analyse(network):
     # Not the model itself: copies of a compiled one would be compiled.
     network = keras.Model(network.input, network.output, name=network.name)
     channels, effects, unknown, of = _Channels(), {}, {}, {}
-    for node in calls(network):
+    for node in _keras.nodes(network):
         operation = node.operation
         inputs = [of[id(tensor)] for tensor in node.input_tensors]
         effect = _effect(operation, node, inputs, channels)

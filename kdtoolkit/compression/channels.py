@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kdtoolkit import _keras
 from kdtoolkit.compression.channel_graph import analyse, filters
 
 SCORES = ("l1", "bn_scale")
@@ -331,7 +332,7 @@ def _rebuild(analysis, change, count=None):
 
     # By default, inputs that were not given a name would get another one.
     inputs = keras.tree.map_structure(
-        lambda tensor: copy(tensor._keras_history.operation).output, network.input
+        lambda tensor: copy(_keras.operation_of(tensor)).output, network.input
     )
     model = keras.models.clone_model(network, inputs, clone_function=copy)
     for layer in network.layers:

@@ -5,6 +5,7 @@ import itertools
 import keras
 from keras import layers
 
+from kdtoolkit import _keras
 from kdtoolkit.models.graph import class_name
 
 WEIGHTED = ("Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D")
@@ -73,7 +74,7 @@ def elementary(network):
             return x
         return activate(x, named(f"{name}_{activation.__name__}"), activation)
 
-    outputs = network._run_through_graph(network.inputs, call_fn=call)
+    outputs = _keras.run(network, network.inputs, call)
     return keras.Model(network.input, outputs, name=network.name)
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kdtoolkit import _keras
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
 
@@ -150,7 +151,7 @@ def _candidates(network):
 
 def _prunable(layer, prefix=""):
     """Pairs of the name and the layer, from inside of models, attention and others' layers too."""
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
+    for inner in _keras.all_layers(layer, include_self=False, recursive=False):
         if isinstance(inner, _PRUNABLE):
             yield prefix + inner.name, inner
         else:

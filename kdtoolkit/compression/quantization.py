@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 from keras import activations, layers, ops
 
+from kdtoolkit import _keras
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models import quantized_layers as quantized
 from kdtoolkit.models.graph import (
     all_takers,
     called_twice,
-    calls,
     class_name,
     flatten,
     foldable,
@@ -165,10 +165,10 @@ class _Rewriting:
         self._taker_of = takers(graph)
         self._norms = foldable(graph, WEIGHTED, self._taker_of)
         self._folded = {norm.name for norm in self._norms.values()}
-        self._role_of = {node.operation.name: _role(node) for node in calls(graph)}
+        self._role_of = {node.operation.name: _role(node) for node in _keras.nodes(graph)}
         self.floats = [
             f"{type(node.operation).__name__} {node.operation.name!r}"
-            for node in calls(graph)
+            for node in _keras.nodes(graph)
             if self._role_of[node.operation.name] == "float"
         ]
         _extend_islands(graph, self._role_of)
@@ -180,7 +180,7 @@ class _Rewriting:
     def run(self, image):
         """Calls all layers; returns the outputs."""
         self._floating[id(image)] = image
-        return self._graph._run_through_graph(image, call_fn=self._call)
+        return _keras.run(self._graph, image, self._call)
 
     def copy_weights(self):
         for layer, copy in self._copies:
@@ -264,7 +264,7 @@ class _Rewriting:
         except Exception as error:  # Whatever a class of one's own raises.
             reason = str(error).strip().partition("\n")[0]
             _refuse(operation, f", which cannot be made anew from its config: {reason}")
-        for layer in copy._flatten_layers():
+        for layer in _keras.all_layers(copy):
             if layer.compute_dtype != layer.variable_dtype:  # mixed precision
                 layer.dtype_policy = keras.DTypePolicy(layer.variable_dtype)
         self._copies.append((operation, copy))
@@ -272,7 +272,7 @@ class _Rewriting:
 
 
 def _named_after(tensor, suffix):
-    operation, _, index = tensor._keras_history
+    operation, _, index = _keras.history(tensor)
     return f"{operation.name}_{suffix}" + (f"_{index}" if index else "")
 
 
@@ -358,7 +358,7 @@ def _scales_channels(operation):
 
 def _extend_islands(graph, role_of):
     """Lets what passes values on between operations of floats be one of them."""
-    nodes, found = list(calls(graph)), all_takers(graph)
+    nodes, found = list(_keras.nodes(graph)), all_takers(graph)
     to_floats = {None: True}
     for node in reversed(nodes):
         name, role = node.operation.name, role_of[node.operation.name]
@@ -366,7 +366,7 @@ def _extend_islands(graph, role_of):
         to_floats[name] = role == "float" or (role == "passing" and among)
     for node in nodes:
         name = node.operation.name
-        given = {role_of[tensor._keras_history.operation.name] for tensor in node.input_tensors}
+        given = {role_of[_keras.operation_of(tensor).name] for tensor in node.input_tensors}
         if role_of[name] == "passing" and to_floats[name] and given <= {"float", "input"}:
             role_of[name] = "float"
 
@@ -410,7 +410,7 @@ def _float64(variable):
 def _calibrate(model, images):
     """Sets every range to the extremes of what it is given, one behind the other."""
     ranges = [
-        layer for layer in model._flatten_layers() if isinstance(layer, quantized.FakeQuantize)
+        layer for layer in _keras.all_layers(model) if isinstance(layer, quantized.FakeQuantize)
     ]
     try:
         for layer in ranges:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from kdtoolkit import files
+from kdtoolkit import _keras, files
 from kdtoolkit.export.artefact import exported_at
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
@@ -35,7 +35,7 @@ def to_keras(network, path, preprocessing):
             f"Argument `preprocessing` must be of images {network.input_shape[1:]}, as the network "
             f"takes them. Received: preprocessing of images {preprocessing.image_shape}"
         )
-    foreign = {type(layer) for layer in network._flatten_layers()}
+    foreign = {type(layer) for layer in _keras.all_layers(network)}
     foreign = sorted(kind.__name__ for kind in foreign if kind.__module__.split(".")[0] != "keras")
     if foreign:
         raise ValueError(

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import layers
 
+from kdtoolkit._keras import node_of
+
 
 def macs(network):
     """Multiply-accumulate operations of the 2-D convolutions and dense layers for one image.
@@ -38,10 +40,10 @@ def uses(outputs):
         time that a layer is used.
     """
     ordered, found = [], set()
-    waiting = [_node(output) for output in reversed(outputs)]
+    waiting = [node_of(output) for output in reversed(outputs)]
     while waiting:
         node = waiting[-1]
-        missing = [_node(x) for x in node.input_tensors if _node(x) not in found]
+        missing = [node_of(x) for x in node.input_tensors if node_of(x) not in found]
         waiting.extend(reversed(missing))
         if not missing:
             waiting.pop()
@@ -65,11 +67,6 @@ def use_macs(use):
     if isinstance(layer, (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)):
         return places * _size(layer.kernel)
     return 0
-
-
-def _node(tensor):
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def _size(variable):

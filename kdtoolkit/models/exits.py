@@ -12,6 +12,7 @@ import re
 import keras
 from keras import layers
 
+from kdtoolkit._keras import all_layers, node_of, operation_of
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
@@ -270,7 +271,7 @@ def _attachments(network, at):
 def _where_it_is(network, name, names):
     """The end of a message about a name that no layer of the network has."""
     for layer in network.layers:
-        if name in [inner.name for inner in layer._flatten_layers(include_self=False)]:
+        if name in [inner.name for inner in all_layers(layer, include_self=False)]:
             return f", which is inside {layer.name!r}, whose layers are called out of sight"
     near = difflib.get_close_matches(str(name), names)
     return f". Near matches: {', '.join(near)}." if near else "."
@@ -305,14 +306,9 @@ def _attention_macs(point):
     return math.ceil(height / 2) * math.ceil(width / 2) * 9 * channels**2
 
 
-def _producer(tensor):
-    return tensor._keras_history.operation
-
-
 def _inputs(tensor):
     """The tensors from which the operation made this one, at this place in the graph."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index].input_tensors
+    return node_of(tensor).input_tensors
 
 
 def _ancestors(tensor):
@@ -330,7 +326,7 @@ def _attachment(logits, name):
     waiting, found = [logits], {}
     while waiting:
         tensor = waiting.pop()
-        if _producer(tensor).name.startswith(f"{name}_"):
+        if operation_of(tensor).name.startswith(f"{name}_"):
             waiting.extend(_inputs(tensor))
         else:
             found[id(tensor)] = tensor
@@ -340,16 +336,16 @@ def _attachment(logits, name):
 
 def _classified(logits):
     """What the last dense layer or convolution takes, before dropout."""
-    while returns_its_input(_producer(logits)) or _is_pooling(logits):
+    while returns_its_input(operation_of(logits)) or _is_pooling(logits):
         logits = _inputs(logits)[0]
-    last = _producer(logits)
+    last = operation_of(logits)
     if not isinstance(last, (layers.Dense, layers.Conv2D)):
         raise ValueError(
             "Argument `network` must end with a dense layer, or a convolution, that returns "
             f"logits. Received: {type(last).__name__} {last.name!r}"
         )
     classified = _inputs(logits)[0]
-    while isinstance(_producer(classified), layers.Dropout):  # features are what is dropped from
+    while isinstance(operation_of(classified), layers.Dropout):  # features are what is dropped from
         classified = _inputs(classified)[0]
     return classified
 
@@ -361,7 +357,9 @@ def _features(logits):
 
 
 def _is_pooling(tensor):
-    return isinstance(_producer(tensor), (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D))
+    return isinstance(
+        operation_of(tensor), (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+    )
 
 
 def _image_shaped(logits):

@@ -1,9 +1,10 @@
 """The graph of a functional network: its operations, and who takes what they return."""
 
 import collections
-import itertools
 
 import keras
+
+from kdtoolkit import _keras
 
 
 def class_name(operation):
@@ -53,11 +54,11 @@ def origin(tensor, passes_on=returns_its_input):
         passes_on: of an operation, whether to look at what it is given instead.
     """
     while True:
-        operation, node, index = tensor._keras_history
+        operation, _, index = _keras.history(tensor)
         if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
             tensor = operation.outputs[index]
         elif passes_on(operation):
-            (tensor,) = operation._inbound_nodes[node].input_tensors
+            (tensor,) = _keras.node_of(tensor).input_tensors
         else:
             return operation
 
@@ -100,11 +101,11 @@ def flatten(network):
             if image.dtype != expected.dtype:  # as a model does with what it is given
                 image = keras.ops.cast(image, expected.dtype)
             inner = keras.Model(operation.inputs[0], operation.outputs, name=operation.name)
-            return inner._run_through_graph(image, call_fn=call_in(inner, kwargs.get("training")))
+            return _keras.run(inner, image, call_in(inner, kwargs.get("training")))
 
         return call
 
-    outputs = network._run_through_graph(network.inputs, call_fn=call_in(network, None))
+    outputs = _keras.run(network, network.inputs, call_in(network, None))
     return keras.Model(network.input, outputs, name=network.name)
 
 
@@ -128,7 +129,7 @@ def output_of(network, name):
 
     `layer.output` is that of the first network that called the layer.
     """
-    nodes = (node for node in calls(network) if node.operation.name == name)
+    nodes = (node for node in _keras.nodes(network) if node.operation.name == name)
     tensors = next(nodes).output_tensors
     return tensors[0] if len(tensors) == 1 else tensors
 
@@ -136,7 +137,7 @@ def output_of(network, name):
 def called_twice(network):
     """Returns the first operation that a functional network calls more than once, or None."""
     seen = set()
-    for node in calls(network):
+    for node in _keras.nodes(network):
         if node.operation in seen:
             return node.operation
         seen.add(node.operation)
@@ -164,14 +165,14 @@ def all_takers(network):
         network: functional, each of whose operations is called once.
     """
     found = collections.defaultdict(list)
-    for node in calls(network):
+    for node in _keras.nodes(network):
         for tensor in node.input_tensors:
             found[id(tensor)].append(node.operation)
     for tensor in network.outputs:
         found[id(tensor)].append(None)
     return {
         node.operation.name: [taker for x in node.output_tensors for taker in found[id(x)]]
-        for node in calls(network)
+        for node in _keras.nodes(network)
     }
 
 
@@ -201,9 +202,3 @@ def foldable(network, kinds, taker_of):
 def is_on_last_axis(normalization):
     """Whether a batch normalisation is of the last axis of its input."""
     return normalization.axis in (-1, len(normalization.input.shape) - 1)
-
-
-def calls(network):
-    """The calls of a functional network, in an order in which they can run."""
-    by_depth = sorted(network._nodes_by_depth.items(), reverse=True)
-    return itertools.chain.from_iterable(nodes for _, nodes in by_depth)

@@ -5,7 +5,8 @@ import re
 import keras
 import numpy as np
 
-from kdtoolkit.models.graph import calls, class_name
+from kdtoolkit import _keras
+from kdtoolkit.models.graph import class_name
 
 # Layers after which pixels are the values that they were: scaling in space, and augmentation.
 _IN_SPACE = re.compile(r"Resizing|CenterCrop|Random\w+|Cropping2D|ZeroPadding2D")
@@ -71,7 +72,9 @@ def _leading(network):
     """
     scale, offset, tensor = np.float64(1), np.float64(0), network.inputs[0]
     while tensor is not network.outputs[0]:
-        nodes = [node for node in calls(network) if any(x is tensor for x in node.input_tensors)]
+        nodes = [
+            node for node in _keras.nodes(network) if any(x is tensor for x in node.input_tensors)
+        ]
         step = _scaling(nodes[0], tensor) if len(nodes) == 1 else None
         if step is None:
             return scale, offset, False

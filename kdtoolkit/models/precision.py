@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from kdtoolkit._keras import all_layers, history, node_of
 from kdtoolkit.models.graph import class_name
 
 # They take pixels, eight bits of which are more than bfloat16 has.
@@ -17,7 +18,7 @@ def in_float32(network):
     Edge runtimes have no bfloat16, nor have most CPUs: a file that says bfloat16 would run there
     eight times slower. So that is how a network is saved and exported, and what its figures are of.
     """
-    mixed = [layer for layer in _layers(network) if layer.compute_dtype != layer.variable_dtype]
+    mixed = [layer for layer in all_layers(network) if layer.compute_dtype != layer.variable_dtype]
     policies = [layer.dtype_policy for layer in mixed]
     try:
         _compute_in(network, mixed, [keras.DTypePolicy(layer.variable_dtype) for layer in mixed])
@@ -41,7 +42,9 @@ def in_policy(network):
         The network.
     """
     policy = keras.config.dtype_policy()
-    layers = [layer for layer in _layers(network) if layer.variable_dtype == policy.variable_dtype]
+    layers = [
+        layer for layer in all_layers(network) if layer.variable_dtype == policy.variable_dtype
+    ]
     if not all(class_name(layer) for layer in layers):
         return network
     exact = {id(layer) for layer in (*_last(network), *_inputs(network))}
@@ -59,13 +62,8 @@ def _compute_in(network, layers, policies):
         network.predict_function = None  # traced with the policies before
 
 
-def _layers(network):
-    """All layers, those inside of layers and of models too."""
-    return network._flatten_layers()
-
-
 def _inputs(network):
-    return [layer for layer in _layers(network) if isinstance(layer, keras.layers.InputLayer)]
+    return [layer for layer in all_layers(network) if isinstance(layer, keras.layers.InputLayer)]
 
 
 def _last(network):
@@ -75,12 +73,13 @@ def _last(network):
     """
     found, ends = [], list(network.outputs)
     while ends:
-        operation, node, _ = (history := ends.pop()._keras_history)
+        end = ends.pop()
+        operation, _, index = history(end)
         if isinstance(operation, keras.Model) and hasattr(operation, "operations"):
             found.append(operation)
-            ends.append(operation.outputs[history.tensor_index])
+            ends.append(operation.outputs[index])
         elif isinstance(operation, keras.layers.Layer):
-            found += operation._flatten_layers()
+            found += all_layers(operation)
         else:
-            ends += operation._inbound_nodes[node].input_tensors
+            ends += node_of(end).input_tensors
     return found

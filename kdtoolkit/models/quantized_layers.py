@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from kdtoolkit import _keras
 from kdtoolkit.models.graph import class_name
 
 # What returns values of its input, zeros, or averages that the file rounds to the grid of the
@@ -331,12 +332,12 @@ def grid_of(tensor):
     Called on values of the tensor, it returns them as they are.
     """
     while True:
-        operation, index, _ = tensor._keras_history
+        operation = _keras.operation_of(tensor)
         if isinstance(operation, (FakeQuantize, FixedFakeQuantize)):
             return operation
         if isinstance(operation, KERNELS):
             return operation.output_range
-        node = operation._inbound_nodes[index]
+        node = _keras.node_of(tensor)
         if not passes_on(node):
             return None
         (tensor,) = node.input_tensors

@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 
-from kdtoolkit import bounded
+from kdtoolkit import _keras, bounded
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
 from kdtoolkit.models.contract import check_finite, check_logits
@@ -260,9 +260,8 @@ def _takes(own, wanted):
 
 def _without_softmax(network):
     """The network up to its last softmax; an activation of a layer takes a copy of that layer."""
-    history = network.outputs[0]._keras_history
-    last = history.operation
-    start = last._inbound_nodes[history.node_index].input_tensors
+    end = _keras.node_of(network.outputs[0])
+    last, start = end.operation, end.input_tensors
     if type(last).__name__ == "Softmax" or (
         isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax
     ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import keras
 import tensorflow as tf
 
+from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, near
 from kdtoolkit.methods import Method, Outputs
 from kdtoolkit.models.graph import check_graph, origin, output_of
@@ -72,7 +73,7 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
     return LayerPairs(
         keras.Model(network.input, {"logits": network.output, "features": taught}),
         keras.Model(teacher.input, {"logits": teacher.output, "features": teaching}),
-        tuple(tensor._keras_history.operation.name for tensor in teaching),
+        tuple(_keras.operation_of(tensor).name for tensor in teaching),
         projectors,
         places,
     )

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit import _keras
 from kdtoolkit.methods import Batch
 from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
@@ -221,14 +222,14 @@ class Trainer(keras.Model):
             )
         # `train_step` sums the gradients over replicas before decay and clipping; a second sum in
         # the optimizer would multiply them by the number of replicas.
-        self.optimizer._all_reduce_sum_gradients = list
+        _keras.leave_gradients_as_they_are(self.optimizer)
 
     def train_step(self, data):
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         images = self.inputs(x)
         with tf.GradientTape() as tape:
-            self._clear_losses()
+            _keras.clear_losses(self)
             outputs = self._forward.value(images, training=True)
             loss = self._loss(y, outputs, signals, sample_weight, images)
         variables = self.trainable_variables
@@ -242,7 +243,7 @@ class Trainer(keras.Model):
     def test_step(self, data):
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
-        self._clear_losses()
+        _keras.clear_losses(self)
         outputs = self._forward.value(self.inputs(x), training=False)
         self._loss(y, outputs, signals, sample_weight)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
@@ -340,7 +341,7 @@ class Trainer(keras.Model):
         for metric in self.term_metrics:
             metric.update_state(terms[metric.name])
         per_sample = tf.add_n([terms[name] for name in self.term_names])
-        self._loss_tracker.update_state(per_sample + regularization)
+        _keras.loss_tracker(self).update_state(per_sample + regularization)
         if images is not None:
             self._record_non_finite(images, y, terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
@@ -419,7 +420,7 @@ class Trainer(keras.Model):
 
     def _statistics(self):
         """Variables that layers move in training without a gradient, each replica its own."""
-        layers = self._flatten_layers()
+        layers = _keras.all_layers(self)
         frozen = {id(v) for layer in layers if not layer.trainable for v in layer.variables}
         return [
             v
@@ -444,7 +445,7 @@ class Trainer(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras averages a batch over the replicas here to learn its shapes, which fails where the
         # first batch does not divide evenly; one replica's part tells as much.
-        if self._distribute_strategy is None:
+        if _keras.strategy_of(self) is None:
             return
         if iterator is not None:
             _, _, batches = next(iter(iterator))
@@ -454,7 +455,7 @@ class Trainer(keras.Model):
             )
         data_batch = keras.utils.pack_x_y_sample_weight(*self._read(data_batch))
         with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
+            _keras.build(self, data_batch)
 
     # What is stored is the network.
 
