@@ -18,14 +18,36 @@ if (
 
     _errors.begin()
 
+from typing import TYPE_CHECKING
+
 from kdtoolkit._lazy import attach
 
 __version__ = "0.2.0"
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    modules=(
-        *("analysis", "compression", "data", "edge", "export", "generations", "losses", "methods"),
-        *("models", "training"),
-    ),
-)
+if TYPE_CHECKING:
+    from kdtoolkit import analysis as analysis
+    from kdtoolkit import compression as compression
+    from kdtoolkit import data as data
+    from kdtoolkit import edge as edge
+    from kdtoolkit import export as export
+    from kdtoolkit import generations as generations
+    from kdtoolkit import losses as losses
+    from kdtoolkit import methods as methods
+    from kdtoolkit import models as models
+    from kdtoolkit import training as training
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        modules=(
+            "analysis",
+            "compression",
+            "data",
+            "edge",
+            "export",
+            "generations",
+            "losses",
+            "methods",
+            "models",
+            "training",
+        ),
+    )

@@ -37,7 +37,7 @@ def private() -> Iterator[Callable[[], None]]:
             text=True,
             start_new_session=True,  # Ctrl-C is for those who are in it
         ) as maker:
-            answer = maker.stdout.readline().strip()
+            answer = maker.stdout.readline().strip()  # type: ignore[union-attr]  # it is a pipe
             if answer != _MADE:
                 raise OSError(answer or "no answer")
             namespaces = []

@@ -37,7 +37,7 @@ def check_expansion(archive: zipfile.ZipFile, most: int = MOST_EXPANSION) -> Non
         zipfile.BadZipFile: they claim to be larger. What claims to be smaller than it is fails when
             it is read, for `zipfile` stops at the claim.
     """
-    size = os.fstat(archive.fp.fileno()).st_size
+    size = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]  # it is open
     claimed = sum(member.file_size for member in archive.infolist())
     if claimed > max(SMALL, most * size):
         raise zipfile.BadZipFile(

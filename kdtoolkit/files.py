@@ -11,7 +11,7 @@ import time
 import types
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from kdtoolkit import bounded
@@ -19,7 +19,7 @@ from kdtoolkit import bounded
 try:
     import fcntl
 except ImportError:  # of Unix alone
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _SCRATCH = ".partial-"
 _LOCK = ".lock"
@@ -38,7 +38,9 @@ _CANNOT_SYNC_NAMES = {
 # It is absent, no file, or on a bad sector.
 _FAULTS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
 # Directory -> its lock file, of those that this thread holds.
-_held = contextvars.ContextVar("held", default=types.MappingProxyType({}))
+_held: contextvars.ContextVar[Mapping[Path, os.stat_result]] = contextvars.ContextVar(
+    "held", default=types.MappingProxyType({})
+)
 
 
 class InUseError(ValueError):
@@ -159,7 +161,7 @@ class OtherRunError(ValueError):
     """A directory holds a run of other arguments than those that it was given with."""
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Calls `write(scratch)` and moves what it left, file or directory, to `path`.
 
     The scratch path lies in the same directory and keeps the suffix of `path`, which savers look
@@ -276,7 +278,7 @@ def clear_scratch(directory: str | os.PathLike) -> None:
 
     What lies below a directory that another process holds is that one's, and stays.
     """
-    for parent, names, others in os.walk(directory):
+    for parent, names, others in os.walk(os.fspath(directory)):
         if in_use(parent):
             names.clear()
             continue

@@ -26,7 +26,7 @@ def directory() -> Path:
 
 def head(path: Path) -> dict[str, str]:
     """Returns what the comments at the top of a flag file say, key -> text; lines are joined."""
-    facts = {}
+    facts: dict[str, str] = {}
     for line in path.read_text().splitlines():
         if not line.startswith("# "):
             break

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._types import PathLike
+from kdtoolkit.data.loading import Data
 from kdtoolkit.data.wording import shown
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
@@ -20,6 +22,8 @@ from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteError
 from kdtoolkit.training.student import Student
+
+__all__ = ["METHODS", "Generation", "train_generations"]
 
 METHODS = KD(0.6, 1.0)
 """Eqn 4 with lambda = 0.6; it has no temperature."""
@@ -40,8 +44,8 @@ class Generation:
 
 def train_generations(
     build: Callable[[], keras.Model],
-    data,
-    output_dir,
+    data: Data,
+    output_dir: PathLike,
     *,
     generations: int = 1,
     primary_score: float = 0.6,
@@ -145,7 +149,7 @@ def train_generations(
 
     with contextlib.ExitStack() as held:
         from_chief(strategy, lambda: held.enter_context(_claimed(output_dir, arguments)))
-        lineage = []
+        lineage: list[Generation] = []
         for generation in range(generations + 1):
             name = f"generation_{generation}"
             training = loop.Training(

@@ -1,11 +1,20 @@
 """Plots as PNG files. Matplotlib stays in this module, and needs no display."""
 
+from collections.abc import Mapping, Sequence
+
 from matplotlib.figure import Figure
 
 from kdtoolkit import files
+from kdtoolkit._types import PathLike
 
 
-def plot_accuracy_against_cost(curves, path, *, marked=None, cost_label="cost"):
+def plot_accuracy_against_cost(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: PathLike,
+    *,
+    marked: Mapping[str, tuple[float, float]] | None = None,
+    cost_label: str = "cost",
+) -> None:
     """Draws accuracy-cost curves.
 
     Args:
@@ -17,8 +26,8 @@ def plot_accuracy_against_cost(curves, path, *, marked=None, cost_label="cost"):
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for label, points in curves.items():
-        cost, accuracy = zip(*points, strict=True)
-        axes.plot(cost, [100 * a for a in accuracy], ".-", label=label)
+        costs, accuracies = zip(*points, strict=True)
+        axes.plot(costs, [100 * accuracy for accuracy in accuracies], ".-", label=label)
     for label, (cost, accuracy) in (marked or {}).items():
         axes.plot(cost, 100 * accuracy, "o", markersize=9, fillstyle="none", label=label)
     axes.set(xlabel=cost_label, ylabel="accuracy (%)")

@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from kdtoolkit import files
+from kdtoolkit._types import PathLike
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
@@ -25,7 +26,7 @@ svg { max-width: 100%; height: auto; }
 
 
 def write_report(
-    path,
+    path: PathLike,
     title: str,
     facts: Mapping[str, str],
     rows: Sequence[Mapping],
@@ -34,7 +35,7 @@ def write_report(
     *,
     label: str = "variant",
     height: str = "test_accuracy",
-):
+) -> None:
     """Writes rows as a table, and a plot of one figure against each of some others.
 
     Everything is in the one file: style, and plots as SVG.

@@ -1,22 +1,39 @@
 """Compression for Keras 3: pruning of weights and channels, quantisation-aware training."""
 
+from typing import TYPE_CHECKING
+
 from kdtoolkit._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    names={
-        "KeepZeros": "keep",
-        "MagnitudePruning": "pruning",
-        "ChannelGroup": "channels",
-        "ConstantSparsity": "schedules",
-        "PolynomialDecay": "schedules",
-        "Sparsity": "layers",
-        "channel_groups": "channels",
-        "mask_channels": "channels",
-        "prune_channels": "channels",
-        "select_channels": "channels",
-        "shrink": "channels",
-        "sparsity": "layers",
-        "quantization_aware": "quantization",
-    },
-)
+if TYPE_CHECKING:
+    from kdtoolkit.compression.channels import ChannelGroup as ChannelGroup
+    from kdtoolkit.compression.channels import channel_groups as channel_groups
+    from kdtoolkit.compression.channels import mask_channels as mask_channels
+    from kdtoolkit.compression.channels import prune_channels as prune_channels
+    from kdtoolkit.compression.channels import select_channels as select_channels
+    from kdtoolkit.compression.channels import shrink as shrink
+    from kdtoolkit.compression.keep import KeepZeros as KeepZeros
+    from kdtoolkit.compression.layers import Sparsity as Sparsity
+    from kdtoolkit.compression.layers import sparsity as sparsity
+    from kdtoolkit.compression.pruning import MagnitudePruning as MagnitudePruning
+    from kdtoolkit.compression.quantization import quantization_aware as quantization_aware
+    from kdtoolkit.compression.schedules import ConstantSparsity as ConstantSparsity
+    from kdtoolkit.compression.schedules import PolynomialDecay as PolynomialDecay
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        names={
+            "KeepZeros": "keep",
+            "MagnitudePruning": "pruning",
+            "ChannelGroup": "channels",
+            "ConstantSparsity": "schedules",
+            "PolynomialDecay": "schedules",
+            "Sparsity": "layers",
+            "channel_groups": "channels",
+            "mask_channels": "channels",
+            "prune_channels": "channels",
+            "select_channels": "channels",
+            "shrink": "channels",
+            "sparsity": "layers",
+            "quantization_aware": "quantization",
+        },
+    )

@@ -6,13 +6,14 @@ import fnmatch
 import itertools
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from kdtoolkit import _keras
+from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import analyse, filters
 
 SCORES = ("l1", "bn_scale")
@@ -33,17 +34,17 @@ class ChannelGroup:
     scales: Mapping[str, np.ndarray]
 
     @property
-    def layers(self):
+    def layers(self) -> tuple[str, ...]:
         """Names of the layers, in the order in which they run."""
         return tuple(self.channels)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """How many channels each layer has in the group."""
         return len(next(iter(self.channels.values())))
 
 
-def channel_groups(network):
+def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
     """Finds the channels of a network that can be removed, and which of them go together.
 
     Convolutions (grouped, depthwise and separable too), dense layers, batch normalisation,
@@ -68,7 +69,13 @@ def channel_groups(network):
     return _groups(analyse(network))
 
 
-def select_channels(network, fraction, score="l1", multiple=1, layers="*"):
+def select_channels(
+    network: Network,
+    fraction: float,
+    score: str = "l1",
+    multiple: int = 1,
+    layers: str | Iterable[str] = "*",
+) -> dict[str, np.ndarray]:
     """Chooses, in every group, the channels with the largest scores.
 
     Args:
@@ -110,7 +117,7 @@ def select_channels(network, fraction, score="l1", multiple=1, layers="*"):
                 "Argument `score` must be 'l1' for channels that pass no batch normalisation with "
                 f"a scale. Received: score={score!r} for {network.name!r}"
             )
-    keep = {}
+    keep: dict[str, np.ndarray] = {}
     for group in groups:
         best = np.argsort(-_scores(analysis.network, group, score), kind="stable")
         removed = best[_remaining(group.size, fraction, multiple) :]
@@ -120,7 +127,7 @@ def select_channels(network, fraction, score="l1", multiple=1, layers="*"):
     return {name: kept for name, kept in keep.items() if not kept.all()}
 
 
-def mask_channels(network, keep):
+def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
     """Returns a copy of a network in which channels are zero, and do not matter where they are not.
 
     The filters of the removed channels and what follows them channel by channel (biases, scales and
@@ -150,7 +157,7 @@ def mask_channels(network, keep):
     return _rebuild(analysis, zeroed)
 
 
-def shrink(network, keep):
+def shrink(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
     """Returns a copy of a network without the removed channels.
 
     It returns what the network of `mask_channels` returns, with fewer weights and operations.
@@ -176,7 +183,13 @@ def shrink(network, keep):
     return _rebuild(analysis, taken, lambda channels: int(alive[channels].sum()))
 
 
-def prune_channels(network, fraction, score="l1", multiple=1, layers="*"):
+def prune_channels(
+    network: Network,
+    fraction: float,
+    score: str = "l1",
+    multiple: int = 1,
+    layers: str | Iterable[str] = "*",
+) -> Network:
     """Returns a smaller network: `shrink` with the channels that `select_channels` chooses.
 
     The arguments are those of `select_channels`. The result is trained further, best as the student

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kdtoolkit._types import Logs, Network
 from kdtoolkit.compression.layers import kernels
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.training.step import Trainer
@@ -21,12 +22,12 @@ class KeepZeros(keras.callbacks.Callback):
         ValueError: in `fit`, the trained network has no such layer, or one of another shape.
     """
 
-    def __init__(self, pruned):
+    def __init__(self, pruned: Network) -> None:
         super().__init__()
         arrays = {name: keras.ops.convert_to_numpy(k) for name, k in _kernels(pruned).items()}
         self._masks = {name: array != 0 for name, array in arrays.items() if not array.all()}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         network = self.model.network if isinstance(self.model, Trainer) else self.model
         found = _kernels(network)
         for name, mask in self._masks.items():
@@ -44,7 +45,7 @@ class KeepZeros(keras.callbacks.Callback):
 
         self._apply = apply
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         # In the scope, not on every replica: an assignment there would be a mean over all of them.
         with self.model.distribute_strategy.scope():
             self._apply()

@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers
 
 from kdtoolkit import _keras
+from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
 
@@ -46,7 +47,7 @@ class Sparsity(NamedTuple):
     size: int
 
 
-def sparsity(network) -> Sparsity:
+def sparsity(network: Network) -> Sparsity:
     """Counts the zeros in the kernels of a network's convolutions and dense layers.
 
     Args:

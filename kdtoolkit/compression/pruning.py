@@ -1,8 +1,12 @@
 """Magnitude pruning as a callback, for any Keras 3 `fit()`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from kdtoolkit._types import Logs, Network, Tensor
 from kdtoolkit.compression import schedules
 from kdtoolkit.compression.layers import by_pattern, choose, kernel, zeros
 from kdtoolkit.compression.masks import Masks, check_groups, update_by_magnitude, update_groups
@@ -54,7 +58,15 @@ class MagnitudePruning(keras.callbacks.Callback):
             before the schedule does; raised before a weight is changed, by `fit` at the latest.
     """
 
-    def __init__(self, schedule, *, layers=None, sparsity=None, threshold="layer", structure=None):
+    def __init__(
+        self,
+        schedule: schedules.ConstantSparsity | schedules.PolynomialDecay,
+        *,
+        layers: Any = None,
+        sparsity: Mapping[str, float] | None = None,
+        threshold: str = "layer",
+        structure: str | None = None,
+    ) -> None:
         super().__init__()
         schedules.check(schedule)
         if threshold not in ("layer", "global"):
@@ -81,21 +93,21 @@ class MagnitudePruning(keras.callbacks.Callback):
         self.sparsity = dict(sparsity or {})
         self.threshold = threshold
         self.structure = structure
-        self.variables = []
-        self._masks = []
+        self.variables: list[keras.Variable] = []
+        self._masks: list[Masks] = []
         self._network = None
 
     @property
-    def masks(self):
+    def masks(self) -> dict[str, Tensor]:
         """Name of a layer -> its mask, a float32 tensor: 1 is kept, 0 is pruned."""
         return {name: mask for m in self._masks for name, mask in m.by_name().items()}
 
     @property
-    def thresholds(self):
+    def thresholds(self) -> dict[str, float]:
         """Name of a layer -> the least magnitude that is kept; for 2:4 see `masks.two_of_four`."""
         return {name: float(m.threshold.numpy()) for m in self._masks for name in m.by_name()}
 
-    def set_model(self, model):
+    def set_model(self, model: Network) -> None:
         super().set_model(model)
         network = model.network if isinstance(model, Trainer) else model
         if network is self._network:
@@ -137,7 +149,7 @@ class MagnitudePruning(keras.callbacks.Callback):
 
         self._apply, self._advance = tf.function(apply), tf.function(advance)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         if self.model.steps_per_execution > 1:
             raise ValueError(
                 "Argument `steps_per_execution` must be 1: weights are masked between the steps. "
@@ -146,25 +158,25 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._is_checked = False
         self._is_ready = False  # whether the masks are those of the next step
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         steps = self.params.get("steps")
         if steps and not self._is_checked:
             last = int(self._step.numpy()) + (self.params["epochs"] - epoch) * steps
             schedules.check_length(self.schedule, last)
         self._is_checked = True
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if not self._is_ready:
             self._run(self._advance)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         # TFMOT draws the masks of a step from weights that the step before has moved, except at
         # the start of an epoch: at the end of one, weights are masked for whoever saves them.
         steps = self.params.get("steps")
         self._is_ready = bool(steps) and batch + 1 < steps
         self._run(self._advance if self._is_ready else self._apply)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._is_ready:  # for a step that was called off
             self._step.assign_sub(1)
             self._is_ready = False
@@ -172,7 +184,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         logs["sparsity"] = found.total
         logs.update({f"sparsity/{name}": value for name, value in found.layers.items()})
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         self._run(self._apply)  # An optimizer's moving average may just have replaced the weights.
 
     def _run(self, function):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import activations, layers, ops
 
 from kdtoolkit import _keras
+from kdtoolkit._types import Network, TensorLike
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models import quantized_layers as quantized
 from kdtoolkit.models.graph import (
@@ -62,7 +63,9 @@ _SCALING = ("BatchNormalization", "Normalization", "Rescaling")
 _TAKING_A_RELU = ("Add", "Conv2D", "Dense", "DepthwiseConv2D", "Multiply", *_SCALING)
 
 
-def quantization_aware(network, images, *, bits=8, momentum=0.99):
+def quantization_aware(
+    network: Network, images: TensorLike, *, bits: int = 8, momentum: float = 0.99
+) -> Network:
     """Returns a network that rounds in training as its int8 file will round.
 
     Every weight, and every activation that the file stores in integers, is fake-quantised. Batch

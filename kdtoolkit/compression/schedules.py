@@ -4,7 +4,8 @@ import numbers
 
 import tensorflow as tf
 
-from kdtoolkit.compression._tfmot import ConstantSparsity, PolynomialDecay
+from kdtoolkit.compression._tfmot import ConstantSparsity as ConstantSparsity
+from kdtoolkit.compression._tfmot import PolynomialDecay as PolynomialDecay
 
 
 def final_sparsity(schedule):

@@ -3,24 +3,42 @@
 `describe` answers what is known of a data set without importing TensorFlow; `load` reads it.
 """
 
+from typing import TYPE_CHECKING
+
 from kdtoolkit._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    names={
-        "describe": "catalog",
-        "DatasetInfo": "catalog",
-        "load": "loading",
-        "Data": "loading",
-        "Preprocessing": "preprocessing",
-        "Augmentation": "augmentation",
-        "Views": "augmentation",
-        "PhotographAugmentation": "photographs",
-        "EpochPlan": "augmentation",
-        "epoch_plan": "augmentation",
-        "Split": "pipeline",
-        "StreamingSplit": "pipeline",
-        "reading": "sources",
-        "DamagedDataError": "sources",
-    },
-)
+if TYPE_CHECKING:
+    from kdtoolkit.data.augmentation import Augmentation as Augmentation
+    from kdtoolkit.data.augmentation import EpochPlan as EpochPlan
+    from kdtoolkit.data.augmentation import Views as Views
+    from kdtoolkit.data.augmentation import epoch_plan as epoch_plan
+    from kdtoolkit.data.catalog import DatasetInfo as DatasetInfo
+    from kdtoolkit.data.catalog import describe as describe
+    from kdtoolkit.data.loading import Data as Data
+    from kdtoolkit.data.loading import load as load
+    from kdtoolkit.data.photographs import PhotographAugmentation as PhotographAugmentation
+    from kdtoolkit.data.pipeline import Split as Split
+    from kdtoolkit.data.pipeline import StreamingSplit as StreamingSplit
+    from kdtoolkit.data.preprocessing import Preprocessing as Preprocessing
+    from kdtoolkit.data.sources import DamagedDataError as DamagedDataError
+    from kdtoolkit.data.sources import reading as reading
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        names={
+            "describe": "catalog",
+            "DatasetInfo": "catalog",
+            "load": "loading",
+            "Data": "loading",
+            "Preprocessing": "preprocessing",
+            "Augmentation": "augmentation",
+            "Views": "augmentation",
+            "PhotographAugmentation": "photographs",
+            "EpochPlan": "augmentation",
+            "epoch_plan": "augmentation",
+            "Split": "pipeline",
+            "StreamingSplit": "pipeline",
+            "reading": "sources",
+            "DamagedDataError": "sources",
+        },
+    )

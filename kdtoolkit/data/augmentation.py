@@ -78,7 +78,14 @@ class PhotographPlan(NamedTuple):
     draws: np.ndarray
 
 
-def epoch_plan(count, seed, generation, epoch, augmentation=Augmentation(), views=None):
+def epoch_plan(
+    count: int,
+    seed: int,
+    generation: int,
+    epoch: int,
+    augmentation: Augmentation | photographs.PhotographAugmentation = Augmentation(),
+    views: Views | None = None,
+) -> EpochPlan | PhotographPlan:
     """Draws an epoch: a pure function of its arguments.
 
     An image's crop and flip depend on `(seed, generation, epoch, index)` alone, whatever `count`,

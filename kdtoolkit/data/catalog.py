@@ -9,6 +9,7 @@ import pathlib
 import re
 
 from kdtoolkit import files
+from kdtoolkit._types import PathLike
 from kdtoolkit.data import archive, folder
 from kdtoolkit.data.augmentation import Augmentation
 from kdtoolkit.data.photographs import PhotographAugmentation
@@ -73,12 +74,14 @@ class DatasetInfo:
     unreadable: tuple[str, ...] = ()
 
     @property
-    def labels(self):
+    def labels(self) -> tuple[str, ...]:
         """The class names; numbers where the data set has none."""
-        return self.class_names or tuple(map(str, range(self.classes)))
+        return self.class_names or tuple(map(str, range(self.classes or 0)))
 
 
-def describe(name, data_dir=None, image_size=None):
+def describe(
+    name: str, data_dir: PathLike | None = None, image_size: int | tuple[int, int] | None = None
+) -> DatasetInfo:
     """Looks a data set up, without reading its images and without TensorFlow.
 
     Args:

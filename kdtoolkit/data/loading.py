@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from kdtoolkit._types import PathLike
 from kdtoolkit.data import catalog, sources
 from kdtoolkit.data.catalog import DatasetInfo
 from kdtoolkit.data.pipeline import Split, StreamingSplit
@@ -37,14 +38,14 @@ class Data:
 
 
 def load(
-    name,
-    data_dir=None,
+    name: str,
+    data_dir: PathLike | None = None,
     *,
-    image_size=None,
-    validation_fraction=0.1,
-    train_examples=None,
-    strict_data=False,
-):
+    image_size: int | tuple[int, int] | None = None,
+    validation_fraction: float = 0.1,
+    train_examples: int | None = None,
+    strict_data: bool = False,
+) -> Data:
     """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
 
     The validation images are cut from the training split, stratified by class, by a key that no
@@ -81,6 +82,8 @@ def load(
     info = catalog.describe(name, data_dir, image_size)
     if info.kind == "tfds" and info.path is None:
         info = sources.prepare(name, data_dir, image_size)
+    # Known, once the data are there.
+    assert info.image_shape and info.train_size is not None and info.test_size is not None
     count = info.train_size + (info.validation_size or 0) + info.test_size
     size = count * math.prod(info.image_shape)
     if size > MEMORY_LIMIT and info.kind == "tfds":

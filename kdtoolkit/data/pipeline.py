@@ -1,40 +1,54 @@
 """Splits of a data set as `tf.data` pipelines: in memory, or streamed from its files."""
 
+import abc
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit._types import Tensor
 from kdtoolkit.data import distortions
-from kdtoolkit.data.augmentation import Augmentation, epoch_plan
+from kdtoolkit.data.augmentation import Augmentation, Views, epoch_plan
 from kdtoolkit.data.photographs import Draws, PhotographAugmentation
+from kdtoolkit.data.preprocessing import Preprocessing
+from kdtoolkit.data.sources import Records
 
 SORT_WINDOW = 4096
 """How many records a `StreamingSplit` shuffles at a time."""
 
 
-class _Split:
+Attach = Callable[[Tensor, Tensor], dict[str, Any]]
+
+
+class _Split(abc.ABC):
     """What both kinds of split share: the order of things, normalisation and augmentation."""
 
-    def __init__(self, size, preprocessing, augmentation):
+    def __init__(
+        self,
+        size: int,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | PhotographAugmentation,
+    ) -> None:
         self._size = size
         self.preprocessing = preprocessing
         self.augmentation = augmentation
-        self.views = None
-        self._attach = None
+        self.views: Views | None = None
+        self._attach: Attach | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._size
 
-    def steps_per_epoch(self, batch_size):
+    def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last may be smaller."""
         if batch_size < 1:
             raise ValueError(f"Argument `batch_size` must be 1 or more. Received: {batch_size}")
         return -(-len(self) // batch_size)
 
-    def batches(self, batch_size, views=None):
+    def batches(self, batch_size: int, views: Views | None = None) -> tf.data.Dataset:
         """The images in stored order, normalised.
 
         Args:
@@ -63,7 +77,7 @@ class _Split:
         examples = tf.data.Dataset.zip(ordered.repeat(views.count), plans.flat_map(slices))
         return _finish(examples, finish, steps * views.count)
 
-    def in_views(self, views, attach=None):
+    def in_views(self, views: Views, attach: Attach | None = None) -> Self:
         """This split, its epochs augmented from a fixed set and not afresh.
 
         Args:
@@ -81,15 +95,15 @@ class _Split:
 
     def epochs(
         self,
-        batch_size,
+        batch_size: int,
         *,
-        seed,
-        generation=0,
-        first_epoch=0,
-        epochs,
-        augment=True,
-        on_device=False,
-    ):
+        seed: int,
+        generation: int = 0,
+        first_epoch: int = 0,
+        epochs: int,
+        augment: bool = True,
+        on_device: bool = False,
+    ) -> tf.data.Dataset:
         """Shuffled epochs `first_epoch` to `epochs - 1`, one after another in one data set.
 
         For `fit(..., steps_per_epoch=split.steps_per_epoch(batch_size))`: batches of the next
@@ -133,7 +147,7 @@ class _Split:
         batches = self._shuffled(plans.prefetch(1), batch_size, on_device)
         return _finish(batches, finish, steps * (epochs - first_epoch))
 
-    def reader(self):
+    def reader(self) -> Callable[[Any], Any]:
         """Keeps the images, as they are stored, in the memory of the device.
 
         Returns:
@@ -150,7 +164,7 @@ class _Split:
                 "Argument `on_device` must be False for images that are streamed or augmented as "
                 "photographs. Received: on_device=True"
             )
-        images = tf.constant(self.images)
+        images = tf.constant(self.images)  # type: ignore[attr-defined]  # of a `Split`
 
         def read(x):
             if not isinstance(x, dict) or "index" not in x:
@@ -159,7 +173,7 @@ class _Split:
 
         return read
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of what a network sees: images, labels, preprocessing and augmentation.
 
         Returns:
@@ -169,8 +183,25 @@ class _Split:
         digest = hashlib.sha256(repr((self.preprocessing, self.augmentation)).encode())
         for part in self._identity():
             digest.update(repr((part.dtype.str, part.shape)).encode())
-            digest.update(np.ascontiguousarray(part))
+            digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
+
+    @property
+    @abc.abstractmethod
+    def bytes_for_device(self) -> int | None:
+        """What `reader` keeps on the device, in bytes; None where it cannot."""
+
+    @abc.abstractmethod
+    def _identity(self):
+        """Arrays that tell the images of this split from others."""
+
+    @abc.abstractmethod
+    def _ordered(self, batch_size):
+        """Dataset of the batches of stored images and labels, in their order."""
+
+    @abc.abstractmethod
+    def _shuffled(self, plans, batch_size, on_device):
+        """Dataset of the batches of all plans: (images, labels, *draws, indices, view)."""
 
     def _plans(self, epochs, seed, generation, views, augment=True):
         """Dataset of the epochs' (view, order, *draws); no draws where nothing is augmented."""
@@ -216,12 +247,18 @@ class Split(_Split):
         views: a `Views` if crops and flips are fixed by `in_views`, else None.
     """
 
-    def __init__(self, images, labels, preprocessing, augmentation=Augmentation()):  # noqa: B008
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+    ) -> None:
         super().__init__(len(images), preprocessing, augmentation)
         self.images = images
         self.labels = labels
 
-    def pixels(self, count=None):
+    def pixels(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The first `count` images as they are stored, and their labels; None for all.
 
         Returns:
@@ -230,7 +267,7 @@ class Split(_Split):
         return self.images[:count], self.labels[:count]
 
     @property
-    def bytes_for_device(self):
+    def bytes_for_device(self) -> int | None:
         """What `reader` keeps on the device; None for photographs, which XLA cannot distort."""
         is_for_host = isinstance(self.augmentation, PhotographAugmentation)
         return None if is_for_host else self.images.nbytes
@@ -295,7 +332,12 @@ class StreamingSplit(_Split):
         views: as in `Split`.
     """
 
-    def __init__(self, records, preprocessing, augmentation=Augmentation()):  # noqa: B008
+    def __init__(
+        self,
+        records: Records,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+    ) -> None:
         """
         Args:
             records: `sources.Records`.
@@ -303,7 +345,7 @@ class StreamingSplit(_Split):
         super().__init__(len(records), preprocessing, augmentation)
         self._records = records
 
-    def pixels(self, count=None):
+    def pixels(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Split.pixels`; the images are read from the files."""
         count = len(self) if count is None else min(count, len(self))
         examples = self._ordered(batch_size=256).unbatch().take(count).batch(256)
@@ -311,7 +353,7 @@ class StreamingSplit(_Split):
         return np.concatenate(images), np.concatenate(labels)
 
     @property
-    def bytes_for_device(self):
+    def bytes_for_device(self) -> None:
         """As `Split.bytes_for_device`: None, for images that are in no memory."""
         return None
 

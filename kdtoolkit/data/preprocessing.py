@@ -1,8 +1,12 @@
 """From stored pixels to a network's input: the one place for the formula, NumPy alone."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from kdtoolkit._types import TensorLike
 
 INPUT_RANGES = ("normalized", "unit", "bytes")
 """Pixel values that networks are trained on: as by `Preprocessing`, from 0 to 1, or to 255."""
@@ -39,7 +43,7 @@ class Preprocessing:
             )
 
     @classmethod
-    def measure(cls, batches):
+    def measure(cls, batches: Iterable[np.ndarray]) -> "Preprocessing":
         """Mean and standard deviation of each channel.
 
         Args:
@@ -49,7 +53,7 @@ class Preprocessing:
             A `Preprocessing`. The standard deviation is at least one grey level, 1 / 255, so a
             constant channel becomes zero.
         """
-        counts = 0
+        counts: Any = 0
         for batch in batches:
             shape = batch.shape[1:]
             # Counting grey levels is exact and needs no float copy of the images.
@@ -61,7 +65,7 @@ class Preprocessing:
         variance = np.sum(frequencies * (_GREY_LEVELS - mean[:, None]) ** 2, axis=1)
         return cls(shape, mean, np.maximum(np.sqrt(variance), 1 / 255))
 
-    def __call__(self, images):
+    def __call__(self, images: TensorLike) -> Any:
         """Normalises.
 
         Args:
@@ -96,7 +100,7 @@ class Preprocessing:
         shift = np.tile(np.float32(np.array(self.mean) / std), row)
         return images * scale - shift
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """The attributes as a dict that `json` can write."""
         return {
             "image_shape": list(self.image_shape),
@@ -105,6 +109,6 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_json(cls, values):
+    def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_json`."""
         return cls(values["image_shape"], values["mean"], values["std"])

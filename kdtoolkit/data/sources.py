@@ -6,12 +6,14 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit.data import archive, catalog, folder
+from kdtoolkit.data.catalog import DatasetInfo
 from kdtoolkit.data.wording import some
 
 _BATCH = 256
@@ -133,7 +135,7 @@ class DamagedDataError(ValueError):
 
 
 @contextlib.contextmanager
-def reading(info):
+def reading(info: DatasetInfo) -> Iterator[None]:
     """Context in which whatever TensorFlow raises for damaged files is a `DamagedDataError`.
 
     For loops over a `StreamingSplit`, `fit` among them: its files are read while it is used.

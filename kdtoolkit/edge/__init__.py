@@ -6,13 +6,20 @@
 From a shell: `python -m kdtoolkit.edge model.tflite image.png`.
 """
 
+from typing import TYPE_CHECKING
+
 from kdtoolkit._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    names={
-        "EarlyExitClassifier": "classifier",
-        "OperatingPoint": "package",
-        "Prediction": "classifier",
-    },
-)
+if TYPE_CHECKING:
+    from kdtoolkit.edge.classifier import EarlyExitClassifier as EarlyExitClassifier
+    from kdtoolkit.edge.classifier import Prediction as Prediction
+    from kdtoolkit.edge.package import OperatingPoint as OperatingPoint
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        names={
+            "EarlyExitClassifier": "classifier",
+            "OperatingPoint": "package",
+            "Prediction": "classifier",
+        },
+    )

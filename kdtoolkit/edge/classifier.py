@@ -4,7 +4,8 @@ import math
 import os
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -33,7 +34,7 @@ class Prediction(NamedTuple):
     """
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # a method of tuples, which nobody calls here
     confidence: float
     exit: str
     milliseconds: float
@@ -62,7 +63,7 @@ class EarlyExitClassifier:
         ValueError: the file cannot be read, is damaged, or is not such a classifier.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = 1):
+    def __init__(self, path: str | os.PathLike, threads: int = 1) -> None:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Argument `threads` must be an integer from 1. Received: {threads!r}")
         self.path = path
@@ -126,6 +127,12 @@ class EarlyExitClassifier:
         self._thresholds = (*package.check_thresholds(thresholds, len(self.exits)), 0.0)
         self._operating_point = None
 
+    @overload
+    def predict(self, image: np.ndarray) -> Any: ...  # its shape decides
+
+    @overload
+    def predict(self, image: Sequence[np.ndarray]) -> list[Prediction]: ...
+
     def predict(self, image):
         """Classifies an image, or several.
 
@@ -146,7 +153,7 @@ class EarlyExitClassifier:
             return [self._predict(one) for one in image]
         return self._predict(image)
 
-    def logits(self, image):
+    def logits(self, image: np.ndarray) -> np.ndarray:
         """Runs all stages, whatever the thresholds.
 
         Args:

@@ -176,7 +176,7 @@ class Package:
             if values.pop("crc32", None) != _checksum(file, end):
                 raise ValueError("its bytes are damaged")
         try:
-            return cls(labels=labels.removesuffix("\n").split("\n"), **values)
+            return cls(labels=tuple(labels.removesuffix("\n").split("\n")), **values)
         except TypeError as error:  # A key too few or too many, or a value of another kind.
             raise ValueError(f"its {_EARLY_EXIT} is not valid: {error}") from error
 

@@ -1,14 +1,18 @@
 """A multi-exit network as one LiteRT file that runs stage by stage and stops early."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._types import Network, PathLike
 from kdtoolkit.edge.classifier import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
 from kdtoolkit.export import litert, parity
-from kdtoolkit.export.artefact import exported_at
+from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import pixels
 from kdtoolkit.export.early_exit_options import QUANTIZATIONS
 from kdtoolkit.export.quiet import quiet
@@ -18,19 +22,19 @@ _CHECKED_IMAGES = 64
 
 
 def to_early_exit(
-    stages,
-    path,
-    preprocessing=None,
+    stages: Sequence[Network],
+    path: PathLike,
+    preprocessing: Callable[[Any], Any] | None = None,
     *,
-    labels,
-    temperatures,
-    costs,
-    operating_points,
-    operating_point=0,
-    quantization="float32",
-    calibration=None,
-    cost_unit="macs",
-):
+    labels: Sequence[str],
+    temperatures: Sequence[float],
+    costs: Sequence[float],
+    operating_points: Sequence[Any],
+    operating_point: int = 0,
+    quantization: str = "float32",
+    calibration: np.ndarray | None = None,
+    cost_unit: str = "macs",
+) -> Exported:
     """Writes the stages of a multi-exit network as one LiteRT file for `kdtoolkit.edge`.
 
     Signature `stage_1` takes `image`, uint8 `(1, height, width, channels)`; every other one takes
@@ -74,13 +78,13 @@ def to_early_exit(
     image_shape = stages[0].input_shape[1:]
     images = _images(calibration, image_shape, quantization)
     package = Package(
-        labels=labels,
+        labels=tuple(labels),
         image_shape=image_shape,
-        exits=[f"exit_{number + 1}" for number in range(len(stages))],
-        temperatures=temperatures,
-        costs=costs,
+        exits=tuple(f"exit_{number + 1}" for number in range(len(stages))),
+        temperatures=tuple(temperatures),
+        costs=tuple(costs),
         cost_unit=cost_unit,
-        operating_points=operating_points,
+        operating_points=tuple(operating_points),
         operating_point=operating_point,
     )
 

@@ -4,13 +4,15 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras, files
-from kdtoolkit.export.artefact import exported_at
+from kdtoolkit._types import Network, PathLike
+from kdtoolkit.data.preprocessing import Preprocessing
+from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.models.saved import behind
 
 
-def to_keras(network, path, preprocessing):
+def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> Exported:
     """Writes a network as a `.keras` file of Keras' own layers, from pixels to probabilities.
 
     It takes `image`, uint8 `(batch, height, width, channels)`, and returns `probabilities`, float32
@@ -35,8 +37,8 @@ def to_keras(network, path, preprocessing):
             f"Argument `preprocessing` must be of images {network.input_shape[1:]}, as the network "
             f"takes them. Received: preprocessing of images {preprocessing.image_shape}"
         )
-    foreign = {type(layer) for layer in _keras.all_layers(network)}
-    foreign = sorted(kind.__name__ for kind in foreign if kind.__module__.split(".")[0] != "keras")
+    kinds = {type(layer) for layer in _keras.all_layers(network)}
+    foreign = sorted(kind.__name__ for kind in kinds if kind.__module__.split(".")[0] != "keras")
     if foreign:
         raise ValueError(
             "Argument `network` must have Keras' own layers, for plain Keras to load it. Received: "

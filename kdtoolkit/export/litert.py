@@ -2,13 +2,16 @@
 
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
-from kdtoolkit.export.artefact import exported_at
+from kdtoolkit._types import Network, PathLike
+from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quiet import quiet
 
@@ -18,7 +21,13 @@ _SIGNATURE = "serving_default"
 _LOOPS = ("While", "StatelessWhile")
 
 
-def to_litert(network, path, preprocessing=None, quantization="float32", calibration=None):
+def to_litert(
+    network: Network,
+    path: PathLike,
+    preprocessing: Callable[[Any], Any] | None = None,
+    quantization: str = "float32",
+    calibration: np.ndarray | None = None,
+) -> Exported:
     """Writes a network as a LiteRT file.
 
     Its signature `serving_default` takes one `image`, uint8 `(1, height, width, channels)`, and

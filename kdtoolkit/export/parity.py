@@ -1,13 +1,17 @@
 """Runs what was exported, and compares it with the network it came from."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from kdtoolkit._types import Network
+from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace_logits
 from kdtoolkit.export.quiet import quiet
 
@@ -39,7 +43,7 @@ class Tolerance:
         ):
             found = of(differences)
             if not of(differences - rounding) <= accepted:  # NaN is not
-                accepted += of(rounding)
+                accepted += float(of(rounding))
                 return f"by {found:.3g} {what}; the tolerance is {accepted:.3g}"
         return None
 
@@ -102,7 +106,13 @@ class Parity:
     milliseconds_per_image: float
 
 
-def measure(exported, network, preprocessing, images, labels=None):
+def measure(
+    exported: Exported,
+    network: Network,
+    preprocessing: Callable[[Any], Any] | None,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+) -> Parity:
     """Runs an export on images and compares its probabilities with the network's.
 
     Both run on the CPU, where the exported network will: a GPU multiplies in lower precision.
@@ -144,7 +154,13 @@ def measure(exported, network, preprocessing, images, labels=None):
     )
 
 
-def check(exported, network, preprocessing, images, labels=None):
+def check(
+    exported: Exported,
+    network: Network,
+    preprocessing: Callable[[Any], Any] | None,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+) -> Parity:
     """As `measure`, for an export that must be right.
 
     Raises:

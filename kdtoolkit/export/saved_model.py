@@ -1,14 +1,20 @@
 """SavedModel: TensorFlow's own format, for serving and other languages."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from kdtoolkit import files
-from kdtoolkit.export.artefact import exported_at
+from kdtoolkit._types import Network, PathLike
+from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quiet import quiet
 
 
-def to_saved_model(network, path, preprocessing=None):
+def to_saved_model(
+    network: Network, path: PathLike, preprocessing: Callable[[Any], Any] | None = None
+) -> Exported:
     """Writes a network as a SavedModel directory.
 
     Its signature `serving_default` takes `image`, uint8 `(batch, height, width, channels)`, and

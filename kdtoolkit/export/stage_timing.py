@@ -29,19 +29,22 @@ def measured_costs(
         [0.0 if index == k else thresholds.NEVER for index in range(last)] for k in range(last + 1)
     ]
     timed = [(network, stop) for stop in stops] + [(classifier, []) for classifier in alone]
-    times = [[] for _ in timed]
+    times: list[list[float]] = [[] for _ in timed]
     for image in images:
         for (classifier, stop), own in zip(timed, times, strict=True):
             classifier.thresholds = stop
             own.append(classifier.predict(image).milliseconds)
-    return relative_costs(*np.split(np.median(times, axis=1), 2))
+    behind, apart = np.split(np.median(times, axis=1), 2)
+    return relative_costs(behind, apart)
 
 
-def relative_costs(behind: Sequence[float], alone: Sequence[float]):
+def relative_costs(
+    behind: Sequence[float] | np.ndarray, alone: Sequence[float] | np.ndarray
+) -> tuple[list[float], list[float]]:
     """Costs relative to the last alone, from milliseconds behind other exits and alone.
 
     Noise must not make a deeper exit cheaper, or one that runs alone dearer.
     """
-    behind = np.maximum.accumulate(behind)
-    alone = np.minimum(alone, behind)
-    return (behind / alone[-1]).tolist(), (alone / alone[-1]).tolist()
+    rising = np.maximum.accumulate(np.asarray(behind))
+    apart = np.minimum(np.asarray(alone), rising)
+    return (rising / apart[-1]).tolist(), (apart / apart[-1]).tolist()

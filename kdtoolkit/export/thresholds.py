@@ -3,6 +3,9 @@
 Everything here takes validation logits in NumPy; test images never choose a threshold.
 """
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 from scipy import optimize
 
@@ -17,7 +20,7 @@ _ROUNDING = 1e-9  # Sums of the same costs and counts in another order.
 _LEAST_CELLS, _MOST_CELLS = 2, 250_000  # Levels of a threshold; combinations tried in all.
 
 
-def calibrate(logits, labels):
+def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature that makes confidences honest (Guo et al., ICML 2017).
 
     It minimises the cross-entropy of `softmax(logits / temperature)`, within [0.05, 20].
@@ -36,7 +39,12 @@ def calibrate(logits, labels):
     return float(np.exp(found.x))
 
 
-def operating_points(logits, labels, temperatures, costs):
+def operating_points(
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+    temperatures: Sequence[float],
+    costs: Sequence[float],
+) -> list[OperatingPoint]:
     """Returns the best trades between accuracy and cost that thresholds can make.
 
     Each exit's threshold goes through quantiles of its confidences, always and never among them;
@@ -85,17 +93,19 @@ def operating_points(logits, labels, temperatures, costs):
     return points
 
 
-def frontier(accuracies, costs):
+def frontier(
+    accuracies: Sequence[float] | np.ndarray, costs: Sequence[float] | np.ndarray
+) -> list[int]:
     """Returns the indices of what is more accurate than all that is cheaper, by increasing cost."""
     best, kept = -1.0, []
-    for index in np.lexsort((-np.asarray(accuracies), costs)):
+    for index in np.lexsort((-np.asarray(accuracies), np.asarray(costs))):
         if accuracies[index] > best:
             best = accuracies[index]
             kept.append(int(index))
     return kept
 
 
-def unbeaten(points, others):
+def unbeaten(points: Sequence[OperatingPoint], others: Iterable[Any]) -> list[OperatingPoint]:
     """Returns the points to which no other choice is preferable.
 
     Args:
@@ -132,7 +142,13 @@ def _stopped(passed, values, grid, k):
     return counts.reshape(counts.shape + (1,) * (len(grid) - axes))
 
 
-def evaluate(logits, labels, temperatures, costs, thresholds):
+def evaluate(
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+    temperatures: Sequence[float],
+    costs: Sequence[float],
+    thresholds: Sequence[float],
+) -> tuple[float, float]:
     """Returns `(accuracy, mean cost)` of early exit with the given thresholds.
 
     Args:
@@ -149,7 +165,7 @@ def evaluate(logits, labels, temperatures, costs, thresholds):
     return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
 
 
-def sweep(points, count=20):
+def sweep(points: Sequence[OperatingPoint], count: int = 20) -> list[OperatingPoint]:
     """Thins operating points to about `count` budgets between the cheapest and the dearest.
 
     For each budget the most accurate point that keeps it remains; of no points none.
@@ -162,7 +178,9 @@ def sweep(points, count=20):
     return [points[index] for index in kept]
 
 
-def within_accuracy(points, reference, max_accuracy_drop):
+def within_accuracy(
+    points: Sequence[OperatingPoint], reference: float, max_accuracy_drop: float
+) -> int:
     """Returns the index of the cheapest point that is accurate enough.
 
     Args:
@@ -184,7 +202,7 @@ def within_accuracy(points, reference, max_accuracy_drop):
     raise ArgumentError("max_accuracy_drop", accepted, max_accuracy_drop)
 
 
-def within_budget(points, budget):
+def within_budget(points: Sequence[OperatingPoint], budget: float) -> int:
     """Returns the index of the most accurate point whose expected cost is at most `budget`.
 
     Args:

@@ -1,7 +1,10 @@
 """`keras.losses.Loss` classes for a plain `compile(loss=...)` and `fit()`."""
 
+from typing import Any
+
 import keras
 
+from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 
 
@@ -17,21 +20,21 @@ class TolerantCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        primary_score=0.6,
-        top_k=5,
-        reduction="sum_over_batch_size",
-        name="tolerant_crossentropy",
-    ):
+        primary_score: float = 0.6,
+        top_k: int = 5,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "tolerant_crossentropy",
+    ) -> None:
         super().__init__(name=name, reduction=reduction)
         self.eta = strengths.eta_from_primary_score(primary_score, top_k)
         self.primary_score, self.top_k = primary_score, top_k
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.primary_score == 1:  # D(1.0, .) is the plain network, not the limit eta = 4/9
             return crossentropies.crossentropy(y_true, y_pred)
         return tolerance.tolerant_crossentropy(y_true, y_pred, self.eta, self.top_k)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"primary_score": self.primary_score, "top_k": self.top_k}
         return {**super().get_config(), **config}
 
@@ -47,18 +50,18 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        primary_score=0.6,
-        reduction="sum_over_batch_size",
-        name="smoothed_crossentropy",
-    ):
+        primary_score: float = 0.6,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "smoothed_crossentropy",
+    ) -> None:
         super().__init__(name=name, reduction=reduction)
         self.primary_score = primary_score
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         epsilon = strengths.epsilon_from_primary_score(self.primary_score, y_pred.shape[-1])
         return crossentropies.smoothed_crossentropy(y_true, y_pred, epsilon)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "primary_score": self.primary_score}
 
 
@@ -73,16 +76,16 @@ class ConfidencePenaltyCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        primary_score=0.6,
-        reduction="sum_over_batch_size",
-        name="confidence_penalty_crossentropy",
-    ):
+        primary_score: float = 0.6,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "confidence_penalty_crossentropy",
+    ) -> None:
         super().__init__(name=name, reduction=reduction)
         self.primary_score = primary_score
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         beta = strengths.beta_from_primary_score(self.primary_score, y_pred.shape[-1])
         return crossentropies.confidence_penalty_crossentropy(y_true, y_pred, beta)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "primary_score": self.primary_score}

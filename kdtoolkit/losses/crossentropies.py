@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from kdtoolkit._types import Tensor, TensorLike
 
-def label_probabilities(labels, logits):
+
+def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
     """Returns labels of any accepted kind as float32 rows of probabilities.
 
     Args:
@@ -33,7 +35,7 @@ def label_probabilities(labels, logits):
     return ops.cast(labels, "float32")
 
 
-def log_probabilities(logits, temperature=1.0):
+def log_probabilities(logits: TensorLike, temperature: TensorLike | float = 1.0) -> Tensor:
     """Log-softmax of `logits / temperature` in float32; the temperature may be per sample."""
     logits = ops.cast(logits, "float32")
     temperature = ops.cast(temperature, "float32")
@@ -42,7 +44,7 @@ def log_probabilities(logits, temperature=1.0):
     return ops.log_softmax(logits / temperature, axis=-1)
 
 
-def crossentropy(labels, logits):
+def crossentropy(labels: TensorLike, logits: TensorLike) -> Tensor:
     """Cross-entropy `-sum_c y_c ln f_c`.
 
     Args:
@@ -55,7 +57,7 @@ def crossentropy(labels, logits):
     return -ops.sum(label_probabilities(labels, logits) * log_probabilities(logits), axis=-1)
 
 
-def smoothed_crossentropy(labels, logits, epsilon):
+def smoothed_crossentropy(labels: TensorLike, logits: TensorLike, epsilon: float) -> Tensor:
     """Cross-entropy with targets `(1 - epsilon) y + epsilon / C` (label smoothing, LSR).
 
     Args:
@@ -70,7 +72,7 @@ def smoothed_crossentropy(labels, logits, epsilon):
     return -ops.sum(targets * log_probabilities(logits), axis=-1)
 
 
-def confidence_penalty(logits):
+def confidence_penalty(logits: TensorLike) -> Tensor:
     """Negative entropy `sum_c f_c ln f_c`, largest for a confident prediction.
 
     Returns:
@@ -80,7 +82,7 @@ def confidence_penalty(logits):
     return ops.sum(ops.exp(log_f) * log_f, axis=-1)
 
 
-def confidence_penalty_crossentropy(labels, logits, beta):
+def confidence_penalty_crossentropy(labels: TensorLike, logits: TensorLike, beta: float) -> Tensor:
     """Cross-entropy less `beta` times the prediction's entropy (confidence penalty, CP).
 
     Args:

@@ -1,16 +1,20 @@
 """What a teacher's logits teach."""
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 from keras import ops
 
+from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import label_probabilities, log_probabilities
 
 _NEXT_TO_NOTHING = -1e30  # The logarithm of a probability; infinity has no gradient.
 
 
-def distillation_divergence(teacher_logits, student_logits, temperature=1.0):
+def distillation_divergence(
+    teacher_logits: TensorLike, student_logits: TensorLike, temperature: TensorLike | float = 1.0
+) -> Tensor:
     """`T^2 KL(teacher || student)` of the distributions at temperature `T` (Hinton et al. 2015).
 
     The factor `T^2` keeps the gradient's size while `T` changes. At temperature 1 this is the
@@ -41,8 +45,13 @@ def distillation_divergence(teacher_logits, student_logits, temperature=1.0):
 
 
 def decoupled_divergence(
-    labels, teacher_logits, student_logits, alpha=1.0, beta=8.0, temperature=4.0
-):
+    labels: TensorLike,
+    teacher_logits: TensorLike,
+    student_logits: TensorLike,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: TensorLike | float = 4.0,
+) -> Tensor:
     """`T^2 (alpha KL(b_t || b_s) + beta KL(p^ || q^))` (DKD, Zhao et al., CVPR 2022).
 
     `b` are the probabilities of the true class and of all others together, `p^` and `q^` those of
@@ -79,7 +88,7 @@ def decoupled_divergence(
     return ops.square(ops.cast(temperature, "float32")) * (alpha * binary + beta * among)
 
 
-def permute_secondary(logits, seed):
+def permute_secondary(logits: TensorLike, seed: Sequence[int]) -> Tensor:
     """Permutes every entry but the largest at random (DKPP, Furlanello et al. 2018).
 
     Softmax commutes with a permutation, so permuting logits permutes the probabilities at every
@@ -96,7 +105,7 @@ def permute_secondary(logits, seed):
     return permute_secondary_by(logits, tf.random.stateless_uniform(tf.shape(logits), seed))
 
 
-def permute_secondary_by(logits, keys):
+def permute_secondary_by(logits: TensorLike, keys: TensorLike) -> Tensor:
     """`permute_secondary`, the permutation being the order of `keys`, float `(batch, classes)`."""
     logits = ops.convert_to_tensor(logits)
     largest = ops.argmax(logits, axis=-1, keepdims=True)

@@ -2,10 +2,12 @@
 
 from keras import ops
 
+from kdtoolkit._types import Tensor, TensorLike
+
 _WEAKEST_MAP = 1e-12  # Squared norm of an attention map below which it counts as none.
 
 
-def feature_distance(teacher_features, student_features):
+def feature_distance(teacher_features: TensorLike, student_features: TensorLike) -> Tensor:
     """Squared Euclidean distance `||F_student - F_teacher||^2` (Zhang et al., ICCV 2019).
 
     Args:
@@ -22,7 +24,7 @@ def feature_distance(teacher_features, student_features):
     return ops.sum(squares, axis=tuple(range(1, len(squares.shape))))
 
 
-def hint(teacher_features, student_features):
+def hint(teacher_features: TensorLike, student_features: TensorLike) -> Tensor:
     """Mean squared difference of two feature tensors (FitNets, Romero et al. 2015).
 
     Args:
@@ -39,7 +41,7 @@ def hint(teacher_features, student_features):
     return ops.mean(squares, axis=tuple(range(1, len(squares.shape))))
 
 
-def attention_map(features):
+def attention_map(features: TensorLike) -> Tensor:
     """Where a layer looks: the mean over the channels of `f^2`, of L2 norm 1 per sample.
 
     Args:
@@ -62,7 +64,7 @@ def attention_map(features):
     return energy * ops.rsqrt(ops.maximum(square, _WEAKEST_MAP))
 
 
-def attention_transfer(teacher_features, student_features):
+def attention_transfer(teacher_features: TensorLike, student_features: TensorLike) -> Tensor:
     """Mean squared difference of two attention maps (Zagoruyko and Komodakis 2017).
 
     Args:

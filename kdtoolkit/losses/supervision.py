@@ -5,11 +5,12 @@ Neurocomputing 454, "Preparing Lessons: Improve Knowledge Distillation with Bett
 
 from keras import ops
 
+from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import label_probabilities, log_probabilities
 from kdtoolkit.losses.strengths import NORMALIZATIONS
 
 
-def probability_shift(teacher_logits, labels):
+def probability_shift(teacher_logits: TensorLike, labels: TensorLike) -> Tensor:
     """Swaps the teacher's value at the true class with its largest one, where it is wrong.
 
     Softmax commutes with the swap, so swapping logits swaps the probabilities at every temperature.
@@ -30,7 +31,9 @@ def probability_shift(teacher_logits, labels):
     return ops.where(positions == true, highest, shifted)
 
 
-def label_smooth_adjustment(teacher_logits, labels, p=0.9):
+def label_smooth_adjustment(
+    teacher_logits: TensorLike, labels: TensorLike, p: float = 0.9
+) -> Tensor:
     """Replaces a wrong teacher: probability `p` for the true class, `(1-p)/(C-1)` for each other.
 
     The replaced rows are logarithms of probabilities, and so logits of exactly those probabilities
@@ -59,7 +62,9 @@ def label_smooth_adjustment(teacher_logits, labels, p=0.9):
     return ops.where(at_true < highest, smoothed, logits)
 
 
-def focal_weights(teacher_logits, student_logits, gamma, normalization="l2"):
+def focal_weights(
+    teacher_logits: TensorLike, student_logits: TensorLike, gamma: float, normalization: str = "l2"
+) -> Tensor:
     """How far a student is from its teacher on each sample (FLSW): `(1 - v . t)^gamma`.
 
     `v` and `t` are the logits divided by their L2 norms; with `normalization="l1"` they are the
@@ -90,7 +95,7 @@ def focal_weights(teacher_logits, student_logits, gamma, normalization="l2"):
     return ops.stop_gradient(ops.power(ops.maximum(1 - agreement, 0.0), gamma))
 
 
-def student_max_weights(student_logits):
+def student_max_weights(student_logits: TensorLike) -> Tensor:
     """How unsure a student is of each sample (CWSM): `1 / max softmax(z)`.
 
     Args:
@@ -102,7 +107,13 @@ def student_max_weights(student_logits):
     return ops.stop_gradient(ops.exp(-ops.max(log_probabilities(student_logits), axis=-1)))
 
 
-def dynamic_temperature(weights, base, slope, minimum=1.0, mean=None):
+def dynamic_temperature(
+    weights: TensorLike,
+    base: TensorLike | float,
+    slope: float,
+    minimum: float = 1.0,
+    mean: TensorLike | None = None,
+) -> Tensor:
     """A temperature per sample: `base + slope (mean(w) - w)`, and never below `minimum`.
 
     A sample that weighs more, a confusing one, gets a lower temperature and a sharper target. The

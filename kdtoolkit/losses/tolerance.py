@@ -2,10 +2,11 @@
 
 from keras import ops
 
+from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import crossentropy
 
 
-def score_difference(logits, top_k=5):
+def score_difference(logits: TensorLike, top_k: int = 5) -> Tensor:
     """Primary score less the mean of the secondary ones: the second term of Eqn 3.
 
     `f_a1 - mean_{k=2..K} f_ak` with `a_k` the index of the k-th largest probability. Gradients flow
@@ -30,7 +31,9 @@ def score_difference(logits, top_k=5):
     return scores[:, 0] - ops.mean(scores[:, 1:], axis=-1)
 
 
-def tolerant_crossentropy(labels, logits, eta, top_k=5):
+def tolerant_crossentropy(
+    labels: TensorLike, logits: TensorLike, eta: float, top_k: int = 5
+) -> Tensor:
     """The patriarch's loss, Eqn 3: `(1 - eta) CE(y, f) + eta (f_a1 - mean_{k=2..K} f_ak)`.
 
     Args:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0
+from kdtoolkit._types import Tensor
 from kdtoolkit.methods.base import LAYER_PAIRS, LayersMethod, Pairs, option
 
 
@@ -22,9 +23,9 @@ class Attention(LayersMethod):
         LAYER_PAIRS,
     )
 
-    def projector(self, student, teacher, name):
+    def projector(self, student: Tensor, teacher: Tensor, name: str) -> Tensor:
         self.check_same_places(student, teacher)
         return student
 
-    def distance(self, teacher, student):
+    def distance(self, teacher: Tensor, student: Tensor) -> Tensor:
         return losses.attention_transfer(teacher, student)

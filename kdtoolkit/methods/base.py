@@ -9,9 +9,10 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from kdtoolkit._checks import ArgumentError
+from kdtoolkit._types import Network, Tensor
 
 Pairs = tuple[tuple[str, str], ...]
 """Names of layers, `(student_layer, teacher_layer)`."""
@@ -71,7 +72,7 @@ class Batch:
     epoch: Any
     epochs: Any
 
-    def warmup(self, share: float):
+    def warmup(self, share: float) -> Tensor:
         """A factor that rises linearly to 1 over the first `share` of the epochs.
 
         `min((epoch + 1) / (share epochs), 1)`, float32 scalar.
@@ -97,12 +98,12 @@ class _Options:
             if accepted is not None and value not in accepted:
                 self.refuse(field.name, str(accepted), value)
 
-    def refuse(self, argument: str, accepted: str, received: object, hint: str = ""):
+    def refuse(self, argument: str, accepted: str, received: object, hint: str = "") -> NoReturn:
         """Raises an `ArgumentError` about an option of this method."""
         raise ArgumentError(argument, accepted, received, hint, owner=self.name)
 
 
-def options(of) -> tuple[dataclasses.Field, ...]:
+def options(of: Any) -> tuple[dataclasses.Field, ...]:
     """The fields of a method or correction, or of its class, that are options."""
     return tuple(field for field in dataclasses.fields(of) if "text" in field.metadata)
 
@@ -122,23 +123,23 @@ class Method(_Options):
 
     needs_embedding: ClassVar[bool] = False
 
-    def term(self, batch: Batch):
+    def term(self, batch: Batch) -> Tensor | None:
         """The term it adds: float32 `(batch,)`, weighted."""
-        return
+        return None
 
-    def label_weight(self, batch: Batch):
+    def label_weight(self, batch: Batch) -> Tensor | float | None:
         """What the cross-entropy with the labels is multiplied by: a number or `(batch,)`.
 
         None where a method leaves it as it is: a factor of 1 would be an operation, and other last
         bits.
         """
-        return
+        return None
 
-    def pairs(self, network, teacher) -> Pairs:
+    def pairs(self, network: Network, teacher: Network) -> Pairs:
         """The layers that it compares, given both networks."""
         return ()
 
-    def projector(self, student, teacher, name: str):
+    def projector(self, student: Tensor, teacher: Tensor, name: str) -> Tensor:
         """What a student's features go through before they are compared.
 
         Args:
@@ -154,7 +155,7 @@ class Method(_Options):
         """
         return student
 
-    def check_classes(self, classes: int):
+    def check_classes(self, classes: int) -> None:
         """Raises an `ArgumentError` if an option does not suit this number of classes."""
 
     @classmethod
@@ -184,26 +185,26 @@ class Correction(_Options):
     kind: ClassVar[str]
     implied: ClassVar[dict[str, object]] = {}
 
-    def teacher_logits(self, batch: Batch, logits):
+    def teacher_logits(self, batch: Batch, logits: Tensor) -> Tensor:
         """The teacher's logits, `(batch, classes)`."""
         return logits
 
-    def student_logits(self, batch: Batch, logits):
+    def student_logits(self, batch: Batch, logits: Tensor) -> Tensor:
         """The student's logits, `(batch, classes)`."""
         return logits
 
-    def temperature(self, batch: Batch, temperature):
+    def temperature(self, batch: Batch, temperature: Tensor | float) -> Tensor | float:
         """The temperature: a number, or one for each sample, `(batch,)`."""
         return temperature
 
-    def check_method(self, method: "LogitsMethod"):
+    def check_method(self, method: "LogitsMethod") -> None:
         """Raises an `ArgumentError` if the correction cannot be one of this method's."""
         for name, value in self.implied.items():
             received = getattr(method, name, value)
             if received != value:
                 method.refuse(name, f"{value:g} with {self.name}", received)
 
-    def check_classes(self, classes: int):
+    def check_classes(self, classes: int) -> None:
         """As of `Method`."""
 
 
@@ -233,7 +234,7 @@ class LogitsMethod(Method):
         for correction in self.corrections:
             correction.check_method(self)
 
-    def corrected(self, batch: Batch):
+    def corrected(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | float]:
         """The logits of teacher and student, and the temperature, as the term sees them."""
         teacher, student = batch.teacher.logits, batch.student.logits
         temperature = getattr(self, "temperature", 1.0)
@@ -243,7 +244,7 @@ class LogitsMethod(Method):
             temperature = correction.temperature(batch, temperature)
         return teacher, student, temperature
 
-    def check_classes(self, classes):
+    def check_classes(self, classes: int) -> None:
         for correction in self.corrections:
             correction.check_classes(classes)
 
@@ -255,7 +256,11 @@ class LayersMethod(Method):
     A subclass has the options `weight` and `layers` and defines `distance`.
     """
 
-    def pairs(self, network, teacher):
+    if TYPE_CHECKING:
+        weight: float
+        layers: Pairs | None
+
+    def pairs(self, network: Network, teacher: Network) -> Pairs:
         if self.layers is not None:
             return self.layers
         names = [{layer.name for layer in model.layers} for model in (network, teacher)]
@@ -269,18 +274,18 @@ class LayersMethod(Method):
             )
         return found
 
-    def check_same_places(self, student, teacher):
+    def check_same_places(self, student: Tensor, teacher: Tensor) -> None:
         """Raises an `ArgumentError` unless two outputs are images of the same height and width."""
         alike = student.shape[1:-1] == teacher.shape[1:-1]
         if not alike or len(student.shape) != 4:
             shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
             self.refuse("layers", "layers of the same height and width", shapes)
 
-    def distance(self, teacher, student):
+    def distance(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Distance of two features, float32 `(batch,)`."""
         raise NotImplementedError
 
-    def term(self, batch):
+    def term(self, batch: Batch) -> Tensor:
         pairs = zip(batch.teacher.features, batch.student.features, strict=True)
         return self.weight * sum(self.distance(teacher, student) for teacher, student in pairs)
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from kdtoolkit.methods.base import Method
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, Method
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class CWTM(Method):
     It adds no term: the teacher says how much a sample matters, and nothing of its classes.
     """
 
-    def label_weight(self, batch):
+    def label_weight(self, batch: Batch) -> Tensor:
         from keras import ops
 
         confidence = ops.max(ops.softmax(batch.teacher.logits), axis=-1)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0, FRACTION, POSITIVE
-from kdtoolkit.methods.base import LogitsMethod, option
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, LogitsMethod, option
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class DKD(LogitsMethod):
     temperature: float = option(4.0, "Temperature of both networks' logits.", POSITIVE)
     warmup: float = option(1 / 12, "Share of the epochs in which the weight rises.", FRACTION)
 
-    def term(self, batch):
+    def term(self, batch: Batch) -> Tensor:
         teacher, student, temperature = self.corrected(batch)
         return batch.warmup(self.warmup) * losses.decoupled_divergence(
             batch.labels, teacher, student, self.alpha, self.beta, temperature

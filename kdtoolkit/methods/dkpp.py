@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import FRACTION, POSITIVE
-from kdtoolkit.methods.base import option
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, option
 from kdtoolkit.methods.kd import KD
 
 
@@ -20,7 +21,7 @@ class DKPP(KD):
     weight: float = option(1.0, "Weight of the permuted teacher against the labels.", FRACTION)
     temperature: float = option(1.0, "Temperature of both networks' logits.", POSITIVE)
 
-    def corrected(self, batch):
+    def corrected(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | float]:
         logits = batch.teacher.logits
         permuted = losses.permute_secondary_by(logits, batch.uniform(logits))
         teacher = dataclasses.replace(batch.teacher, logits=permuted)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0, OneOf
+from kdtoolkit._types import Tensor
 from kdtoolkit.losses.strengths import NORMALIZATIONS
-from kdtoolkit.methods.base import Correction, option
+from kdtoolkit.methods.base import Batch, Correction, option
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class _DynamicTemperature(Correction):
         1.0, "Change of a sample's temperature per unit of its weight.", AT_LEAST_0
     )
 
-    def weights(self, batch):
+    def weights(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
-    def temperature(self, batch, temperature):
+    def temperature(self, batch: Batch, temperature: Tensor | float) -> Tensor:
         weights = self.weights(batch)
         return losses.dynamic_temperature(
             weights, temperature, self.slope, mean=batch.mean(weights)
@@ -42,7 +43,7 @@ class Focal(_DynamicTemperature):
     gamma: float = option(1.0, "Exponent of the weight.", AT_LEAST_0)
     normalization: str = option("l2", "Of the logits in the weight.", OneOf(NORMALIZATIONS))
 
-    def weights(self, batch):
+    def weights(self, batch: Batch) -> Tensor:
         return losses.focal_weights(
             batch.teacher.logits, batch.student.logits, self.gamma, self.normalization
         )
@@ -52,5 +53,5 @@ class Focal(_DynamicTemperature):
 class StudentMax(_DynamicTemperature):
     """A temperature by how unsure the student is, `w = 1 / max q` (CWSM)."""
 
-    def weights(self, batch):
+    def weights(self, batch: Batch) -> Tensor:
         return losses.student_max_weights(batch.student.logits)

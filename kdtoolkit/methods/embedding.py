@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0
-from kdtoolkit.methods.base import Method, option
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, Method, option
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,6 @@ class Embedding(Method):
 
     weight: float = option(0.03, "Weight of the pooled features' distance.", AT_LEAST_0)
 
-    def term(self, batch):
+    def term(self, batch: Batch) -> Tensor:
         distance = losses.feature_distance(batch.teacher.embedding, batch.student.embedding)
         return self.weight * distance

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0
+from kdtoolkit._types import Tensor
 from kdtoolkit.methods.base import LAYER_PAIRS, LayersMethod, Pairs, option
 
 
@@ -23,7 +24,7 @@ class FitNet(LayersMethod):
         (("stage2", "stage2"),), "Layers that are compared, STUDENT:TEACHER.", LAYER_PAIRS
     )
 
-    def projector(self, student, teacher, name):
+    def projector(self, student: Tensor, teacher: Tensor, name: str) -> Tensor:
         if student.shape[1:] == teacher.shape[1:]:
             return student
         self.check_same_places(student, teacher)
@@ -32,5 +33,5 @@ class FitNet(LayersMethod):
 
         return norm_relu(conv(student, teacher.shape[-1], 1, name=f"{name}_conv"), name=name)
 
-    def distance(self, teacher, student):
+    def distance(self, teacher: Tensor, student: Tensor) -> Tensor:
         return losses.hint(teacher, student)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import FRACTION, POSITIVE
-from kdtoolkit.methods.base import LogitsMethod, option
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, LogitsMethod, option
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class KD(LogitsMethod):
     )
     temperature: float = option(4.0, "Temperature of both networks' logits.", POSITIVE)
 
-    def label_weight(self, batch):
+    def label_weight(self, batch: Batch) -> float:
         return 1 - self.weight
 
-    def term(self, batch):
+    def term(self, batch: Batch) -> Tensor:
         return self.weight * losses.distillation_divergence(*self.corrected(batch))

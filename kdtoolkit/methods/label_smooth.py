@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import INSIDE_0_1, Interval
-from kdtoolkit.methods.base import Correction, option
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, Correction, LogitsMethod, option
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class LabelSmooth(Correction):
 
     p: float = option(0.9, "Probability of the true class in the smoothed label.", INSIDE_0_1)
 
-    def teacher_logits(self, batch, logits):
+    def teacher_logits(self, batch: Batch, logits: Tensor) -> Tensor:
         return losses.label_smooth_adjustment(logits, batch.labels, self.p)
 
-    def check_method(self, method):
+    def check_method(self, method: LogitsMethod) -> None:
         super().check_method(method)
         others = [c.name for c in method.corrections if c.kind == "temperature"]
         if others:
             method.refuse("corrections", f"without {others[0]} beside {self.name}", others[0])
 
-    def check_classes(self, classes):
+    def check_classes(self, classes: int) -> None:
         accepted = Interval(1 / classes, 1, open_low=True, open_high=True)
         if self.p not in accepted:
             self.refuse("p", f"in (1/{classes}, 1)", self.p)

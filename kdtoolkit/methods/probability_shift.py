@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from kdtoolkit import losses
-from kdtoolkit.methods.base import Correction
+from kdtoolkit._types import Tensor
+from kdtoolkit.methods.base import Batch, Correction
 
 
 @dataclass(frozen=True)
@@ -12,5 +13,5 @@ class ProbabilityShift(Correction):
 
     kind = "adjustment"
 
-    def teacher_logits(self, batch, logits):
+    def teacher_logits(self, batch: Batch, logits: Tensor) -> Tensor:
         return losses.probability_shift(logits, batch.labels)

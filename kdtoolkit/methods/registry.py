@@ -3,18 +3,21 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from kdtoolkit._checks import ArgumentError, near
 from kdtoolkit.methods.base import Correction, LogitsMethod, Method
 from kdtoolkit.methods.kd import KD
 
-_REGISTRY: dict[str, type[Method] | type[Correction]] = {}
+_REGISTRY: dict[str, type[Any]] = {}
+
+Registered = TypeVar("Registered", bound=Method | Correction)
 
 Methods = str | Method | Sequence[Method]
 """What trainers take: one method, several that combine, or their names for `parse`."""
 
 
-def register(cls):
+def register(cls: type[Registered]) -> type[Registered]:
     """Adds a method, or a correction, under its `name`; use it as a decorator.
 
     Everything that lists methods then has it: `parse`, command lines with its options as flags,

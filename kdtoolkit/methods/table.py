@@ -9,7 +9,7 @@ def markdown() -> str:
     rows = ["| name | in Python | what it is |", "|---|---|---|"]
     for name in names():
         cls = get(name)
-        summary = cls.__doc__.strip().splitlines()[0].replace("|", "\\|")
+        summary = str(cls.__doc__).strip().splitlines()[0].replace("|", "\\|")
         values = ", ".join(f"{option.name}={_shown(option.default)}" for option in options(cls))
         rows.append(f"| `{name}` | `{cls.__name__}({values})` | {summary} |")
     return "\n".join(rows)

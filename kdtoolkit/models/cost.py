@@ -1,14 +1,16 @@
 """What a network costs to run."""
 
 import math
+from collections.abc import Iterable
 
 import keras
 from keras import layers
 
 from kdtoolkit._keras import node_of
+from kdtoolkit._types import Network, Tensor
 
 
-def macs(network):
+def macs(network: Network) -> int:
     """Multiply-accumulate operations of the 2-D convolutions and dense layers for one image.
 
     Args:
@@ -21,7 +23,7 @@ def macs(network):
     return macs_of(network.outputs)
 
 
-def macs_of(outputs):
+def macs_of(outputs: Iterable[Tensor]) -> int:
     """Multiply-accumulates of all that some outputs need, tensors of a functional model."""
     return sum(map(use_macs, uses(outputs)))
 

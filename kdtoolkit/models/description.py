@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from kdtoolkit._types import Network
 from kdtoolkit.models.cost import use_macs, uses
 from kdtoolkit.models.exits import exit_names
 
@@ -45,7 +46,7 @@ class Row:
     activation_bytes: int
 
 
-def describe(network):
+def describe(network: Network) -> list[Row]:
     """Returns what a network costs.
 
     Args:

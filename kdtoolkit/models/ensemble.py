@@ -1,10 +1,13 @@
 """Several networks as one."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 from keras import ops
 
+from kdtoolkit._types import Network, Tensor, TensorLike
 from kdtoolkit.models.contract import check_logits
 
 
@@ -30,7 +33,7 @@ class Ensemble(keras.Model):
             input shapes or classes.
     """
 
-    def __init__(self, networks, name="ensemble"):
+    def __init__(self, networks: Iterable[Network], name: str = "ensemble") -> None:
         networks = list(networks)
         if not networks:
             raise ValueError("Argument `networks` must hold at least one network. Received: none")
@@ -47,26 +50,28 @@ class Ensemble(keras.Model):
         self.built = True
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> tuple[int | None, ...]:
         """Shape of the images, `(None, height, width, channels)`."""
         return self.networks[0].input_shape
 
     @property
-    def output_shape(self):
+    def output_shape(self) -> tuple[int | None, int]:
         """Shape of the logits, `(None, classes)`."""
         return self.networks[0].output_shape
 
-    def call(self, x, training=None):
+    def call(self, x: TensorLike, training: bool | None = None) -> Tensor:
         logits = [ops.cast(n(x, training=training), "float32") for n in self.networks]
         logs = ops.stack([ops.log_softmax(z, axis=-1) for z in logits])
         return ops.logsumexp(logs, axis=0) - math.log(len(self.networks))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         networks = [keras.saving.serialize_keras_object(network) for network in self.networks]
         return {"networks": networks, "name": self.name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Ensemble":
         networks = [
             keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
             for network in config["networks"]

@@ -8,11 +8,13 @@ after saving and loading.
 import difflib
 import math
 import re
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
 from kdtoolkit._keras import all_layers, node_of, operation_of
+from kdtoolkit._types import Network
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
@@ -25,7 +27,12 @@ _WIDTHS = (128, 64, 32, 16, 8)  # the first is the paper's
 _SHARE = 1 / 8  # of what stopping saves, for a head that is sized here
 
 
-def add_exits(network, at=None, head="bottleneck", mid=None):
+def add_exits(
+    network: Network,
+    at: Sequence[str] | None = None,
+    head: str = "bottleneck",
+    mid: int | None = None,
+) -> Network:
     """Attaches classifiers to a network (Zhang et al., ICCV 2019, section 3.1).
 
     An exit's head maps the features where it is attached to features of the deepest shape, and
@@ -73,7 +80,7 @@ def add_exits(network, at=None, head="bottleneck", mid=None):
         )
     (logits,) = network.outputs
     width = _classified(logits).shape[-1]
-    whole = macs(network) if mid is None else None
+    whole = macs(network)
     outputs = {}
     for index, (name, point) in enumerate(zip(at, points, strict=True), start=1):
         prefix = f"exit_{index}_"
@@ -97,7 +104,7 @@ def add_exits(network, at=None, head="bottleneck", mid=None):
     return keras.Model(network.input, outputs, name=f"{network.name}_exits")
 
 
-def exit_names(network):
+def exit_names(network: Network) -> list[str]:
     """Returns the names of a multi-exit network's exits, shallow to deep.
 
     Raises:
@@ -114,7 +121,7 @@ def exit_names(network):
     return sorted(output, key=lambda name: int(name.removeprefix("exit_")))
 
 
-def features(network):
+def features(network: Network) -> Network:
     """Returns the multi-exit network with its pooled features, for training.
 
     Returns:
@@ -129,7 +136,7 @@ def features(network):
     return keras.Model(network.input, {"logits": logits, "features": pooled})
 
 
-def cut(network, exit):
+def cut(network: Network, exit: str) -> Network:
     """Returns the classifier that ends at an exit: the layers that it needs, and no others.
 
     Args:
@@ -148,7 +155,7 @@ def cut(network, exit):
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
 
 
-def exit_costs(network):
+def exit_costs(network: Network) -> dict[str, float]:
     """Returns what stopping at each exit costs in multiply-accumulates, with all heads before it.
 
     Costs are relative to the plain network's, which has no heads: that of the last exit is above 1.
@@ -166,7 +173,7 @@ def exit_costs(network):
     return {name: macs_of(outputs[:k]) / plain for k, name in enumerate(names, start=1)}
 
 
-def cut_costs(network):
+def cut_costs(network: Network) -> dict[str, float]:
     """Returns what each exit costs on its own, `cut` off, in multiply-accumulates.
 
     Costs are relative to the plain network's, which is that of the last exit.
@@ -182,7 +189,7 @@ def cut_costs(network):
     return {name: count / plain for name, count in macs.items()}
 
 
-def stages(network):
+def stages(network: Network) -> list[Network]:
     """Splits a multi-exit network into what runs from one exit to the next.
 
     Returns:

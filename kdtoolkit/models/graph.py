@@ -5,6 +5,7 @@ import collections
 import keras
 
 from kdtoolkit import _keras
+from kdtoolkit._types import Network
 
 
 def class_name(operation):
@@ -63,7 +64,7 @@ def origin(tensor, passes_on=returns_its_input):
             return operation
 
 
-def flatten(network):
+def flatten(network: Network) -> Network:
     """Returns a network in which the layers of the models inside it are its own.
 
     In transfer learning a whole network is called like a layer, which hides what is in it. The

@@ -6,6 +6,7 @@ al., CVPR 2018). The LiteRT converter takes the grids over from the operations t
 """
 
 import re
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kdtoolkit import _keras
+from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.models.graph import class_name
 
 # What returns values of its input, zeros, or averages that the file rounds to the grid of the
@@ -37,6 +39,12 @@ _LEAST_MAXIMUM = 1e-4
 _MARGIN = 1 + 2.0**-22
 
 
+# Each of these kernels has a Keras layer as its other base.
+if TYPE_CHECKING:
+    from keras.layers import Layer as _Layer
+else:
+    _Layer = object
+
 _SMALLEST = float(np.finfo("float32").tiny)
 
 
@@ -58,13 +66,13 @@ class FakeQuantize(layers.Layer):
         training: whether the averages move.
     """
 
-    def __init__(self, bits=8, momentum=0.99, **kwargs):
+    def __init__(self, bits: int = 8, momentum: float = 0.99, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.bits = bits
         self.momentum = momentum
         self.calibrating = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.minimum, self.maximum = (
             self.add_weight(
                 name=name, shape=(), initializer="zeros", trainable=False, aggregation="mean"
@@ -72,7 +80,7 @@ class FakeQuantize(layers.Layer):
             for name in ("minimum", "maximum")
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: TensorLike, training: bool | None = None) -> Tensor:
         if training or self.calibrating:
             momentum = 0.0 if self.calibrating else self.momentum
             # Zero is a point of every grid: it is what padding and ReLU return.
@@ -82,10 +90,12 @@ class FakeQuantize(layers.Layer):
                 variable.assign(momentum * variable.value + (1 - momentum) * extreme)
         return _on_grid(inputs, self.minimum.value, self.maximum.value, self.bits)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, dtype="float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bits": self.bits, "momentum": self.momentum}
 
 
@@ -130,7 +140,7 @@ class Dequantize(layers.Layer):
         return inputs + _SMALLEST
 
 
-class _FakeQuantizedKernel:
+class _FakeQuantizedKernel(_Layer):
     """A layer with a fake-quantised kernel and, where it is stored, output.
 
     Each output channel of the kernel has a symmetric grid up to its largest weight; the whole
@@ -143,25 +153,32 @@ class _FakeQuantizedKernel:
         **kwargs: of the Keras layer. It computes in float32 under every policy.
     """
 
-    def __init__(self, *args, bits=8, momentum=0.99, quantize_output=True, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        bits: int = 8,
+        momentum: float = 0.99,
+        quantize_output: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **{**kwargs, "dtype": "float32"})
         self.bits = bits
         self.momentum = momentum
         self.output_range = FakeQuantize(bits, momentum, name="range") if quantize_output else None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if self.output_range:
             self.output_range.build(None)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: TensorLike, training: bool | None = None) -> Tensor:
         outputs = self._multiply(inputs)
         if self.use_bias:
             outputs = outputs + self.bias
         outputs = self.activation(outputs)
         return self.output_range(outputs, training=training) if self.output_range else outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "bits": self.bits,

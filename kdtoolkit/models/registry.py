@@ -5,9 +5,11 @@ import importlib
 import inspect
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from kdtoolkit._types import Network
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def validate(name: str) -> Family:
     return _find(name)[0]
 
 
-def build(name: str, input_shape, classes: int, **options):
+def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -> Network:
     """Builds a network with freshly drawn weights.
 
     Args:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras, bounded
+from kdtoolkit._types import ImageShape, Network, PathLike
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
 from kdtoolkit.models.contract import check_finite, check_logits
@@ -138,7 +139,12 @@ def load_network(path):
     return network
 
 
-def load_classifier(path, input_shape=None, classes=None, exit=None):
+def load_classifier(
+    path: PathLike,
+    input_shape: ImageShape | None = None,
+    classes: int | None = None,
+    exit: str | None = None,
+) -> Network:
     """Loads an image classifier as a network that returns logits.
 
     A multi-exit network gives one exit, by default its deepest. A last softmax, as an activation, a

@@ -5,6 +5,7 @@ import re
 import numpy as np
 from keras import layers
 
+from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.wording import listed, shown
 from kdtoolkit.models import tensor_files
 
@@ -55,7 +56,7 @@ _PARAMETERS = {
 }
 
 
-def load_state_dict(network, path):
+def load_state_dict(network: Network, path: PathLike) -> None:
     """Gives a network the weights of a PyTorch network of the same architecture.
 
     Tensors are told apart by what they are (stem, stage, block, part), whatever the code base calls

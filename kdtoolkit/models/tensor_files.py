@@ -12,7 +12,7 @@ import pickle
 import reprlib
 import zipfile
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def _read_npz(path):
 class _Storage(NamedTuple):
     kind: str
     key: str
-    count: int
+    count: int  # type: ignore[assignment]  # a method of tuples, unused
 
 
 class _Tensor(NamedTuple):
@@ -200,7 +200,7 @@ class _Unpickler(pickle._Unpickler):
     largest index that a pickle names, and what becomes a key can be looked at before it is hashed.
     """
 
-    dispatch: ClassVar = {
+    dispatch: ClassVar[dict[int, Any]] = {
         code: load for code, load in pickle._Unpickler.dispatch.items() if code not in _REFUSED
     }
 
@@ -222,9 +222,11 @@ class _Unpickler(pickle._Unpickler):
             _check_key(key)
         super().load_dict()
 
-    dispatch[pickle.SETITEM[0]] = load_setitem
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-    dispatch[pickle.DICT[0]] = load_dict
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+    }
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):

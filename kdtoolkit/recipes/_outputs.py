@@ -18,7 +18,7 @@ _JUDGES = 2048  # images, which look at a network before it is used
 _LUCK = 1e-3  # probability
 
 
-def network_path(path: str, flag: str) -> Path:
+def network_path(path: str | os.PathLike[str], flag: str) -> Path:
     """Returns a `.keras` file: the path itself, or the network that a run's directory ended with.
 
     That is the last generation of `born_again`, the multi-exit network of `self_distillation`, the
@@ -144,7 +144,7 @@ def input_range(network, data, flags, flag: str) -> str:
     if bar >= 1:
         return chosen
     others = {of: right(of) for of in INPUT_RANGES if of != chosen}
-    best = max(others, key=others.get)
+    best = max(others, key=others.__getitem__)
     if stats.binom.sf(others[best] - 1, len(labels), bar) < _LUCK:
         raise UsageError(
             f"--{flag} must be the pixel values that the network was trained on: with {best} "

@@ -1,20 +1,35 @@
 """Trainers: `keras.Model`s that hold a network and override `train_step`."""
 
+from typing import TYPE_CHECKING
+
 from kdtoolkit._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    modules=("teacher_cache",),
-    names={
-        "Trainer": "step",
-        "NonFiniteError": "step",
-        "NonFiniteInputError": "step",
-        "NonFiniteLossError": "step",
-        "NonFiniteVariableError": "step",
-        "UnknownClassError": "step",
-        "Patriarch": "patriarch",
-        "Student": "student",
-        "SelfDistillation": "self_distillation",
-        "MutualLearning": "mutual",
-    },
-)
+if TYPE_CHECKING:
+    from kdtoolkit.training import teacher_cache as teacher_cache
+    from kdtoolkit.training.mutual import MutualLearning as MutualLearning
+    from kdtoolkit.training.patriarch import Patriarch as Patriarch
+    from kdtoolkit.training.self_distillation import SelfDistillation as SelfDistillation
+    from kdtoolkit.training.step import NonFiniteError as NonFiniteError
+    from kdtoolkit.training.step import NonFiniteInputError as NonFiniteInputError
+    from kdtoolkit.training.step import NonFiniteLossError as NonFiniteLossError
+    from kdtoolkit.training.step import NonFiniteVariableError as NonFiniteVariableError
+    from kdtoolkit.training.step import Trainer as Trainer
+    from kdtoolkit.training.step import UnknownClassError as UnknownClassError
+    from kdtoolkit.training.student import Student as Student
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        modules=("teacher_cache",),
+        names={
+            "Trainer": "step",
+            "NonFiniteError": "step",
+            "NonFiniteInputError": "step",
+            "NonFiniteLossError": "step",
+            "NonFiniteVariableError": "step",
+            "UnknownClassError": "step",
+            "Patriarch": "patriarch",
+            "Student": "student",
+            "SelfDistillation": "self_distillation",
+            "MutualLearning": "mutual",
+        },
+    )

@@ -6,8 +6,10 @@ Importing it imports neither TensorFlow nor Keras: oneDNN must be settled before
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCHES = ("auto", "true", "false")
@@ -55,14 +57,14 @@ class Compute:
     summary: str = ""
     data_on_device: bool = False
 
-    def compile_options(self):
+    def compile_options(self) -> dict[str, Any]:
         """Returns the arguments of `Trainer.compile`."""
         return {
             "jit_compile": "auto" if self.xla is None else self.xla,
             "steps_per_execution": self.steps_per_execution,
         }
 
-    def check_epoch(self, steps):
+    def check_epoch(self, steps: int) -> None:
         """Checks that an epoch can be executed so many steps at once.
 
         Keras executes whole groups: it would take the steps that are missing from the next epoch,
@@ -81,7 +83,7 @@ class Compute:
             )
 
     @contextlib.contextmanager
-    def policy(self):
+    def policy(self) -> Iterator[None]:
         """Networks that are built inside compute in `precision`."""
         if self.precision is None:
             yield
@@ -102,16 +104,16 @@ BY_KERAS = Compute()
 
 
 def choose(
-    device=None,
-    replicas=1,
+    device: Device | None = None,
+    replicas: int = 1,
     *,
-    precision="auto",
-    xla="auto",
-    steps_per_execution=1,
-    data_on_device="auto",
-    data_bytes=None,
-    deterministic="auto",
-):
+    precision: str = "auto",
+    xla: str = "auto",
+    steps_per_execution: int = 1,
+    data_on_device: str = "auto",
+    data_bytes: int | None = None,
+    deterministic: str = "auto",
+) -> Compute:
     """Returns the `Compute` that is fastest on a device, but for what is asked for.
 
     That is bfloat16 where the device has instructions for it, else float32; and XLA on a GPU, not

@@ -36,7 +36,7 @@ def even_batch_size(count, batch_size, replicas):
     return batch_size
 
 
-def strategy(name="auto"):
+def strategy(name: str = "auto") -> tf.distribute.Strategy:
     """Returns the `tf.distribute` strategy of that name.
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -52,7 +53,10 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
         return LayerPairs(network, teacher)
     check_graph(network, "network")
     check_graph(teacher, "teacher")
-    taught, teaching, projectors, places = [], [], [], {}
+    taught: list[Any] = []
+    teaching: list[Any] = []
+    projectors: list[Any] = []
+    places: dict[str, tuple[slice, int | None]] = {}
     for method in methods:
         start = len(taught)
         for names in method.pairs(network, teacher):

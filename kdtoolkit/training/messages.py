@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def encode(value) -> bytes:
     Raises:
         TypeError: it holds something else.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
 
     def keep(item):
         kind = _BYTES if isinstance(item, bytes) else _ARRAY

@@ -1,7 +1,11 @@
 """Deep mutual learning: networks that learn together and teach each other."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import tensorflow as tf
 
+from kdtoolkit._types import Network, PathLike, Tensor
 from kdtoolkit.losses import crossentropies, divergence
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training import accuracy
@@ -31,7 +35,7 @@ class MutualLearning(Trainer):
         ValueError: fewer than two networks, the same one twice, or their shapes differ.
     """
 
-    def __init__(self, networks, **kwargs):
+    def __init__(self, networks: Iterable[Network], **kwargs: Any) -> None:
         networks = list(networks)
         if len({id(network) for network in networks}) != len(networks) or len(networks) < 2:
             raise ValueError(
@@ -54,10 +58,10 @@ class MutualLearning(Trainer):
         self.names = names
         self.accuracies = accuracy.metrics(names)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return _Peers(dict(zip(self.names, self.networks, strict=True)))(inputs, training)
 
-    def terms(self, y, outputs, signals):
+    def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         terms = {}
         for name, z in outputs.items():
             taught = [
@@ -69,11 +73,15 @@ class MutualLearning(Trainer):
             terms[f"{name}_mutual"] = tf.add_n(taught) / len(taught)
         return terms
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         accuracy.update(self.accuracies, y, y_pred)
         return super().compute_metrics(x, y, next(iter(y_pred.values())), sample_weight)
 
-    def save(self, filepath, overwrite=True, *, peer=1, **kwargs):
+    def save(
+        self, filepath: PathLike, overwrite: bool = True, *, peer: int = 1, **kwargs: Any
+    ) -> None:
         """Saves a peer's network (`keras.Model.save`).
 
         Args:

@@ -1,5 +1,8 @@
 """Generation 0: a network trained on labels alone, softened or plain."""
 
+from typing import Any
+
+from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.step import Trainer
@@ -30,7 +33,14 @@ class Patriarch(Trainer):
 
     KINDS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 
-    def __init__(self, network, kind="tolerant", primary_score=0.6, top_k=5, **kwargs):
+    def __init__(
+        self,
+        network: Network,
+        kind: str = "tolerant",
+        primary_score: float = 0.6,
+        top_k: int = 5,
+        **kwargs: Any,
+    ) -> None:
         if kind not in self.KINDS:
             raise ValueError(
                 f"Argument `kind` must be one of {', '.join(self.KINDS)}. Received: kind={kind!r}"
@@ -42,7 +52,7 @@ class Patriarch(Trainer):
         super().__init__(network, terms, **kwargs)
         self._terms = terms
 
-    def terms(self, y, outputs, signals):
+    def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         return {name: term(y, outputs) for name, term in self._terms.items()}
 
 

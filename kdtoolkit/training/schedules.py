@@ -5,6 +5,10 @@ imported.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Schedule:
         """The learning rate before each drop and after the last."""
         return tuple(self.learning_rate / 10**drop for drop in range(len(self.drops) + 1))
 
-    def optimizer(self, epochs: int, steps_per_epoch: int):
+    def optimizer(self, epochs: int, steps_per_epoch: int) -> "keras.optimizers.Optimizer":
         """Returns the Keras optimizer of a run of `epochs`."""
         import keras
 

@@ -1,12 +1,14 @@
 """Be your own teacher: the deepest exit of a network teaches its shallower ones."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError
+from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies
-from kdtoolkit.methods import KD, Embedding, Methods, Outputs, as_methods
+from kdtoolkit.methods import KD, Embedding, Method, Methods, Outputs, as_methods
 from kdtoolkit.models import exits
 from kdtoolkit.training import accuracy
 from kdtoolkit.training.step import Trainer
@@ -38,34 +40,36 @@ class SelfDistillation(Trainer):
         ValueError: an argument is not what is accepted, or the network has fewer than two exits.
     """
 
-    def __init__(self, network, methods: Methods | Mapping[str, Methods] = METHODS, **kwargs):
+    def __init__(
+        self, network: Network, methods: Methods | Mapping[str, Methods] = METHODS, **kwargs: Any
+    ) -> None:
         probe = exits.features(network)  # says so where the network has no exits
         names = list(probe.output["logits"])
         shallow = names[:-1]
-        methods = _by_exit(methods, shallow)
+        by_exit = _by_exit(methods, shallow)
         classes = probe.output["logits"][names[-1]].shape[-1]
-        for method in {m: None for own in methods.values() for m in own}:
+        for method in {m: None for own in by_exit.values() for m in own}:
             method.check_classes(classes)
             if method.compares_layers():
                 accepted = "those that compare logits or embeddings, not layers"
                 raise ArgumentError("methods", accepted, method.name)
-        kinds = dict.fromkeys(m.name for own in methods.values() for m in own if m.adds_term())
+        kinds = dict.fromkeys(m.name for own in by_exit.values() for m in own if m.adds_term())
         taught = [
             f"{name}_{kind}"
             for kind in kinds
             for name in shallow
-            if any(method.name == kind for method in methods[name])
+            if any(method.name == kind for method in by_exit[name])
         ]
         terms = [*(f"{name}_label" for name in names), *taught]
         super().__init__(network, terms, probe=probe, **kwargs)
         self.deepest = names[-1]
-        self.methods = methods
+        self.methods = by_exit
         self.accuracies = accuracy.metrics((*names, "ensemble"))
 
-    def predictions(self, outputs):
+    def predictions(self, outputs: Any) -> Any:
         return outputs["logits"]
 
-    def terms(self, y, outputs, signals):
+    def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         logits, pooled = outputs["logits"], outputs["features"]
         teacher = Outputs(
             tf.stop_gradient(tf.cast(logits[self.deepest], "float32")),
@@ -85,13 +89,15 @@ class SelfDistillation(Trainer):
             terms[f"{name}_label"] = label
         return terms
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         ensemble = tf.add_n([tf.cast(z, "float32") for z in y_pred.values()])
         accuracy.update(self.accuracies, y, {**y_pred, "ensemble": ensemble})
         return super().compute_metrics(x, y, y_pred[self.deepest], sample_weight)
 
 
-def _by_exit(methods, shallow):
+def _by_exit(methods, shallow) -> dict[str, tuple[Method, ...]]:
     """Name of each shallow exit -> its methods."""
     if not isinstance(methods, Mapping):
         return dict.fromkeys(shallow, as_methods(methods))

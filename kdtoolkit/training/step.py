@@ -6,13 +6,16 @@ network is trained with. What must be right once is right here.
 """
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import _keras
-from kdtoolkit.methods import Batch
+from kdtoolkit._types import Network, PathLike, Tensor
+from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
@@ -34,7 +37,7 @@ class NonFiniteInputError(NonFiniteError):
         image: its place in the batch, counted from 0; None where replicas share a batch.
     """
 
-    def __init__(self, epoch, step, image):
+    def __init__(self, epoch: int, step: int, image: int | None) -> None:
         which = "An image" if image is None else f"Image {image}"
         super().__init__(f"{which} of the batch at epoch {epoch}, step {step} is not finite")
         self.epoch, self.step, self.image = epoch, step, image
@@ -48,7 +51,7 @@ class UnknownClassError(NonFiniteError):
         label: its place in the batch, counted from 0; None where replicas share a batch.
     """
 
-    def __init__(self, epoch, step, label, classes):
+    def __init__(self, epoch: int, step: int, label: int | None, classes: int) -> None:
         which = "A label" if label is None else f"Label {label}"
         super().__init__(
             f"{which} of the batch at epoch {epoch}, step {step} is no class from 0 to "
@@ -65,7 +68,7 @@ class NonFiniteVariableError(NonFiniteError):
         variable: path of the first one.
     """
 
-    def __init__(self, epoch, variable):
+    def __init__(self, epoch: int, variable: str) -> None:
         super().__init__(f"Variable {variable!r} is not finite after epoch {epoch}")
         self.epoch, self.variable = epoch, variable
 
@@ -78,7 +81,7 @@ class NonFiniteLossError(NonFiniteError):
         term: name of the first loss term that was not finite.
     """
 
-    def __init__(self, epoch, step, term):
+    def __init__(self, epoch: int, step: int, term: str) -> None:
         super().__init__(f"Loss term {term!r} is not finite at epoch {epoch}, step {step}")
         self.epoch, self.step, self.term = epoch, step, term
 
@@ -107,7 +110,16 @@ class Trainer(keras.Model):
         seed: of the randomness that a method draws itself.
     """
 
-    def __init__(self, network, term_names, *, probe=None, weight_decay=0.0, seed=0, name=None):
+    def __init__(
+        self,
+        network: Network,
+        term_names: Iterable[str],
+        *,
+        probe: Any = None,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         if not isinstance(
             getattr(network, "output", None), dict
@@ -159,28 +171,34 @@ class Trainer(keras.Model):
 
     # What a method says.
 
-    def inputs(self, x):
+    def inputs(self, x: Any) -> Any:
         """Returns what the network sees of `x`, where something comes with the images."""
         return x
 
-    def signals(self, x, y):
+    def signals(self, x: Any, y: Any) -> dict[str, Any]:
         """Returns what `terms` needs from outside the tape, e.g. `{"teacher_logits": ...}`."""
         return {}
 
-    def terms(self, y, outputs, signals):
+    def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         """Returns a dict: term name -> weighted loss per sample, float32 `(batch,)`."""
         raise NotImplementedError(f"{type(self).__name__} must say its loss terms")
 
-    def predictions(self, outputs):
+    def predictions(self, outputs: Any) -> Any:
         """Returns the network's own output, for `compute_metrics`, from what the probe returned."""
         return outputs
 
     # What is right once.
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(self.inputs(inputs), training=training)
 
-    def compile(self, optimizer="rmsprop", metrics=None, reader=None, **kwargs):
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        metrics: Any = None,
+        reader: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Sets the optimizer and metrics; the loss is the trainer's own.
 
         Args:
@@ -224,7 +242,7 @@ class Trainer(keras.Model):
         # the optimizer would multiply them by the number of replicas.
         _keras.leave_gradients_as_they_are(self.optimizer)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         images = self.inputs(x)
@@ -240,7 +258,7 @@ class Trainer(keras.Model):
         self._epoch_step.assign_add(1)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         _keras.clear_losses(self)
@@ -248,13 +266,17 @@ class Trainer(keras.Model):
         self._loss(y, outputs, signals, sample_weight)
         return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         """Updates the metrics of `compile` and the primary score from logits `(batch, classes)`."""
         scores = tf.nn.softmax(tf.cast(y_pred, "float32"))
         self.primary_score_metric.update_state(tf.reduce_max(scores, axis=-1))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
 
         Raises:
@@ -274,7 +296,7 @@ class Trainer(keras.Model):
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras' `evaluate`.
 
         Raises:
@@ -284,12 +306,12 @@ class Trainer(keras.Model):
         _check_labels(y, self._classes)
         return super().evaluate(x, y, *args, **kwargs)
 
-    def global_mean(self, values):
+    def global_mean(self, values: Tensor) -> Tensor:
         """Mean over the global batch of one value per sample, `(batch,)`, on every replica."""
         total = tf.reduce_sum(values)
         return _sum_over_replicas(total) / self._global_batch(values)
 
-    def uniform(self, like):
+    def uniform(self, like: Tensor) -> Tensor:
         """Random numbers in [0, 1) of the shape of `like`, `(batch, ...)`, float32.
 
         They are a function of seed, step and place in the global batch: however many replicas share
@@ -304,7 +326,7 @@ class Trainer(keras.Model):
         everyone = tf.concat([[tf.reduce_sum(sizes)], shape[1:]], axis=0)
         return tf.random.stateless_uniform(everyone, seed)[first : first + shape[0]]
 
-    def gather(self, values):
+    def gather(self, values: Tensor) -> Tensor:
         """The rows `(batch, ...)` of all replicas, in the order of the replicas, on every one.
 
         Gradients flow back to the replica that a row came from.
@@ -314,7 +336,7 @@ class Trainer(keras.Model):
             return tf.convert_to_tensor(values)
         return context.all_gather(values, axis=0)
 
-    def batch(self, labels, student, teacher):
+    def batch(self, labels: Tensor, student: Outputs, teacher: Outputs) -> Batch:
         """What a method is given: a `kdtoolkit.methods.Batch` of two `Outputs`."""
         return Batch(
             labels,
@@ -390,7 +412,7 @@ class Trainer(keras.Model):
         keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
         self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
 
-    def check_step(self, epoch):
+    def check_step(self, epoch: int) -> None:
         """Raises a `NonFiniteError` if an image, a label or a loss term of this epoch was wrong.
 
         Args:
@@ -408,7 +430,7 @@ class Trainer(keras.Model):
             raise NonFiniteInputError(epoch, step, what - len(names) if alone else None)
         raise NonFiniteLossError(epoch, step, names[what])
 
-    def check_variables(self, epoch):
+    def check_variables(self, epoch: int) -> None:
         """Raises a `NonFiniteVariableError` if a variable, the optimizer's included, is not finite.
 
         Args:
@@ -459,23 +481,23 @@ class Trainer(keras.Model):
 
     # What is stored is the network.
 
-    def save(self, filepath, overwrite=True, **kwargs):
+    def save(self, filepath: PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the network (`keras.Model.save`)."""
         return self.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
+    def save_weights(self, filepath: PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the network's weights."""
         return self.network.save_weights(filepath, overwrite=overwrite, **kwargs)
 
-    def load_weights(self, filepath, **kwargs):
+    def load_weights(self, filepath: PathLike, **kwargs: Any) -> None:
         """Loads weights into the network."""
         return self.network.load_weights(filepath, **kwargs)
 
-    def export(self, filepath, **kwargs):
+    def export(self, filepath: PathLike, **kwargs: Any) -> None:
         """Exports the network (`keras.Model.export`)."""
         return self.network.export(filepath, **kwargs)
 
-    def summary(self, **kwargs):
+    def summary(self, **kwargs: Any) -> None:
         """Prints the network's summary."""
         return self.network.summary(**kwargs)
 

@@ -1,9 +1,12 @@
 """Generation g >= 1: a network trained on labels and a teacher."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError
+from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies
 from kdtoolkit.methods import Methods, as_methods
 from kdtoolkit.models.contract import check_finite, check_logits
@@ -32,7 +35,7 @@ class Student(Trainer):
             the teacher is not finite.
     """
 
-    def __init__(self, network, teacher, methods: Methods, **kwargs):
+    def __init__(self, network: Network, teacher: Network, methods: Methods, **kwargs: Any) -> None:
         methods = as_methods(methods)
         if not methods:
             raise ArgumentError("methods", "at least one; without any, train a Patriarch", methods)
@@ -57,13 +60,13 @@ class Student(Trainer):
         self.methods = methods
 
     @property
-    def teacher(self):
+    def teacher(self) -> Network:
         return self._teacher.value
 
-    def inputs(self, x):
+    def inputs(self, x: Any) -> Any:
         return x["image"] if isinstance(x, dict) else x
 
-    def signals(self, x, y):
+    def signals(self, x: Any, y: Any) -> dict[str, Any]:
         if isinstance(x, dict):
             outputs = self._brought(x)
         else:
@@ -73,10 +76,10 @@ class Student(Trainer):
             for name, values in outputs.items()
         }
 
-    def predictions(self, outputs):
+    def predictions(self, outputs: Any) -> Any:
         return self._named(outputs)["logits"]
 
-    def terms(self, y, outputs, signals):
+    def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         outputs = self._named(outputs)
         student = outputs["logits"], outputs.get("features", ())
         teacher = signals["teacher_logits"], signals.get("teacher_features", ())

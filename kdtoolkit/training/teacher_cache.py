@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.augmentation import Views
+from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.graph import output_of
 from kdtoolkit.models.precision import in_float32
@@ -49,7 +51,7 @@ class TeacherCache:
     logits: np.memmap
     features: Mapping[str, np.memmap]
 
-    def attach(self, split):
+    def attach(self, split: Split | StreamingSplit) -> Split | StreamingSplit:
         """The split in these views, with what the teacher says of them.
 
         Args:
@@ -88,7 +90,15 @@ class TeacherCache:
         return outputs
 
 
-def build(teacher, split, directory, *, views, layers=(), batch_size=512):
+def build(
+    teacher: Network,
+    split: Split | StreamingSplit,
+    directory: PathLike,
+    *,
+    views: Views,
+    layers: Iterable[str] = (),
+    batch_size: int = 512,
+) -> TeacherCache:
     """Opens the cache of a teacher's outputs, or computes them where there is none.
 
     Its key is the SHA-256 of the teacher's architecture and weights, the split's fingerprint, the
