@@ -24,7 +24,14 @@ class ArgumentError(ValueError):
         argument, accepted, received, hint, owner: as they were given.
     """
 
-    def __init__(self, argument, accepted, received, hint="", owner=None):
+    def __init__(
+        self,
+        argument: str,
+        accepted: object,
+        received: object,
+        hint: str = "",
+        owner: str | None = None,
+    ) -> None:
         self.argument, self.accepted, self.received = argument, accepted, received
         self.hint, self.owner = hint, owner
         of = f" of {owner}" if owner else ""

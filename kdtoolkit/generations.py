@@ -78,7 +78,7 @@ def train_generations(
         schedule: learning rate, momentum and weight decay.
         epochs, batch_size: of each generation; the schedule's own by default.
         seed: of initialisation, data order, augmentation.
-        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
 

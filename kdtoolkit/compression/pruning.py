@@ -34,7 +34,7 @@ class MagnitudePruning(keras.callbacks.Callback):
     is refused: a callback has no say between the steps of one execution.
 
     Masks are state: `variables` holds them once the callback knows its model, and
-    `training.loop.Training` stores them with the trainer's own, so that a killed training goes on
+    `training.Training` stores them with the trainer's own, so that a killed training goes on
     exactly. A network it has not seen starts from nothing: one callback serves several trainings.
 
     Args:
@@ -104,7 +104,10 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Name of a layer -> the least magnitude that is kept; for 2:4 see `masks.two_of_four`."""
+        """Name of a layer -> the least magnitude that is kept.
+
+        With 2:4 the largest sum of two magnitudes that were pruned together; 0 where none were.
+        """
         return {name: float(m.threshold.numpy()) for m in self._masks for name in m.by_name()}
 
     def set_model(self, model: Network) -> None:

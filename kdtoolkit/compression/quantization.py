@@ -75,7 +75,7 @@ def quantization_aware(
     Krishnamoorthi 2018.) One that follows no such layer becomes a 1x1 depthwise convolution, and so
     do `Rescaling` and `Normalization`, whose weights are not trained. A ReLU is one operation with
     the layer or addition before it, so only what it returns is rounded. Layers are split where the
-    file has several operations: see `kdtoolkit.compression.elementary`.
+    file has several operations.
 
     What LiteRT computes in floats alone, such as layer normalisation, attention, ELU and layers of
     one's own, stays in float: what it takes from other layers and returns to them is rounded, and

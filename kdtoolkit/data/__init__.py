@@ -10,13 +10,17 @@ from kdtoolkit._lazy import attach
 if TYPE_CHECKING:
     from kdtoolkit.data.augmentation import Augmentation as Augmentation
     from kdtoolkit.data.augmentation import EpochPlan as EpochPlan
+    from kdtoolkit.data.augmentation import PhotographPlan as PhotographPlan
     from kdtoolkit.data.augmentation import Views as Views
     from kdtoolkit.data.augmentation import epoch_plan as epoch_plan
+    from kdtoolkit.data.catalog import TEST_FRACTION as TEST_FRACTION
     from kdtoolkit.data.catalog import DatasetInfo as DatasetInfo
     from kdtoolkit.data.catalog import describe as describe
+    from kdtoolkit.data.loading import MEMORY_LIMIT as MEMORY_LIMIT
     from kdtoolkit.data.loading import Data as Data
     from kdtoolkit.data.loading import load as load
     from kdtoolkit.data.photographs import PhotographAugmentation as PhotographAugmentation
+    from kdtoolkit.data.pipeline import SORT_WINDOW as SORT_WINDOW
     from kdtoolkit.data.pipeline import Split as Split
     from kdtoolkit.data.pipeline import StreamingSplit as StreamingSplit
     from kdtoolkit.data.preprocessing import Preprocessing as Preprocessing
@@ -40,5 +44,9 @@ else:
             "StreamingSplit": "pipeline",
             "reading": "sources",
             "DamagedDataError": "sources",
+            "PhotographPlan": "augmentation",
+            "MEMORY_LIMIT": "loading",
+            "SORT_WINDOW": "pipeline",
+            "TEST_FRACTION": "catalog",
         },
     )

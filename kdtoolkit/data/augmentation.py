@@ -71,7 +71,7 @@ class PhotographPlan(NamedTuple):
 
     Attributes:
         order: as in `EpochPlan`.
-        draws: `photographs.draw` of the epoch, float32 `(n, 9)`.
+        draws: what is drawn for image `i`, in the epoch, float32 `(n, 9)`.
     """
 
     order: np.ndarray

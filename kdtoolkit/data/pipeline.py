@@ -340,7 +340,7 @@ class StreamingSplit(_Split):
     ) -> None:
         """
         Args:
-            records: `sources.Records`.
+            records: of a split as TensorFlow Datasets stored it; `load` makes them.
         """
         super().__init__(len(records), preprocessing, augmentation)
         self._records = records

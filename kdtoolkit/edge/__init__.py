@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.edge import package as package
     from kdtoolkit.edge.classifier import EarlyExitClassifier as EarlyExitClassifier
     from kdtoolkit.edge.classifier import Prediction as Prediction
     from kdtoolkit.edge.package import OperatingPoint as OperatingPoint
+    from kdtoolkit.edge.package import Package as Package
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
+        modules=("package",),
         names={
             "EarlyExitClassifier": "classifier",
             "OperatingPoint": "package",
+            "Package": "package",
             "Prediction": "classifier",
         },
     )

@@ -7,7 +7,7 @@ A method of your own is a subclass of `Method`, or of `LogitsMethod`, in any fil
 it a name everywhere, and `--methods=package.module:Class` uses it without.
 """
 
-from kdtoolkit._checks import AT_LEAST_0, FRACTION, POSITIVE, Interval, OneOf
+from kdtoolkit._checks import AT_LEAST_0, FRACTION, POSITIVE, ArgumentError, Interval, OneOf
 from kdtoolkit.methods.attention import Attention
 from kdtoolkit.methods.base import (
     Batch,
@@ -53,6 +53,7 @@ __all__ = [
     "FRACTION",
     "KD",
     "POSITIVE",
+    "ArgumentError",
     "Attention",
     "Batch",
     "Correction",

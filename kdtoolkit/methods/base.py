@@ -24,7 +24,7 @@ def option(default: object, text: str, accepted: object = None) -> Any:
     Args:
         default: the published value.
         text: what it is, one sentence: the help of its flag.
-        accepted: an `Interval` or a `OneOf` of `kdtoolkit._checks`, or anything else with
+        accepted: an `Interval`, a `OneOf`, or anything else with
             `__contains__` and a `str()` that follows "must be"; None where the type says enough.
     """
     return dataclasses.field(default=default, metadata={"text": text, "accepted": accepted})

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.models import quantized_layers as quantized_layers
     from kdtoolkit.models.cost import macs as macs
+    from kdtoolkit.models.description import Row as Row
     from kdtoolkit.models.description import describe as describe
     from kdtoolkit.models.ensemble import Ensemble as Ensemble
     from kdtoolkit.models.exits import add_exits as add_exits
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
+        modules=("quantized_layers",),
         names={
             "Ensemble": "ensemble",
             "FakeQuantize": "quantized_layers",
             "Family": "registry",
+            "Row": "description",
             "QuantizedConv2D": "quantized_layers",
             "QuantizedConv2DTranspose": "quantized_layers",
             "QuantizedDense": "quantized_layers",

@@ -33,7 +33,7 @@ class Row:
         name: of the part.
         parameters: weights, without the moving statistics of batch normalisation, as papers count
             them.
-        macs: multiply-accumulates for one image, as `cost.macs` counts them.
+        macs: multiply-accumulates for one image, as `kdtoolkit.models.macs` counts.
         activation_bytes: most bytes of feature maps that exist at the same time while the part
             runs, for one image: the input and the output of the operation that runs, and what is
             needed later on, the image included. Normalisation and activations write over their

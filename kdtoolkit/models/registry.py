@@ -22,7 +22,7 @@ class Family:
         names: those that are listed.
         builder: "module:function", called with `input_shape`, `classes`, `name`, the named groups,
             `arguments` and the options.
-        schedule: key into `kdtoolkit.training.schedules.SCHEDULES`.
+        schedule: key into `kdtoolkit.training.SCHEDULES`.
         tiny: a member that trains in seconds, to try things out with.
         smallest: least height and width of an image.
         form: how other names are made, for people; empty if all are listed.

@@ -65,7 +65,7 @@ def load_state_dict(network: Network, path: PathLike) -> None:
     Args:
         network: CIFAR ResNet or ResNet of `models.build`, with `padding="torch"` unless the images
             have odd sizes in front of every stride.
-        path: file as `tensor_files.read` takes it: `.safetensors`, `.npz`, or a state dict written
+        path: a file of tensors: `.safetensors`, `.npz`, or a state dict written
             by `torch.save`, which is read without PyTorch and without executing anything.
 
     Raises:

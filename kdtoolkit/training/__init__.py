@@ -5,9 +5,18 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.training import compute as compute
     from kdtoolkit.training import teacher_cache as teacher_cache
+    from kdtoolkit.training.compute import Compute as Compute
+    from kdtoolkit.training.distribution import WorkerLostError as WorkerLostError
+    from kdtoolkit.training.distribution import strategy as strategy
+    from kdtoolkit.training.loop import Pace as Pace
+    from kdtoolkit.training.loop import Settings as Settings
+    from kdtoolkit.training.loop import Training as Training
     from kdtoolkit.training.mutual import MutualLearning as MutualLearning
     from kdtoolkit.training.patriarch import Patriarch as Patriarch
+    from kdtoolkit.training.schedules import SCHEDULES as SCHEDULES
+    from kdtoolkit.training.schedules import Schedule as Schedule
     from kdtoolkit.training.self_distillation import SelfDistillation as SelfDistillation
     from kdtoolkit.training.step import NonFiniteError as NonFiniteError
     from kdtoolkit.training.step import NonFiniteInputError as NonFiniteInputError
@@ -16,10 +25,11 @@ if TYPE_CHECKING:
     from kdtoolkit.training.step import Trainer as Trainer
     from kdtoolkit.training.step import UnknownClassError as UnknownClassError
     from kdtoolkit.training.student import Student as Student
+    from kdtoolkit.training.teacher_cache import TeacherCache as TeacherCache
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
-        modules=("teacher_cache",),
+        modules=("compute", "teacher_cache"),
         names={
             "Trainer": "step",
             "NonFiniteError": "step",
@@ -31,5 +41,14 @@ else:
             "Student": "student",
             "SelfDistillation": "self_distillation",
             "MutualLearning": "mutual",
+            "Compute": "compute",
+            "SCHEDULES": "schedules",
+            "Schedule": "schedules",
+            "Pace": "loop",
+            "Settings": "loop",
+            "TeacherCache": "teacher_cache",
+            "Training": "loop",
+            "WorkerLostError": "distribution",
+            "strategy": "distribution",
         },
     )

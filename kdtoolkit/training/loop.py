@@ -5,13 +5,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
-from kdtoolkit.data import beside
+from kdtoolkit._types import Network, PathLike
+from kdtoolkit.data import Data, beside
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training import record
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
@@ -47,7 +49,7 @@ class Settings:
         schedule: learning rate, momentum and weight decay, scaled to `epochs`.
         epochs, batch_size: of this run; the batch is the global one.
         seed: of initialisation, data order, augmentation.
-        strategy: of `kdtoolkit.training.distribution.strategy`.
+        strategy: of `kdtoolkit.training.strategy`.
         callbacks: Keras callbacks. One with `variables`, a list that holds Keras variables from
             `set_model` on, has them stored and restored with the trainer's.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
@@ -77,7 +79,14 @@ class Training:
         name: tells it from other trainings of the same generation and seed.
     """
 
-    def __init__(self, directory, settings, generation=0, log_dir=None, name=""):
+    def __init__(
+        self,
+        directory: PathLike,
+        settings: Settings,
+        generation: int = 0,
+        log_dir: PathLike | None = None,
+        name: str = "",
+    ) -> None:
         self.directory = Path(directory)
         self.settings = settings
         self.generation = generation
@@ -94,7 +103,14 @@ class Training:
             "batch_size": settings.batch_size,
         }
 
-    def complete(self, build, make_trainer, data, evaluate, begin=None):
+    def complete(
+        self,
+        build: Callable[[], Network],
+        make_trainer: Callable[[], Trainer],
+        data: Data,
+        evaluate: Callable[[Network], dict[str, Any]],
+        begin: Callable[[], object] | None = None,
+    ) -> tuple[Network, dict[str, Any]]:
         """Trains the network, or loads it where that was done before.
 
         Args:
@@ -135,7 +151,7 @@ class Training:
         if self._writes:
             beside.write(self._network, data.preprocessing, data.info.labels)
 
-    def load(self, build):
+    def load(self, build: Callable[[], Network]) -> tuple[Network, dict[str, Any]] | None:
         """Returns `(network, results)` if the training is finished, else None.
 
         What is damaged or of another training is named in a warning and set aside: the network
@@ -178,7 +194,7 @@ class Training:
         network.load_weights(self._network)
         return results, network.get_weights()
 
-    def run(self, make_trainer: Callable[[], Trainer], data):
+    def run(self, make_trainer: Callable[[], Trainer], data: Data) -> tuple[Network, Pace]:
         """Trains to the last epoch, from the newest state if there is one.
 
         A trainer's randomness is a function of (seed, generation, epoch), so a run that was killed
@@ -260,7 +276,7 @@ class Training:
                 files.write_atomically(self._network, trainer.network.save)
         return trainer.network, Pace(seconds, epochs * len(train) / seconds)
 
-    def finish(self, results: dict):
+    def finish(self, results: dict) -> None:
         """Stores the results, which marks the training as finished, and drops its states."""
         if self._writes:
             record.write(self.directory, results, self._identity)
