@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.data.arrays import from_arrays as from_arrays
     from kdtoolkit.data.augmentation import Augmentation as Augmentation
     from kdtoolkit.data.augmentation import EpochPlan as EpochPlan
     from kdtoolkit.data.augmentation import PhotographPlan as PhotographPlan
@@ -33,6 +34,7 @@ else:
             "describe": "catalog",
             "DatasetInfo": "catalog",
             "load": "loading",
+            "from_arrays": "arrays",
             "Data": "loading",
             "Preprocessing": "preprocessing",
             "Augmentation": "augmentation",

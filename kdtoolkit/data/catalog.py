@@ -40,7 +40,7 @@ class DatasetInfo:
 
     Attributes:
         name: as it was asked for.
-        kind: "digits", "tfds", "folder" or "archive".
+        kind: "digits", "tfds", "folder", "archive" or "arrays".
         image_shape: `(height, width, channels)` of the images as they are loaded.
         class_names: one a class, in the order of the labels.
         classes: number of classes.

@@ -94,14 +94,15 @@ def load(
             f"{MEMORY_LIMIT / 2**30:g} GiB that a {info.kind} may: "
             "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
         )
-    return _hold(info, validation_fraction, train_examples, strict_data)
+
+    def parts(labels):
+        return cut(labels, info, validation_fraction, train_examples)
+
+    return assemble(info, sources.read(info, parts, strict_data))
 
 
-def _hold(info, validation_fraction, train_examples, strict_data):
-    def cut(labels):
-        return _cut(labels, info, validation_fraction, train_examples)
-
-    stored = sources.read(info, cut, strict_data)
+def assemble(info: DatasetInfo, stored: sources.Stored) -> Data:
+    """Makes splits of what was read, and counts it; warns of classes that cannot be learned."""
     _name_untrained(info, stored.train[1])
     train, validation, test = stored.train, stored.validation, stored.test
     train_size = stored.size - len(test[1])
@@ -127,15 +128,15 @@ def _name_untrained(info, labels):
         warnings.warn(
             f"{len(names)} of {info.classes} classes of {info.name!r} are left without training "
             f"images: {some(names)}",
-            stacklevel=4,  # whoever called `load`
+            stacklevel=4,  # whoever called `load` or `from_arrays`
         )
 
 
 def _stream(info, validation_fraction, train_examples):
     stored = sources.Records(info, "train")
     unknown_labels = np.zeros(len(stored), np.int32)
-    cut = _cut(unknown_labels, info, validation_fraction, train_examples)
-    train, validation, test = (stored.subset(part) for part in cut)
+    parts = cut(unknown_labels, info, validation_fraction, train_examples)
+    train, validation, test = (stored.subset(part) for part in parts)
     preprocessing = Preprocessing.measure(train.first_images(_MEASURED_IMAGES))
     if info.validation_split:
         validation = sources.Records(info, info.validation_split)
@@ -148,14 +149,14 @@ def _stream(info, validation_fraction, train_examples):
     return Data(info, preprocessing, split(train), split(validation), split(test))
 
 
-def _cut(labels, info, validation_fraction, train_examples):
+def cut(labels, info, validation_fraction, train_examples):
     """Indices of the training, validation and held-out test images of a stored split."""
     remaining = np.arange(len(labels))
     count = 0 if info.test_split else catalog.held_out(len(labels))
     held_out = _take(labels, remaining, count, Purpose.TEST)
     remaining = np.setdiff1d(remaining, held_out, assume_unique=True)
-    cut = validation_fraction and not info.validation_split
-    count = max(round(validation_fraction * len(remaining)), 1) if cut else 0
+    is_cut = validation_fraction and not info.validation_split
+    count = max(round(validation_fraction * len(remaining)), 1) if is_cut else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
     if count and count == len(remaining):
         raise ValueError(
