@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kdtoolkit.models.registry import Family as Family
     from kdtoolkit.models.registry import build as build
     from kdtoolkit.models.registry import names as names
+    from kdtoolkit.models.registry import register as register
     from kdtoolkit.models.registry import validate as validate
     from kdtoolkit.models.saved import load_classifier as load_classifier
     from kdtoolkit.models.state_dict import load_state_dict as load_state_dict
@@ -62,6 +63,7 @@ else:
             "load_state_dict": "state_dict",
             "macs": "cost",
             "names": "registry",
+            "register": "registry",
             "stages": "exits",
             "validate": "registry",
         },

@@ -5,10 +5,11 @@ import importlib
 import inspect
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit._types import Network
 
 
@@ -20,8 +21,8 @@ class Family:
         pattern: regular expression of the names; its named groups are arguments of the builder,
             integers where they are digits.
         names: those that are listed.
-        builder: "module:function", called with `input_shape`, `classes`, `name`, the named groups,
-            `arguments` and the options.
+        builder: "module:function", or the function: called with `input_shape`, `classes`, `name`,
+            the named groups, `arguments` and the options.
         schedule: key into `kdtoolkit.training.SCHEDULES`.
         tiny: a member that trains in seconds, to try things out with.
         smallest: least height and width of an image.
@@ -32,7 +33,7 @@ class Family:
 
     pattern: str
     names: tuple[str, ...]
-    builder: str
+    builder: str | Callable[..., Network]
     schedule: str
     tiny: str
     smallest: int = 8
@@ -179,13 +180,46 @@ FAMILIES = (
 )
 
 
+_registered: dict[str, Family] = {}
+"""Families of `register`, each of one name."""
+
+
+def register(name: str, builder: Callable[..., Network], *, smallest: int = 1) -> None:
+    """Adds a network of one's own under a name, which `build` and every recipe then take.
+
+    Recipes know it in a process that has called this, and train it as they train a CIFAR ResNet
+    unless `--schedule` says otherwise.
+
+    Args:
+        name: that no other network has.
+        builder: called as `builder(input_shape, classes, name, **options)`; returns a functional
+            Keras model of that name, images to logits. Options are its keyword-only arguments.
+        smallest: least height and width of an image.
+
+    Raises:
+        ArgumentError: another network has the name, or `builder` cannot be called.
+    """
+    if not callable(builder):
+        raise ArgumentError("builder", "a function", builder)
+    family = Family(re.escape(name), (name,), builder, "cifar_resnet", name, smallest)
+    if _registered.get(name, family) != family or any(
+        re.fullmatch(known.pattern, name) for known in FAMILIES
+    ):
+        raise ArgumentError("name", "one that no other network has", name)
+    _registered[name] = family
+
+
+def _families() -> tuple[Family, ...]:
+    return (*FAMILIES, *_registered.values())
+
+
 def names() -> list[str]:
-    """Returns the names of the papers' networks, family by family.
+    """Returns the names of the papers' networks, family by family, and those of `register`.
 
     Others can be built too: of other depths and widths, and those of `keras.applications`, as
     `keras:MobileNetV2`.
     """
-    return [name for family in FAMILIES for name in family.names]
+    return [name for family in _families() for name in family.names]
 
 
 def validate(name: str) -> Family:
@@ -228,8 +262,10 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
         )
     if classes < 2:
         raise ValueError(f"Argument `classes` must be at least 2. Received: classes={classes}")
-    module, _, function = family.builder.partition(":")
-    builder = getattr(importlib.import_module(module), function)
+    builder = family.builder
+    if isinstance(builder, str):
+        module, _, function = builder.partition(":")
+        builder = getattr(importlib.import_module(module), function)
     accepted = [
         parameter.name
         for parameter in inspect.signature(builder).parameters.values()
@@ -245,15 +281,15 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
 
 
 def _find(name):
-    for family in FAMILIES:
+    for family in _families():
         match = re.fullmatch(family.pattern, name)
         if match:
             groups = {k: int(v) if v.isdigit() else v for k, v in match.groupdict().items() if v}
             return family, {**groups, **family.arguments}
-    known = {known.lower(): known for f in FAMILIES for known in (*f.names, *f.unlisted)}
+    known = {known.lower(): known for f in _families() for known in (*f.names, *f.unlisted)}
     near = difflib.get_close_matches(name.lower(), known)
     hint = f" Near matches: {', '.join(known[match] for match in near)}." if near else ""
-    forms = ", ".join(dict.fromkeys(family.form for family in FAMILIES if family.form))
+    forms = ", ".join(dict.fromkeys(family.form for family in _families() if family.form))
     raise ValueError(
         f"Argument `name` must be one of {', '.join(names())}, or like {forms}. "
         f"Received: name={name!r}.{hint}"

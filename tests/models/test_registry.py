@@ -131,3 +131,41 @@ def test_smallest_images_of_keras_applications(name):
     smallest = {"keras:Xception": 71, "keras:inceptionv3": 75, "keras:VGG16": 32}[name]
     with pytest.raises(ValueError, match=f"at least {smallest} pixels high and wide for {name}"):
         models.build(name, (smallest - 1, 80, 3), 10)
+
+
+@pytest.fixture
+def own_network(monkeypatch):
+    monkeypatch.setattr(models.registry, "_registered", {})
+
+    def build(input_shape, classes, name, *, width=3):
+        image = keras.Input(input_shape)
+        x = keras.layers.Dense(width)(keras.layers.Flatten()(image))
+        return keras.Model(image, keras.layers.Dense(classes)(x), name=name)
+
+    models.register("own-net", build, smallest=4)
+    return build
+
+
+def test_network_from_outside(own_network):
+    assert models.names()[-1] == "own-net"
+    assert models.validate("own-net").schedule in SCHEDULES
+    network = models.build("own-net", (4, 4, 1), 5, width=2)
+    assert (network.name, network.count_params()) == ("own-net", 16 * 2 + 2 + 2 * 5 + 5)
+    with pytest.raises(ValueError, match="at least 4 pixels"):
+        models.build("own-net", (3, 4, 1), 5)
+    with pytest.raises(ValueError, match="of own-net must be among width"):
+        models.build("own-net", (4, 4, 1), 5, depth=2)
+    with pytest.raises(ValueError, match="Near matches: own-net"):
+        models.validate("own-nte")
+    models.register("own-net", own_network, smallest=4)  # the same again
+
+
+@pytest.mark.parametrize("name", ["own-net", "resnet20", "wrn-10-3"])
+def test_name_of_another_network(own_network, name):
+    with pytest.raises(ValueError, match="`name` must be one that no other network has"):
+        models.register(name, lambda input_shape, classes, name: None)
+
+
+def test_builder_that_is_no_function(own_network):
+    with pytest.raises(ValueError, match="`builder` must be a function"):
+        models.register("other", "module:function")
