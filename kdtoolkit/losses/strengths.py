@@ -8,6 +8,8 @@ primary score. They need neither Keras nor TensorFlow: command lines check their
 
 import math
 
+from kdtoolkit._checks import FRACTION, ArgumentError
+
 NORMALIZATIONS = ("l2", "l1")
 """What `focal_weights` divides logits by; here, since a command line checks it."""
 
@@ -42,7 +44,7 @@ def primary_score_from_eta(eta: float, top_k: int = 5) -> float:
     """
     _check_top_k(top_k)
     if not 0 <= eta <= 1:
-        raise ValueError(f"Argument `eta` must be in [0, 1]. Received: eta={eta}")
+        raise ArgumentError("eta", FRACTION, eta)
     if eta == 0:
         return 1.0
     return min(max((1 - eta) * (top_k - 1) / (eta * top_k), 1 / top_k), 1.0)
@@ -73,12 +75,9 @@ def beta_from_primary_score(primary_score: float, classes: int) -> float:
 
 def _check_top_k(top_k):
     if top_k < 2:
-        raise ValueError(f"Argument `top_k` must be at least 2. Received: top_k={top_k}")
+        raise ArgumentError("top_k", "at least 2", top_k)
 
 
 def _check_primary_score(primary_score, scores):
     if not 1 / scores < primary_score <= 1:
-        raise ValueError(
-            f"Argument `primary_score` must be in (1/{scores}, 1]. "
-            f"Received: primary_score={primary_score}"
-        )
+        raise ArgumentError("primary_score", f"in (1/{scores}, 1]", primary_score)

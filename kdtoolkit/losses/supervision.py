@@ -5,6 +5,7 @@ Neurocomputing 454, "Preparing Lessons: Improve Knowledge Distillation with Bett
 
 from keras import ops
 
+from kdtoolkit._checks import AT_LEAST_0, POSITIVE, ArgumentError, OneOf
 from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import label_probabilities, log_probabilities
 from kdtoolkit.losses.strengths import NORMALIZATIONS
@@ -54,7 +55,7 @@ def label_smooth_adjustment(
     """
     classes = teacher_logits.shape[-1]
     if not 1 / classes < p < 1:
-        raise ValueError(f"Argument `p` must be in (1/{classes}, 1). Received: p={p}")
+        raise ArgumentError("p", f"in (1/{classes}, 1)", p)
     logits = ops.cast(teacher_logits, "float32")
     true, at_true, highest = _true_and_highest(logits, labels)
     probabilities = ops.where(_positions(logits) == true, p, (1 - p) / (classes - 1))
@@ -83,12 +84,9 @@ def focal_weights(
         ValueError: an argument is outside its range.
     """
     if gamma < 0:
-        raise ValueError(f"Argument `gamma` must be at least 0. Received: gamma={gamma}")
+        raise ArgumentError("gamma", AT_LEAST_0, gamma)
     if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"Argument `normalization` must be one of {', '.join(NORMALIZATIONS)}. "
-            f"Received: normalization={normalization!r}"
-        )
+        raise ArgumentError("normalization", OneOf(NORMALIZATIONS), normalization)
     normalize = _unit if normalization == "l2" else _softmax
     agreement = ops.sum(normalize(teacher_logits) * normalize(student_logits), axis=-1)
     # Rounding takes the product of parallel vectors above 1, and a power of what is left to NaN.
@@ -133,9 +131,9 @@ def dynamic_temperature(
         ValueError: `slope` or `minimum` is outside its range.
     """
     if slope < 0:
-        raise ValueError(f"Argument `slope` must be at least 0. Received: slope={slope}")
+        raise ArgumentError("slope", AT_LEAST_0, slope)
     if minimum <= 0:
-        raise ValueError(f"Argument `minimum` must be positive. Received: minimum={minimum}")
+        raise ArgumentError("minimum", POSITIVE, minimum)
     weights = ops.cast(weights, "float32")
     mean = ops.mean(weights) if mean is None else mean
     return ops.stop_gradient(ops.maximum(base + slope * (mean - weights), minimum))
