@@ -26,6 +26,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from kdtoolkit import analysis as analysis
+    from kdtoolkit import comparison as comparison
     from kdtoolkit import compression as compression
     from kdtoolkit import data as data
     from kdtoolkit import edge as edge
@@ -40,6 +41,7 @@ else:
         __name__,
         modules=(
             "analysis",
+            "comparison",
             "compression",
             "data",
             "edge",

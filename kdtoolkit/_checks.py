@@ -6,7 +6,7 @@ Nothing here imports TensorFlow or Keras: command lines are checked with it.
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -42,22 +42,30 @@ class ArgumentError(ValueError):
 
 
 class UnsuitableError(ArgumentError):
-    """An argument is of its kind, but does not suit the others: `hint` says why."""
+    """An argument led to an error, whose own words say what is wrong with it.
+
+    Args:
+        argument, received: its name and its value.
+        reason: the words.
+    """
+
+    def __init__(self, argument, received, reason):
+        super().__init__(argument, "one that suits the others", received, reason)
+        self.args = (reason,)
 
 
 @contextlib.contextmanager
-def suiting(argument: str, accepted: str, received: object) -> Iterator[None]:
-    """Turns the `ValueError` of what an argument leads to into an `UnsuitableError` about it.
+def suiting(argument: str, received: object) -> Iterator[None]:
+    """Turns the `ValueError` that an argument leads to into an `UnsuitableError` about it.
 
-    Args:
-        argument, accepted, received: of an `ArgumentError`; one of those passes as it is.
+    An `ArgumentError` passes as it is.
     """
     try:
         yield
     except ArgumentError:
         raise
     except ValueError as error:
-        raise UnsuitableError(argument, accepted, received, str(error)) from error
+        raise UnsuitableError(argument, received, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -120,3 +128,10 @@ def near(name: object, names: Iterable[str]) -> str:
     """A sentence that tells which of `names` are spelled nearly like `name`; empty without any."""
     found = difflib.get_close_matches(str(name), names)
     return f"Near matches: {', '.join(found)}." if found else ""
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises an `ArgumentError` unless these are seeds, at least one, each of them once."""
+    in_range = all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds)
+    if not in_range or not seeds or len(set(seeds)) < len(seeds):
+        raise ArgumentError("seeds", "different integers from 0 to 2147483647", list(seeds))

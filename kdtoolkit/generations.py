@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit import files
+from kdtoolkit._claim import claimed
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.loading import Data
-from kdtoolkit.data.wording import shown
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -148,7 +147,8 @@ def train_generations(
         return evaluation.log_probabilities(logits), labels
 
     with contextlib.ExitStack() as held:
-        from_chief(strategy, lambda: held.enter_context(_claimed(output_dir, arguments)))
+        claim = claimed(output_dir, "generations.json", arguments)
+        from_chief(strategy, lambda: held.enter_context(claim))
         lineage: list[Generation] = []
         for generation in range(generations + 1):
             name = f"generation_{generation}"
@@ -189,32 +189,3 @@ def train_generations(
                 raise
             lineage.append(Generation(*finished))
         return lineage
-
-
-@contextlib.contextmanager
-def _claimed(output_dir, arguments):
-    """Holds the directory, once its stored arguments are these."""
-    files.make_directory(output_dir)
-    with files.locked(output_dir):
-        files.clear_scratch(output_dir)
-        _check_arguments(output_dir, arguments)
-        yield
-
-
-def _check_arguments(output_dir, arguments):
-    """Stores the arguments, or finds that the directory's are the same."""
-    path = output_dir / "generations.json"
-    if not path.exists():
-        files.write_json(path, arguments)
-        return
-    stored = files.read_json(path)
-    differs = [
-        f"{name}={shown(stored.get(name))} there, {name}={value} here"
-        for name, value in arguments.items()
-        if stored.get(name) != value
-    ]
-    if differs:
-        raise files.OtherRunError(
-            "Argument `output_dir` must be a new directory or one of the same arguments. "
-            f"Received: output_dir={output_dir}, with {'; '.join(differs)}"
-        )

@@ -1,4 +1,7 @@
-"""Compression for Keras 3: pruning of weights and channels, quantisation-aware training."""
+"""Compression for Keras 3: pruning of weights and channels, quantisation-aware training.
+
+`compress` does all of it to one network, and measures what comes of it.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -18,10 +21,13 @@ if TYPE_CHECKING:
     from kdtoolkit.compression.quantization import quantization_aware as quantization_aware
     from kdtoolkit.compression.schedules import ConstantSparsity as ConstantSparsity
     from kdtoolkit.compression.schedules import PolynomialDecay as PolynomialDecay
+    from kdtoolkit.compression.variants import Compressed as Compressed
+    from kdtoolkit.compression.variants import compress as compress
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         names={
+            "Compressed": "variants",
             "KeepZeros": "keep",
             "MagnitudePruning": "pruning",
             "ChannelGroup": "channels",
@@ -29,6 +35,7 @@ else:
             "PolynomialDecay": "schedules",
             "Sparsity": "layers",
             "channel_groups": "channels",
+            "compress": "variants",
             "mask_channels": "channels",
             "prune_channels": "channels",
             "select_channels": "channels",

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+MOST_IMAGES = 10_000
+"""Exports run on so many test images at most: one at a time, and from memory."""
+
 
 def verdict(failure: str | None) -> dict:
     """Returns the part of a file's row that says whether it computes what its network computes.

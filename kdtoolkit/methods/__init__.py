@@ -29,6 +29,7 @@ from kdtoolkit.methods.kd import KD
 from kdtoolkit.methods.label_smooth import LabelSmooth
 from kdtoolkit.methods.probability_shift import ProbabilityShift
 from kdtoolkit.methods.registry import Methods, as_methods, described, get, names, parse, register
+from kdtoolkit.methods.ways import Way, parse_way
 
 for _method in (
     KD,
@@ -70,6 +71,7 @@ __all__ = [
     "Outputs",
     "ProbabilityShift",
     "StudentMax",
+    "Way",
     "as_methods",
     "described",
     "get",
@@ -77,5 +79,6 @@ __all__ = [
     "option",
     "options",
     "parse",
+    "parse_way",
     "register",
 ]

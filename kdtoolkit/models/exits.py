@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit._keras import all_layers, node_of, operation_of
 from kdtoolkit._types import Network
 from kdtoolkit.models.contract import check_logits
@@ -151,7 +152,7 @@ def cut(network: Network, exit: str) -> Network:
     """
     names = exit_names(network)
     if exit not in names:
-        raise ValueError(f"Argument `exit` must be one of {', '.join(names)}. Received: {exit!r}")
+        raise ArgumentError("exit", f"one of {', '.join(names)}", exit)
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras, bounded
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit._types import ImageShape, Network, PathLike
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
@@ -168,7 +169,7 @@ def load_classifier(
     if isinstance(network.output, dict):
         network = cut(network, exit_names(network)[-1] if exit is None else exit)
     elif exit is not None:
-        raise ValueError(f"Argument `exit` is for multi-exit networks. Received: exit={exit!r}")
+        raise ArgumentError("exit", "None for what is no multi-exit network", exit)
     network = _without_softmax(network)
     try:
         check_logits(network)

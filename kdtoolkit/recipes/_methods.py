@@ -53,19 +53,27 @@ class MethodFlags:
             self._define_options(flags, methods.get(name))
         flags.before_parsing(self._define_from_elsewhere)
 
-    def parse(self, flags, name: str, usual: Mapping[str, object] | None = None, student=None):
+    def parse(self, flags, name: str, student: tuple[int, int] | None = None):
         """Returns the methods of a name, with the options that the flags say.
 
         Args:
             flags: of the run.
             name: names joined with `+`.
-            usual: as of the class, before that.
-            student: (number from 0, how many) where an option may have one value for each.
+            student: of `maker`.
 
         Raises:
             UsageError: there is no such method, or an option is not what is accepted.
         """
-        usual = {**self.usual, **(usual or {})}
+        with blaming_arguments(self.alone):
+            return methods.parse(name, self.maker(flags, student))
+
+    def maker(self, flags, student: tuple[int, int] | None = None):
+        """What makes a method of its class, with the options that the flags say: see `parse`.
+
+        Args:
+            flags: of the run.
+            student: (number from 0, how many) where an option may have one value for each.
+        """
 
         def make(cls, **given):
             for option in methods.options(cls):
@@ -73,12 +81,11 @@ class MethodFlags:
                 text = flags[flag].value
                 if text is not None:
                     given[option.name] = _value(flag, cls, option, text, student)
-                elif option.name not in given and flag in usual:
-                    given[option.name] = usual[flag]
+                elif option.name not in given and flag in self.usual:
+                    given[option.name] = self.usual[flag]
             return cls(**given)
 
-        with blaming_arguments(self.alone):
-            return methods.parse(name, make)
+        return make
 
     def check(self, flags, chosen: Iterable[Method], classes: int | None):
         """Checks methods against a number of classes, and that no flag of another one was set.

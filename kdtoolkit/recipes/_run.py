@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data import describe
+from kdtoolkit.export.rows import MOST_IMAGES as EXPORT_IMAGES
 from kdtoolkit.export.rows import file_facts, parity_facts
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _report, _smoke
@@ -18,8 +19,6 @@ from kdtoolkit.training import compute
 from kdtoolkit.training.schedules import SCHEDULES
 
 _STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
-# Exports run on so many test images at most: one at a time, and from memory.
-EXPORT_IMAGES = 10_000
 EXPORT_COLUMNS = {
     "path": ("file", ""),
     "bytes": ("bytes", ",d"),

@@ -1,12 +1,12 @@
 """Prunes and quantises a trained classifier, and reports what that gains and costs."""
 
-import dataclasses
 import sys
+from pathlib import Path
 
-from kdtoolkit import cluster
+from kdtoolkit.compression.options import QUANTIZATIONS, STRUCTURES, Options
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
-from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._command import RunError, blaming, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
 # By `plain` the fine-tuning is on labels alone.
@@ -16,11 +16,6 @@ _RENAMED = {
     "teacher_weight": "--kd_weight",
     "temperature": "--kd_temperature",
 }
-STRUCTURES = ("weights", "channels", "2:4", "none")
-QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
-SCOPES = ("layer", "global")
-# What each structure prunes by default; 2:4 is a half by its nature.
-_SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 _COLUMNS = {
     "variant": ("variant", ""),
     "test_accuracy": ("test accuracy", ".2%"),
@@ -118,130 +113,74 @@ def chosen_methods(flags):
     return () if flags.methods == "plain" else _METHODS.parse(flags, flags.methods)
 
 
+def _options(flags):
+    names = ("structure", "sparsity", "layers", "threshold", "quantize", "calibration_images")
+    return {name: flags[name].value for name in names}
+
+
 def _check(flags):
     _smoke.shrink(flags, data=False, calibration_images=8)
     info = _run.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     _outputs.check_network(flags, "model")
     flags.require_one_of("model_input", INPUTS)
-    flags.require_one_of("structure", STRUCTURES)
-    flags.require_one_of("threshold", SCOPES)
-    if flags.threshold == "global" and flags.structure != "weights":
-        raise UsageError("--threshold=global applies to --structure=weights")
-    if flags.sparsity is None:
-        flags.sparsity = _SPARSITIES[flags.structure]
-    flags.require("sparsity", 0 <= flags.sparsity < 1, "in [0, 1)")
-    fixed = _SPARSITIES[flags.structure] if flags.structure in ("2:4", "none") else flags.sparsity
-    accepted = f"{fixed:g} for --structure={flags.structure}"
-    flags.require("sparsity", flags.sparsity == fixed, accepted)
-    if flags.sparsity == 0:
-        flags.structure = "none"
-    for kind in flags.quantize:
-        if kind not in QUANTIZATIONS:
-            raise UsageError(
-                f"--quantize must be among {', '.join(QUANTIZATIONS)}. Received: {kind}"
-            )
-    flags.require("quantize", len(set(flags.quantize)) == len(flags.quantize), "different kinds")
-    nothing = flags.structure == "none" and flags.quantize in ([], ["float32"])
-    flags.require("quantize", not nothing, "more than float32 where nothing is pruned")
-    flags.require("calibration_images", flags.calibration_images > 0, "positive")
+    with blaming_arguments():
+        options = Options(**_options(flags))
+    flags.structure, flags.sparsity = options.structure, options.sparsity
     _METHODS.check(flags, chosen_methods(flags), info.classes)
     if flags.schedule is None:
         flags.schedule = "fine_tuning"
     usual = _run.usual_schedule(flags, flags.schedule)
     _run.check_training(flags, usual)
-    masked = flags.structure in ("weights", "2:4")
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
-    flags.require("steps_per_execution", not masked or flags.steps_per_execution == 1, accepted)
-    kept = f"{flags.structure}-{flags.sparsity:g}" if flags.structure != "none" else "none"
+    fits = not options.masks or flags.steps_per_execution == 1
+    flags.require("steps_per_execution", fits, accepted)
+    kept = f"{flags.structure}-{flags.sparsity:g}" if options.prunes else "none"
     kinds = "+".join(flags.quantize)
     _run.default_output_dir(flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed)
     return usual
-
-
-def _example(work):
-    """A network as it will be fine-tuned, and the callbacks; they say what cannot be pruned."""
-    try:
-        example = work.pruned()
-        return example, work.pruning(example)
-    except UsageError:
-        raise
-    except ValueError as error:
-        flag = "layers" if "`layers`" in str(error) else "structure"
-        raise UsageError(f"--{flag}: {error}") from error
 
 
 def _run_recipe(flags, usual):
     data = _run.load(flags)
     path = _outputs.fetch(flags, "model")
 
-    from kdtoolkit import analysis
-    from kdtoolkit.recipes._compression import Compression
-    from kdtoolkit.training import loop, progress
+    from kdtoolkit import analysis, compression
+    from kdtoolkit.export import ParityError
 
-    kinds = [kind for kind in flags.quantize if kind != "float32"]
-    trains = [flags.structure != "none", "qat" in kinds]
-    bar = progress.Progress(sum(trains) * flags.epochs)
-    settings = _run.settings(flags, usual, data, bar)
-    with settings.compute.policy():
-        work = Compression(flags, path, data, chosen_methods(flags))
-        example, callbacks = _example(work)
-    if "qat" in kinds:
-        with blaming("quantize"):
-            work.quantization_aware(example)
-    work.check_export()
-    output_dir = _run.begin(flags, data, settings.compute)
-    given = {"model": _outputs.remember(flags, "model", path, output_dir)}
+    strategy = _run.strategy(flags, data)
+    compute = _run.computing(flags, data, strategy)
+    output_dir, given = Path(flags.output_dir), {}
 
-    def fine_tune(directory, build, callbacks, schedule, done):
-        training = loop.Training(
-            output_dir / directory,
-            dataclasses.replace(
-                settings, schedule=schedule, callbacks=[*callbacks, *settings.callbacks]
-            ),
-            log_dir=output_dir / "logs" / directory,
-            name=directory,
-        )
-        with _run.one_line_errors(data):
-            return training.complete(
+    def claim():
+        _run.begin(flags, data, compute)
+        given["model"] = _outputs.remember(flags, "model", path, output_dir)
+
+    with compute.policy():
+        build = _loader(flags, data, path)
+    try:
+        with _run.one_line_errors(data), blaming_arguments(network="model"):
+            result = compression.compress(
                 build,
-                lambda: work.trainer(build()),
                 data,
-                lambda network: {"variant": directory},
-                lambda: bar.begin(directory, done),
+                output_dir,
+                **_options(flags),
+                methods=chosen_methods(flags),
+                schedule=_run.schedule(flags, usual),
+                epochs=flags.epochs,
+                batch_size=flags.batch_size,
+                seed=flags.seed,
+                strategy=strategy,
+                compute=compute,
+                claim=claim,
             )
-
-    rows = []
-
-    def measure(variant, network, kind, *trained):
-        if cluster.is_chief(flags.strategy):
-            rows.append(work.measure(variant, network, kind, output_dir, *trained))
-
-    name, network, seconds = "original", work.original, 0.0
-    measure(name, network, "float32")
-    if trains[0]:
-        if "int8" in kinds:  # what rounding alone costs
-            measure(f"{name}, int8", network, "int8")
-        network, results = fine_tune("pruned", work.pruned, callbacks, settings.schedule, 0)
-        name, seconds = f"{100 * flags.sparsity:g}% {flags.structure}", results["seconds"]
-        measure(name, network, "float32", "pruned", seconds)
-    for kind in kinds:
-        directory, trained = "pruned" if trains[0] else None, network
-        if kind == "qat":
-            directory = "quantized"
-            slow = settings.schedule.learning_rate / 10  # that of the last epochs before
-            trained, results = fine_tune(
-                directory,
-                lambda: work.quantization_aware(network),
-                work.keep_zeros(network),
-                dataclasses.replace(settings.schedule, learning_rate=slow),
-                trains[0] * flags.epochs,
-            )
-            seconds = results["seconds"]
-        measure(f"{name}, {kind}", trained, kind, directory, seconds)
+    except ParityError as error:
+        raise RunError(str(error)) from error
+    rows = result.rows
 
     def export():
-        exports = [*_run.export(network, "saved_model", data, output_dir, ["saved_model"]), *rows]
+        name = "saved_model"
+        exports = [*_run.export(result.network, name, data, output_dir, [name]), *rows]
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         failed = _report.failures(rows, "variant").items()
         facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
@@ -249,11 +188,22 @@ def _run_recipe(flags, usual):
         analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
         return exports
 
-    trained = [
-        name for name, happens in zip(("pruned", "quantized"), trains, strict=True) if happens
-    ]
-    parts = {"given": given, "variants": rows, "network": trained[0] if trained else None}
+    trained = next((row["directory"] for row in rows if row["directory"]), None)
+    parts = {"given": given, "variants": rows, "network": trained}
     return _run.finish(RECIPE.name, flags, output_dir, data, parts, export)
+
+
+def _loader(flags, data, path):
+    """The function that loads the network, once its pixel values were judged."""
+    from kdtoolkit.models import saved
+
+    def load():
+        with blaming("model"), blaming_arguments():
+            shape, classes = data.info.image_shape, data.info.classes
+            return saved.load_classifier(path, shape, classes, flags.exit)
+
+    pixels = _outputs.input_range(load(), data, flags, "model_input")
+    return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
 
 
 def _title(flags):

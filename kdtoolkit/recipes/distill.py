@@ -1,15 +1,18 @@
 """Teaches a small network by a large one, in one or several ways, and compares them over seeds."""
 
-import dataclasses
 import os
-import statistics
 import sys
+from pathlib import Path
 
+from kdtoolkit._checks import check_seeds
 from kdtoolkit.data.preprocessing import INPUTS
+from kdtoolkit.methods import ways as teaching
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke, _ways
-from kdtoolkit.recipes._command import UsageError, blaming_arguments
+from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
+from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
+from kdtoolkit.recipes._methods import MethodFlags
 
+_METHODS = MethodFlags(alone=teaching.NAMES)
 _RENAMED = {
     "teacher_weight": "--kd_weight",
     "temperature": "--kd_temperature",
@@ -65,7 +68,7 @@ def _define(flags):
         None,
         "Network that learns with the student in mutual (default: the student's kind).",
     )
-    _ways.FLAGS.define(flags, "kd", "Ways to teach, separated by commas", "list")
+    _METHODS.define(flags, "kd", "Ways to teach, separated by commas", "list")
     flags.add(
         "string", "Methods", "method", None, "One of them; the same as --methods with one name."
     )
@@ -139,8 +142,10 @@ def _check_ways(flags, info):
             raise UsageError("--method and --methods exclude each other. Received: both")
         flags.methods, flags.method = [flags.method], None
     flags.require("methods", len(set(flags.methods)) == len(flags.methods) > 0, "different names")
-    ways = [_ways.parse(flags, name) for name in flags.methods]
-    _ways.check(flags, ways, info.classes)
+    make = _METHODS.maker(flags)
+    with blaming_arguments(teaching.NAMES):
+        ways = [teaching.parse_way(name, make) for name in flags.methods]
+    _METHODS.check(flags, (method for way in ways for method in way.methods), info.classes)
     return ways
 
 
@@ -176,8 +181,8 @@ def _check_seeds(flags):
         seeds = [int(seed) for seed in flags.seeds]
     except ValueError as error:
         raise UsageError(f"--seeds must be integers. Received: {','.join(flags.seeds)}") from error
-    in_range = all(0 <= seed < 2**31 for seed in seeds) and len(set(seeds)) == len(seeds) > 0
-    flags.require("seeds", in_range, "different integers from 0 to 2147483647")
+    with blaming_arguments():
+        check_seeds(seeds)
     flags.require("seed", flags.seed in (0, seeds[0]), f"left out beside --seeds={seeds}")
     flags.seed = seeds[0]
     return seeds
@@ -187,88 +192,68 @@ def _run_recipe(flags, checked):
     usual, ways, seeds = checked
     data = _run.load(flags)
 
-    from kdtoolkit.recipes._teaching import Teaching
-    from kdtoolkit.training import loop, progress
+    from kdtoolkit import models
+    from kdtoolkit.comparison import compare, summarise
 
-    taught = any(way.needs_teacher for way in ways)
-    trains_teacher = taught and not _teacher_is_file(flags)
-    path = _outputs.fetch(flags, "teacher") if taught and not trains_teacher else None
-    teaching = Teaching(flags, data, path)
-    before = flags.teacher_epochs if trains_teacher else 0
-    bar = progress.Progress(before + len(ways) * len(seeds) * flags.epochs)
-    settings = _run.settings(flags, usual, data, bar)
-    with settings.compute.policy():
-        example = teaching.example_teacher() if taught else None
-        # Whatever is wrong with a method is said before any training.
-        for way in ways:
-            with blaming_arguments():
-                teaching.trainer(way, example, seeds[0])
-    output_dir = _run.begin(flags, data, settings.compute)
+    from_file = _teacher_is_file(flags) and any(way.needs_teacher for way in ways)
+    path = _outputs.fetch(flags, "teacher") if from_file else None
+    strategy = _run.strategy(flags, data)
+    compute = _run.computing(flags, data, strategy)
+    output_dir, given = Path(flags.output_dir), {}
 
-    given = {}
-    if path is not None:
-        given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
+    def build(name):
+        return lambda: models.build(name, data.info.image_shape, data.info.classes)
 
-    def complete(path, settings, generation, build, make_trainer, data, done, name, **labels):
-        training = loop.Training(
-            output_dir / path, settings, generation, output_dir / "logs" / path, path
+    def claim():
+        _run.begin(flags, data, compute)
+        if from_file:
+            given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
+
+    with compute.policy():
+        teacher = _load_teacher(flags, data, path) if from_file else build(flags.teacher)
+    with _run.one_line_errors(data), blaming_arguments(cached_views="cache_teacher"):
+        result = compare(
+            build(flags.student),
+            data,
+            output_dir,
+            teacher=teacher,
+            ways=ways,
+            peer=build(flags.peer),
+            seeds=seeds,
+            cached_views=flags.views if flags.cache_teacher else None,
+            teacher_epochs=flags.teacher_epochs,
+            teacher_seed=flags.teacher_seed,
+            schedule=_run.schedule(flags, usual),
+            epochs=flags.epochs,
+            batch_size=flags.batch_size,
+            strategy=strategy,
+            compute=compute,
+            claim=claim,
         )
-
-        def evaluate(network):
-            return {**labels, **teaching.figures(network)}
-
-        with _run.one_line_errors(data):
-            return training.complete(
-                build, make_trainer, data, evaluate, lambda: bar.begin(name, done)
-            )
-
-    teacher, teacher_row = None, None
-    if trains_teacher:
-        own = dataclasses.replace(settings, epochs=flags.teacher_epochs, seed=flags.teacher_seed)
-        teacher, teacher_row = complete(
-            "teacher", own, 0, teaching.build_teacher, teaching.teacher_trainer, data, 0, "teacher"
-        )
-    elif taught:
-        teacher, teacher_row = example, teaching.figures(example)
-    if flags.cache_teacher:
-        with _run.one_line_errors(data):
-            teaching.cache(teacher, ways, output_dir / "teacher_cache", settings.strategy)
-
-    rows, networks = [], {}
-    for seed in seeds:
-        for way in ways:
-            network, row = complete(
-                f"{way.name}/seed_{seed}",
-                dataclasses.replace(settings, seed=seed),
-                1,
-                lambda way=way: teaching.build(way),
-                lambda way=way, seed=seed: teaching.trainer(way, teacher, seed),
-                teaching.taught if way.needs_teacher else teaching.data,
-                before + len(rows) * flags.epochs,
-                f"{way.name}, seed {seed}",
-                method=way.name,
-                seed=seed,
-            )
-            rows.append(row)
-            networks[way.name, seed] = network
-    best = max(rows, key=lambda row: row["validation_accuracy"])
-
-    def export():
-        network = teaching.classifier(networks[best["method"], best["seed"]])
-        return _run.export(network, "student", data, output_dir)
-
-    summary = summarise(rows)
     parts = {
         "given": given,
         "seeds": seeds,
-        "teacher": teacher_row,
-        "methods": rows,
-        "summary": summary,
-        "best": best,
+        "teacher": result.teacher_results,
+        "methods": result.rows,
+        "summary": summarise(result.rows),
+        "best": result.best,
     }
+
+    def export():
+        return _run.export(result.best_network, "student", data, output_dir)
+
     return _run.finish(
         RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None
     )
+
+
+def _load_teacher(flags, data, path):
+    from kdtoolkit.models import saved
+
+    with blaming("teacher"):
+        network = saved.load_classifier(path, data.info.image_shape, data.info.classes)
+        pixels = _outputs.input_range(network, data, flags, "teacher_input")
+        return saved.from_input_range(network, data.preprocessing, pixels)
 
 
 def _show(flags, results):
@@ -288,35 +273,6 @@ def _show(flags, results):
             f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images"
         )
     return "\n".join([*lines, _run.exports_table(results, flags.output_dir)])
-
-
-def summarise(rows):
-    """Returns a row per method: mean and sample deviation over the seeds.
-
-    `deviation` is None for one seed. `gain` is the mean difference to `plain`, seed by seed.
-    """
-    plain = {row["seed"]: row["test_accuracy"] for row in rows if row["method"] == "plain"}
-    summary = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        gains = [row["test_accuracy"] - plain[row["seed"]] for row in own if plain]
-        summary.append(
-            {
-                "method": method,
-                "runs": len(own),
-                **_mean(own, "test_accuracy"),
-                **_mean(own, "validation_accuracy"),
-                "gain": statistics.mean(gains) if gains and method != "plain" else None,
-                "seconds": statistics.mean(row["seconds"] for row in own),
-            }
-        )
-    return summary
-
-
-def _mean(rows, key):
-    values = [row[key] for row in rows]
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {key: statistics.mean(values), f"{key}_deviation": deviation}
 
 
 def _printed(summary):

@@ -63,6 +63,17 @@ class Settings:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     compute: Compute = BY_KERAS
 
+    def check(self, data):
+        """Checks that an epoch of the data can be trained in these batches.
+
+        Raises:
+            ValueError: its last batch has fewer images than there are replicas, or its steps cannot
+                be executed so many at once.
+        """
+        images, replicas = len(data.train), self.strategy.num_replicas_in_sync
+        check_last_batch(images, self.batch_size, replicas)
+        self.compute.check_epoch(data.train.steps_per_epoch(self.batch_size))
+
 
 class Training:
     """The training of one network in a directory of its own: absent, under way, or finished.
@@ -218,8 +229,7 @@ class Training:
         batch_size, epochs = settings.batch_size, settings.epochs
         steps = train.steps_per_epoch(batch_size)
         replicas = settings.strategy.num_replicas_in_sync
-        check_last_batch(len(train), batch_size, replicas)
-        settings.compute.check_epoch(steps)
+        settings.check(data)
         # Fresh layer names and seeds: nothing depends on what this process ran before.
         keras.backend.clear_session()
         seeds = np.random.SeedSequence([settings.seed, self.generation])
@@ -227,7 +237,7 @@ class Training:
         with settings.strategy.scope():
             with settings.compute.policy():
                 trainer = make_trainer()
-            _check_fits(trainer.network, data)
+            check_fits(trainer.network, data)
             trainer.compile(
                 settings.schedule.optimizer(epochs, steps),
                 metrics=["accuracy"],
@@ -287,7 +297,12 @@ def _numbers(figures):
     return [value for value in keras.tree.flatten(figures) if isinstance(value, float)]
 
 
-def _check_fits(network, data):
+def check_fits(network, data):
+    """Checks that a network, with one output or several exits, is one for the data.
+
+    Raises:
+        ValueError: it takes other images, tells other classes apart, or nothing can validate it.
+    """
     if not len(data.validation):
         raise ValueError("Argument `data` must hold validation images. Received: none")
     shapes = network.output_shape  # a list for several exits

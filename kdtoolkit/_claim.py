@@ -1,0 +1,60 @@
+"""An output directory of a library call, which goes on where a call of its arguments stopped."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kdtoolkit import files
+from kdtoolkit.data.wording import shown
+
+
+@contextlib.contextmanager
+def claimed(output_dir: Path, name: str, arguments: Mapping[str, object]) -> Iterator[None]:
+    """Holds a directory, once the arguments that are stored in it are these.
+
+    Args:
+        output_dir: made if it is not there; what a killed process left half-written goes.
+        name: of the file that stores the arguments.
+        arguments: name -> value that JSON can hold.
+
+    Raises:
+        OtherRunError: it belongs to other arguments; what differs is named.
+        InUseError: another process, or thread, holds it.
+    """
+    files.make_directory(output_dir)
+    with files.locked(output_dir):
+        files.clear_scratch(output_dir)
+        _check_arguments(output_dir, output_dir / name, arguments)
+        yield
+
+
+def _check_arguments(output_dir, path, arguments):
+    """Stores the arguments, or finds that the directory's are the same."""
+    if not path.exists():
+        files.write_json(path, arguments)
+        return
+    stored = files.read_json(path)
+    differs = [
+        f"{name}={shown(stored.get(name))} there, {name}={value} here"
+        for name, value in arguments.items()
+        if stored.get(name) != value
+    ]
+    if differs:
+        raise files.OtherRunError(
+            "Argument `output_dir` must be a new directory or one of the same arguments. "
+            f"Received: output_dir={output_dir}, with {'; '.join(differs)}"
+        )
+
+
+def fingerprint(network: keras.Model) -> str:
+    """Returns a SHA-256 of a network's weights, by which a stored argument knows it."""
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        value = np.asarray(weight)
+        digest.update(repr((value.dtype.name, value.shape)).encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

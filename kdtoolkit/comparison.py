@@ -1,0 +1,314 @@
+"""One small network, taught in several ways over several seeds: which way is best?"""
+
+import contextlib
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kdtoolkit import models
+from kdtoolkit._checks import ArgumentError, check_seeds, suiting
+from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit.data.augmentation import Views
+from kdtoolkit.methods.ways import Way, as_ways, described_way
+from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
+from kdtoolkit.training.compute import BY_KERAS, Compute
+from kdtoolkit.training.distribution import chief_first, from_chief, is_chief
+from kdtoolkit.training.mutual import MutualLearning
+from kdtoolkit.training.patriarch import Patriarch
+from kdtoolkit.training.schedules import SCHEDULES, Schedule
+from kdtoolkit.training.self_distillation import SelfDistillation
+from kdtoolkit.training.student import Student
+
+Build = Callable[[], keras.Model]
+
+_HEADS = 128  # The paper's width: these heads only teach, and what they would cost is cut off.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Students that were taught in several ways.
+
+    Attributes:
+        teacher: the network that taught them; None where no way has a teacher.
+        teacher_results: its figures, as those of a row but for `method` and `seed`; None likewise.
+        rows: a dict for each student, seed by seed: `method`, the name of its way, `seed`,
+            `test_accuracy`, `validation_accuracy`, `test_loss`, `seconds`, `images_per_second`.
+        networks: (method, seed) -> the network as it was trained, with its exits if it has some.
+    """
+
+    teacher: keras.Model | None
+    teacher_results: dict | None
+    rows: list[dict]
+    networks: dict[tuple[str, int], keras.Model]
+
+    @property
+    def best(self) -> dict:
+        """The row of the highest validation accuracy."""
+        return max(self.rows, key=lambda row: row["validation_accuracy"])
+
+    @property
+    def best_network(self) -> keras.Model:
+        """The network of that row, images to logits: of one with exits the deepest."""
+        return _classifier(self.networks[self.best["method"], self.best["seed"]])
+
+
+def compare(
+    build: Build,
+    data,
+    output_dir,
+    *,
+    teacher: keras.Model | Build | None = None,
+    ways: Sequence[str | Way] = ("plain", "kd"),
+    peer: Build | None = None,
+    seeds: Sequence[int] = (0,),
+    cached_views: int | None = None,
+    teacher_epochs: int | None = None,
+    teacher_seed: int = 0,
+    schedule: Schedule = SCHEDULES["distillation"],
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    compute: Compute = BY_KERAS,
+    show_progress: bool = True,
+    claim: Callable[[], object] | None = None,
+) -> Comparison:
+    """Trains a student in each of several ways, once for each seed, and tests them all.
+
+    Called again with the same arguments after an interruption, it goes on where it stopped and ends
+    with the same weights. `output_dir` gets a directory `WAY/seed_SEED` for each student
+    (`network.keras`, `results.json`), `teacher` for one that is trained, `teacher_cache`, and
+    TensorBoard `logs`.
+
+    Args:
+        build: returns a new student that returns logits; called once for each training, after
+            Keras' random seed was set from its seed.
+        data: of `kdtoolkit.data.load`.
+        output_dir: where everything is written.
+        teacher: the network that teaches, or a function that returns a new one, which is trained on
+            the labels first. Not looked at where no way has a teacher.
+        ways: a `kdtoolkit.methods.Way` each, or its name: `plain`, `mutual`, `deep_supervision`,
+            `self_distillation`, or names of methods joined with `+`. Exits are added to the
+            students of the last two where a student has layers `stage1`, `stage2`, ....
+        peer: as `build`, of the network that learns with the student in `mutual`; by default its
+            like.
+        seeds: of initialisation, data order and augmentation, one for each student of a way.
+        cached_views: number of fixed views of each image for which the teacher's outputs are
+            computed once, and which all students then see; None for a teacher that sees fresh views
+            in every step, as they do.
+        teacher_epochs: of a teacher that is trained; by default `epochs`.
+        teacher_seed: of a teacher that is trained, and of the views.
+        schedule: learning rate, momentum and weight decay.
+        epochs, batch_size: of each training; the schedule's own by default.
+        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
+        show_progress: print progress and the time left to standard error.
+        claim: called once all is checked, before anything is written, by a caller that holds
+            `output_dir` itself; by default it is held here, and `comparison.json` in it stores the
+            arguments.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        ArgumentError: there is no such way; a way does not suit the networks; a teacher or seeds
+            are missing; the cache cannot be written.
+        ValueError: another argument is outside its range or does not fit the data; `output_dir`
+            belongs to other arguments, holds a damaged file, or is one that another process writes
+            to.
+        NonFiniteError: a loss or a variable was not finite.
+        WorkerLostError: another worker of the strategy ended.
+    """
+    ways = as_ways(ways)
+    check_seeds(seeds)
+    taught = any(way.needs_teacher for way in ways)
+    if taught and teacher is None:
+        names = ", ".join(way.name for way in ways if way.needs_teacher)
+        raise ArgumentError("teacher", f"given for the ways that have one, {names}", None)
+    if cached_views is not None and not taught:
+        raise ArgumentError("cached_views", "None where no way has a teacher", cached_views)
+    trains_teacher = taught and not isinstance(teacher, keras.Model)
+    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    teacher_epochs = teacher_epochs or epochs
+    views = None if cached_views is None else Views(cached_views, teacher_seed, generation=1)
+    decay = schedule.weight_decay
+    strategy = strategy or tf.distribute.get_strategy()
+    output_dir = Path(output_dir)
+    before = teacher_epochs if trains_teacher else 0
+    shown = show_progress and is_chief(strategy)
+    bar = progress.Progress(before + len(ways) * len(seeds) * epochs) if shown else None
+    settings = loop.Settings(
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy,
+        compute=compute,
+        callbacks=[bar] if bar else [],
+    )
+
+    def new(way):
+        network = build()
+        return models.add_exits(network, mid=_HEADS) if way.has_exits else network
+
+    def trainer(way, teacher, seed):
+        network, options = new(way), {"weight_decay": decay, "seed": seed}
+        if way.trainer == "plain":
+            return Patriarch(network, "plain", **options)
+        if way.trainer == "mutual":
+            return MutualLearning([network, (peer or build)()], **options)
+        if way.has_exits:
+            return SelfDistillation(network, way.methods, **options)
+        return Student(network, teacher, way.methods, **options)
+
+    # What is wrong with an argument is said before it is written down as this directory's.
+    settings.check(data)
+    with compute.policy():
+        example = None
+        if taught:
+            example = teacher() if trains_teacher else teacher
+            loop.check_fits(example, data)
+        for way in ways:
+            loop.check_fits(trainer(way, example, seeds[0]).network, data)
+    arguments = {
+        "ways": [described_way(way) for way in ways],
+        "seeds": list(seeds),
+        "teacher": fingerprint(teacher) if taught and not trains_teacher else None,
+        "teacher_epochs": before,
+        "teacher_seed": teacher_seed,
+        "cached_views": cached_views,
+        "schedule": str(schedule),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "training images": len(data.train),
+        "classes": data.info.classes,
+    }
+
+    def complete(path, title, settings, generation, build, make_trainer, data, done, **labels):
+        training = loop.Training(
+            output_dir / path, settings, generation, output_dir / "logs" / path, path
+        )
+        return training.complete(
+            build,
+            make_trainer,
+            data,
+            lambda network: {**labels, **_figures(network, data)},
+            lambda: bar and bar.begin(title, done),
+        )
+
+    with contextlib.ExitStack() as held:
+        if claim is None:
+            own = claimed(output_dir, "comparison.json", arguments)
+            from_chief(strategy, lambda: held.enter_context(own))
+        else:
+            claim()
+        results = None
+        if trains_teacher:
+            make = teacher
+            teacher, results = complete(
+                "teacher",
+                "teacher",
+                dataclasses.replace(settings, epochs=teacher_epochs, seed=teacher_seed),
+                0,
+                make,
+                lambda: Patriarch(make(), "plain", weight_decay=decay, seed=teacher_seed),
+                data,
+                0,
+            )
+        elif taught:
+            results = _figures(teacher, data)
+        plain = with_teacher = data
+        if views is not None:
+            layers = _teacher_layers(ways, build(), teacher)
+            directory = output_dir / "teacher_cache"
+
+            def cache():
+                return teacher_cache.build(
+                    teacher, data.train, directory, views=views, layers=layers
+                )
+
+            with suiting("cached_views", cached_views):
+                cached = chief_first(strategy, cache).attach(data.train)
+            with_teacher = dataclasses.replace(data, train=cached)
+            plain = dataclasses.replace(data, train=data.train.in_views(views))
+        rows, networks = [], {}
+        for seed in seeds:
+            for way in ways:
+                network, row = complete(
+                    f"{way.name}/seed_{seed}",
+                    f"{way.name}, seed {seed}",
+                    dataclasses.replace(settings, seed=seed),
+                    1,
+                    lambda way=way: new(way),
+                    lambda way=way, seed=seed: trainer(way, teacher, seed),
+                    with_teacher if way.needs_teacher else plain,
+                    before + len(rows) * epochs,
+                    method=way.name,
+                    seed=seed,
+                )
+                rows.append(row)
+                networks[way.name, seed] = network
+    return Comparison(teacher if taught else None, results, rows, networks)
+
+
+def _teacher_layers(ways, student, teacher):
+    """Names of the teacher's layers that the methods of some ways compare."""
+    return [
+        layer
+        for way in ways
+        if way.needs_teacher
+        for layer in layer_pairs.attach(way.methods, student, teacher).teacher_layers
+    ]
+
+
+def _classifier(network):
+    """The network with one output: the deepest of a multi-exit network."""
+    if isinstance(getattr(network, "output", None), dict):
+        return models.cut(network, models.exit_names(network)[-1])
+    return network
+
+
+def _figures(network, data):
+    """The figures of a student, or of the teacher, on the test and validation images."""
+    network = _classifier(network)
+    test = evaluation.predict(network, data.test)
+    validation = evaluation.predict(network, data.validation)
+    return evaluation.exit_figures(*test, *validation)["network"]
+
+
+def summarise(rows: Sequence[dict]) -> list[dict]:
+    """Returns a row per method of a comparison: means and sample deviations over the seeds.
+
+    Args:
+        rows: of a `Comparison`.
+
+    Returns:
+        Dicts of `method`, `runs`, `test_accuracy` and `validation_accuracy`, each with its
+        `..._deviation`, which is None for one seed; `gain`, the mean difference to `plain`, seed by
+        seed, or None; and `seconds`.
+    """
+    plain = {row["seed"]: row["test_accuracy"] for row in rows if row["method"] == "plain"}
+    summary = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        gains = [row["test_accuracy"] - plain[row["seed"]] for row in own if plain]
+        summary.append(
+            {
+                "method": method,
+                "runs": len(own),
+                **_mean(own, "test_accuracy"),
+                **_mean(own, "validation_accuracy"),
+                "gain": statistics.mean(gains) if gains and method != "plain" else None,
+                "seconds": statistics.mean(row["seconds"] for row in own),
+            }
+        )
+    return summary
+
+
+def _mean(rows, key):
+    values = [row[key] for row in rows]
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {key: statistics.mean(values), f"{key}_deviation": deviation}

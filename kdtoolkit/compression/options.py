@@ -1,0 +1,87 @@
+"""What `compress` is asked for, checked: no Keras here, so that command lines know it too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdtoolkit._checks import ArgumentError, OneOf, near
+
+STRUCTURES = ("weights", "channels", "2:4", "none")
+SCOPES = ("layer", "global")
+QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
+# What each structure prunes by default; 2:4 is a half by its nature.
+_SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
+_CALIBRATED = ("int8", "uint8")  # Kinds of files whose ranges images give.
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is compressed: see `kdtoolkit.compression.compress`.
+
+    A sparsity that is None becomes the structure's usual one, the structure of a sparsity of 0
+    `"none"`.
+
+    Raises:
+        ArgumentError: an attribute is not what is accepted, or does not suit another one.
+    """
+
+    structure: str = "weights"
+    sparsity: float | None = None
+    layers: Sequence[str] | None = None
+    threshold: str = "layer"
+    quantize: Sequence[str] = ("int8",)
+    calibration_images: int = 256
+
+    def __post_init__(self):
+        for argument, names in (("structure", STRUCTURES), ("threshold", SCOPES)):
+            value = getattr(self, argument)
+            if value not in names:
+                raise ArgumentError(argument, str(OneOf(names)), value, near(value, names))
+        if self.threshold == "global" and self.structure != "weights":
+            accepted = f"layer for the structure {self.structure}, as it is not weights"
+            raise ArgumentError("threshold", accepted, self.threshold)
+        usual = _SPARSITIES[self.structure]
+        sparsity = usual if self.sparsity is None else self.sparsity
+        if not 0 <= sparsity < 1:
+            raise ArgumentError("sparsity", "in [0, 1)", sparsity)
+        if self.structure in ("2:4", "none") and sparsity != usual:
+            accepted = f"{usual:g} for the structure {self.structure}"
+            raise ArgumentError("sparsity", accepted, sparsity)
+        object.__setattr__(self, "sparsity", sparsity)
+        if sparsity == 0:
+            object.__setattr__(self, "structure", "none")
+        self._check_quantize()
+        if self.calibration_images < 1:
+            raise ArgumentError("calibration_images", "positive", self.calibration_images)
+
+    def _check_quantize(self):
+        for kind in self.quantize:
+            if kind not in QUANTIZATIONS:
+                accepted = f"among {', '.join(QUANTIZATIONS)}"
+                raise ArgumentError("quantize", accepted, kind, near(kind, QUANTIZATIONS))
+        kinds = list(self.quantize)
+        if len(set(kinds)) < len(kinds):
+            raise ArgumentError("quantize", "different kinds", kinds)
+        if self.structure == "none" and kinds in ([], ["float32"]):
+            raise ArgumentError("quantize", "more than float32 where nothing is pruned", kinds)
+
+    @property
+    def prunes(self) -> bool:
+        return self.structure != "none"
+
+    @property
+    def masks(self) -> bool:
+        """Whether zeros stay in place, and weights are masked between the steps."""
+        return self.structure in ("weights", "2:4")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of files besides float32, which every network has."""
+        return [kind for kind in self.quantize if kind != "float32"]
+
+    @property
+    def calibrates(self) -> bool:
+        return any(kind in _CALIBRATED for kind in self.quantize)
+
+    def calibration(self, kind: str, images):
+        """The images that give a kind of file its ranges; None for the others."""
+        return images if kind in _CALIBRATED else None

@@ -1,0 +1,338 @@
+"""One trained network, smaller in several ways, each exported and measured."""
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kdtoolkit import export, files, models
+from kdtoolkit._checks import ArgumentError, suiting
+from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit.compression.channels import channel_groups, prune_channels, select_channels
+from kdtoolkit.compression.keep import KeepZeros
+from kdtoolkit.compression.layers import choose, kernels, sparsity
+from kdtoolkit.compression.options import Options
+from kdtoolkit.compression.pruning import MagnitudePruning
+from kdtoolkit.compression.quantization import quantization_aware
+from kdtoolkit.compression.schedules import PolynomialDecay
+from kdtoolkit.export import litert, rows
+from kdtoolkit.export.classifier import trace
+from kdtoolkit.methods import Methods, as_methods, described
+from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.precision import in_policy
+from kdtoolkit.training import evaluation, loop, progress
+from kdtoolkit.training.compute import BY_KERAS, Compute
+from kdtoolkit.training.distribution import from_chief, is_chief, local
+from kdtoolkit.training.patriarch import Patriarch
+from kdtoolkit.training.schedules import SCHEDULES, Schedule
+from kdtoolkit.training.student import Student
+
+_UPDATES = 50  # Of the masks, while the sparsity rises.
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came of compressing a network.
+
+    Attributes:
+        rows: a dict for each variant and its file, in the order in which they were made: `variant`,
+            what it is called; `validation_accuracy`; `parameters`; `sparsity`, the share of zeros
+            in kernels; `macs`; `path` of the file, below the output directory; `format`,
+            `quantization`, `bytes`, `gzipped_bytes`; of the file on test images, `test_accuracy`,
+            `max_difference`, `mean_difference`, `agreement`, `milliseconds_per_image`, and `check`,
+            `"passed"` or `"FAILED"`, with the `failure` in words: such a file is not kept;
+            `directory` of the variant's own training, or None; `seconds` that this took. On workers
+            that do not write, none.
+        networks: variant -> its network; that of `"..., qat"` rounds as its file rounds.
+        network: the pruned network, as it was fine-tuned; the original where nothing is pruned.
+    """
+
+    rows: list[dict]
+    networks: dict[str, keras.Model]
+    network: keras.Model
+
+
+def compress(
+    network: keras.Model | Callable[[], keras.Model],
+    data,
+    output_dir,
+    *,
+    structure: str = "weights",
+    sparsity: float | None = None,
+    layers: Sequence[str] | None = None,
+    threshold: str = "layer",
+    quantize: Sequence[str] = ("int8",),
+    calibration_images: int = 256,
+    methods: Methods = "kd",
+    schedule: Schedule = SCHEDULES["fine_tuning"],
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+    compute: Compute = BY_KERAS,
+    show_progress: bool = True,
+    claim: Callable[[], object] | None = None,
+) -> Compressed:
+    """Prunes a trained network, fine-tunes and quantises it, and measures a file of each variant.
+
+    Called again with the same arguments after an interruption, it goes on where it stopped and ends
+    with the same weights. `output_dir` gets directories `pruned` and `quantized` for what is
+    trained (`network.keras`, `results.json`), `export` with the files, and TensorBoard `logs`.
+
+    Args:
+        network: functional Keras model that returns logits of normalised images, as those of this
+            package; it is not changed. Or a function that returns it, a new copy with its weights
+            each time it is called.
+        data: of `kdtoolkit.data.load`.
+        output_dir: where everything is written.
+        structure: what is pruned: `"weights"`, `"channels"`, `"2:4"` (two of four consecutive input
+            channels of a kernel) or `"none"`. Only channels make a network smaller and faster by
+            themselves.
+        sparsity: share of it to prune, in [0, 1); by default 0.8 of the weights, half of the
+            channels, and always half for `"2:4"`.
+        layers: patterns of the names of the layers to prune; by default all that can lose channels;
+            for weights those of `MagnitudePruning`.
+        threshold: `"layer"`, weights are compared within each layer, or `"global"`, over all.
+        quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
+            `"uint8"`, and `"qat"`, int8 after training that knows of it.
+        calibration_images: number of training images that give integers their ranges.
+        methods: with which the original teaches while its like is fine-tuned; `()` for labels
+            alone.
+        schedule: learning rate, momentum and weight decay; training for `"qat"` begins at a tenth
+            of that learning rate.
+        epochs, batch_size: of each fine-tuning; the schedule's own by default.
+        seed: of data order and augmentation.
+        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
+        show_progress: print progress and the time left to standard error.
+        claim: called once all is checked, before anything is written, by a caller that holds
+            `output_dir` itself; by default it is held here, and `compression.json` in it stores the
+            arguments.
+
+    Returns:
+        A `Compressed`.
+
+    Raises:
+        ArgumentError: an argument is not what is accepted, or the network cannot be pruned,
+            quantised or exported as it says.
+        ValueError: the network does not fit the data; `output_dir` belongs to other arguments,
+            holds a damaged file, or is one that another process writes to.
+        ParityError: a file of float32 does not compute what its network computes.
+        NonFiniteError: a loss or a variable was not finite.
+        WorkerLostError: another worker of the strategy ended.
+    """
+    options = Options(structure, sparsity, layers, threshold, quantize, calibration_images)
+    methods = as_methods(methods)
+    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    strategy = strategy or tf.distribute.get_strategy()
+    output_dir = Path(output_dir)
+    trains = [options.prunes, "qat" in options.kinds]
+    shown = show_progress and is_chief(strategy)
+    bar = progress.Progress(sum(trains) * epochs) if shown else None
+    settings = loop.Settings(
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        strategy=strategy,
+        compute=compute,
+        callbacks=[bar] if bar else [],
+    )
+    copy = _copier(network)
+    pixels, _ = data.train.pixels(calibration_images)
+
+    def pruned():
+        if options.structure != "channels":
+            return copy()
+        return prune_channels(copy(), options.sparsity, layers=options.layers or "*")
+
+    def trainer(network):
+        decay = {"weight_decay": schedule.weight_decay, "seed": seed}
+        if not methods:
+            return Patriarch(network, "plain", **decay)
+        return Student(network, original, methods, **decay)
+
+    # What is wrong with an argument is said before it is written down as this directory's.
+    settings.check(data)
+    with compute.policy():
+        original = copy()
+        check_logits(original)
+        loop.check_fits(original, data)
+        steps = epochs * data.train.steps_per_epoch(batch_size)
+        if options.masks and steps < 2:
+            raise ArgumentError("epochs", "enough for two steps: one prunes, one recovers", epochs)
+        _check_pruning(options, original)
+        with suiting("structure", options.structure):
+            example, callbacks = pruned(), _pruning(options, steps)
+            if options.prunes:
+                example_trainer = trainer(example)
+                for callback in callbacks:
+                    callback.set_model(example_trainer)
+        examples = data.preprocessing(pixels)
+    if trains[1]:
+        with suiting("quantize", quantize):
+            trainer(quantization_aware(example, examples))
+    _check_export(options, original, data.preprocessing)
+    arguments = {
+        **dataclasses.asdict(options),
+        "layers": None if layers is None else list(layers),
+        "quantize": list(quantize),
+        "methods": described(methods),
+        "network": fingerprint(original),
+        "schedule": str(schedule),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "training images": len(data.train),
+        "classes": data.info.classes,
+    }
+
+    def fine_tune(directory, build, callbacks, schedule, done):
+        own = dataclasses.replace(
+            settings, schedule=schedule, callbacks=[*callbacks, *settings.callbacks]
+        )
+        training = loop.Training(
+            output_dir / directory, own, log_dir=output_dir / "logs" / directory, name=directory
+        )
+        network, results = training.complete(
+            build,
+            lambda: trainer(build()),
+            data,
+            lambda network: {"variant": directory},
+            lambda: bar and bar.begin(directory, done),
+        )
+        return network, results["seconds"]
+
+    table, networks = [], {}
+
+    def measure(variant, network, kind, directory=None, seconds=0.0):
+        networks[variant] = network
+        if not is_chief(strategy):
+            return
+        calibration = options.calibration(kind, pixels)
+        kind = "int8" if kind == "qat" else kind
+        row = _measured(variant, network, kind, calibration, data, output_dir, show_progress)
+        table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
+
+    with contextlib.ExitStack() as held:
+        if claim is None:
+            own = claimed(output_dir, "compression.json", arguments)
+            from_chief(strategy, lambda: held.enter_context(own))
+        else:
+            claim()
+        name, network, directory, seconds = "original", original, None, 0.0
+        measure(name, network, "float32")
+        if options.prunes:
+            if "int8" in options.kinds:  # what rounding alone costs
+                measure(f"{name}, int8", network, "int8")
+            directory, name = "pruned", f"{100 * options.sparsity:g}% {options.structure}"
+            network, seconds = fine_tune(directory, pruned, callbacks, schedule, 0)
+            measure(name, network, "float32", directory, seconds)
+        for kind in options.kinds:
+            if kind != "qat":
+                measure(f"{name}, {kind}", network, kind, directory, seconds)
+                continue
+            slow = dataclasses.replace(  # that of the last epochs before
+                schedule, learning_rate=schedule.learning_rate / 10
+            )
+            rounding, own_seconds = fine_tune(
+                "quantized",
+                lambda: quantization_aware(network, examples),
+                [KeepZeros(network)] if options.masks else [],
+                slow,
+                trains[0] * epochs,
+            )
+            measure(f"{name}, qat", rounding, "qat", "quantized", own_seconds)
+    return Compressed(table, networks, network)
+
+
+def _copier(network):
+    """The function that returns a new copy of the network, whose layers are all trained."""
+
+    def copy():
+        flat = models.flatten(network)
+        clone = keras.models.clone_model(flat)
+        clone.set_weights(flat.get_weights())
+        return in_policy(clone)
+
+    def trained():
+        new = copy() if isinstance(network, keras.Model) else network()
+        new.trainable = True  # whatever was frozen when it was trained
+        return new
+
+    return trained
+
+
+def _check_pruning(options, network):
+    """Raises an `ArgumentError` that says whether it is the layers that cannot be pruned."""
+    if not options.prunes:
+        return
+    with suiting("structure", options.structure):
+        if options.masks:
+            kernels(network)
+        else:
+            channel_groups(network)
+    with suiting("layers", options.layers):
+        if options.masks:
+            choose(network, options.layers)
+        else:
+            select_channels(network, options.sparsity, layers=options.layers or "*")
+
+
+def _pruning(options, steps):
+    """The callbacks that prune while a network is fine-tuned for so many steps."""
+    if not options.masks:
+        return []
+    last = max(steps // 2, 2)  # the second half recovers
+    schedule = PolynomialDecay(0.0, options.sparsity, 1, last, frequency=max(last // _UPDATES, 1))
+    structure = "2:4" if options.structure == "2:4" else None
+    return [
+        MagnitudePruning(
+            schedule, layers=options.layers, threshold=options.threshold, structure=structure
+        )
+    ]
+
+
+def _check_export(options, network, preprocessing):
+    """Raises an `ArgumentError` if the network cannot be measured or written."""
+    with suiting("network", network.name):
+        try:
+            models.macs(network)
+            function = trace(network, preprocessing, batch=1)
+        except Exception as error:  # TensorFlow's own: a name that is no name of an operation
+            raise ValueError(f"the network cannot be exported: {error}") from error
+    if options.calibrates:
+        with suiting("quantize", options.quantize):
+            litert.check_calibration(function)
+
+
+def _measured(variant, network, quantization, calibration, data, output_dir, show_progress):
+    """Exports a network and runs the file on the test images; returns the parts of its row."""
+    network = local(network)
+    name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")
+    path = output_dir / "export" / f"{name}.tflite"
+    files.make_directory(path.parent)
+    images, labels = data.test.pixels(rows.MOST_IMAGES)
+    if show_progress:
+        print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
+    exported = export.to_litert(network, path, data.preprocessing, quantization, calibration)
+    parity = export.measure(exported, network, data.preprocessing, images, labels)
+    if parity.failure:
+        files.remove(path)
+        if quantization == "float32":  # nothing was rounded: a conversion that is wrong
+            raise export.ParityError(f"{path} ({quantization}) {parity.failure}")
+    validation = evaluation.figures(*evaluation.predict(network, data.validation))
+    return {
+        "validation_accuracy": validation.accuracy,
+        "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
+        "sparsity": sparsity(network).total,
+        "macs": models.macs(network),
+        **rows.file_facts(exported, output_dir),
+        **rows.parity_facts(parity),
+    }

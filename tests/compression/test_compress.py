@@ -1,0 +1,242 @@
+"""`compress` as a library call: its rows against the files, networks by hand, what is refused."""
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from kdtoolkit import data, export, files, models
+from kdtoolkit._checks import ArgumentError
+from kdtoolkit.compression import compress
+from kdtoolkit.compression.options import Options
+from kdtoolkit.export import parity
+from kdtoolkit.training.schedules import SCHEDULES
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", train_examples=120)
+
+
+def small(width=8, size=8):
+    x = image = keras.Input((size, size, 1))
+    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="first")(x)
+    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="second")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="small")
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    return small()
+
+
+def run(network, digits, output_dir, **changes):
+    options = {"epochs": 1, "batch_size": 40, "show_progress": False, **changes}
+    return compress(network, digits, output_dir, schedule=SCHEDULES["digits"], **options)
+
+
+def normalised(split):
+    """The images as a network takes them, by the formula, in float64."""
+    images = split.images / 255.0 - np.asarray(split.preprocessing.mean)
+    return (images / np.asarray(split.preprocessing.std)).astype("float32")
+
+
+def same(network, other):
+    pairs = zip(network.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def right(path, split):
+    """Share of the images that a file has right."""
+    runner = Interpreter(str(path)).get_signature_runner("serving_default")
+    found = [runner(image=image[None])["probabilities"][0].argmax() for image in split.images]
+    return np.mean(np.equal(found, split.labels))
+
+
+@pytest.fixture(scope="module")
+def masked(network, digits, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("masked") / "run"
+    before = network.get_weights()
+    result = run(
+        *(network, digits, output_dir), sparsity=0.5, layers=["second"], quantize=("int8", "qat")
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
+    return output_dir, result
+
+
+def test_rows_say_what_the_files_do(masked, digits):
+    output_dir, result = masked
+    names = ["original", "original, int8", "50% weights", "50% weights, int8", "50% weights, qat"]
+    assert [row["variant"] for row in result.rows] == names == list(result.networks)
+    for row in result.rows:
+        path = output_dir / row["path"]
+        assert row["test_accuracy"] == pytest.approx(right(path, digits.test))
+        assert row["bytes"] == path.stat().st_size
+        assert row["check"] == "passed"
+        logits = result.networks[row["variant"]].predict(normalised(digits.validation), verbose=0)
+        expected = np.mean(logits.argmax(-1) == digits.validation.labels)
+        assert row["validation_accuracy"] == pytest.approx(expected)
+    directories = [None, None, "pruned", "pruned", "quantized"]
+    assert [row["directory"] for row in result.rows] == directories
+    assert [row["quantization"] for row in result.rows] == ["float32", "int8"] * 2 + ["int8"]
+
+
+def test_zeros_are_where_they_were_asked_for(masked):
+    """Of 72 + 576 + 80 weights in kernels half of the 576."""
+    _, result = masked
+    for variant in ("50% weights", "50% weights, qat"):
+        zeros = [
+            np.sum(weight.numpy() == 0)
+            for weight in result.networks[variant].trainable_variables
+            if weight.name == "kernel"
+        ]
+        assert zeros == [0, 288, 0]
+    assert [row["sparsity"] for row in result.rows] == pytest.approx([0, 0] + [288 / 728] * 3)
+    assert result.network is result.networks["50% weights"]
+
+
+def test_original_is_a_copy(masked, network):
+    _, result = masked
+    assert same(result.networks["original"], network)
+    assert result.networks["original"] is not network
+
+
+def test_directory_holds_the_networks(masked):
+    output_dir, result = masked
+    for directory, variant in (("pruned", "50% weights"), ("quantized", "50% weights, qat")):
+        stored = keras.models.load_model(output_dir / directory / "network.keras")
+        assert same(stored, result.networks[variant])
+    names = {path.name for path in files.contents(output_dir)}
+    assert names == {"compression.json", "export", "logs", "pruned", "quantized"}
+
+
+def test_channels_are_taken_out_and_a_finished_run_is_loaded(network, digits, tmp_path):
+    options = {"structure": "channels", "methods": (), "quantize": ()}
+    result = run(network, digits, tmp_path, **options)
+    before, after = result.rows
+    width = 4
+    weights = (9 * width + width) + (9 * width * width + width) + (10 * width + 10)
+    assert after["parameters"] == weights
+    assert sum(weight.size for weight in result.network.get_weights()) == weights
+    assert before["macs"] == 64 * 9 * 8 + 64 * 9 * 64 + 80
+    assert after["macs"] == 64 * 9 * 4 + 64 * 9 * 16 + 40
+    path = tmp_path / "pruned" / "network.keras"
+    time = path.stat().st_mtime_ns
+    again = run(network, digits, tmp_path, **options)
+    assert path.stat().st_mtime_ns == time
+    assert same(again.network, result.network)
+    stored = json.loads((tmp_path / "compression.json").read_text())
+    assert (stored["structure"], stored["sparsity"]) == ("channels", 0.5)
+    for changes, differs in (
+        ({"sparsity": 0.25}, r"sparsity=0\.5 there, sparsity=0\.25 here"),
+        ({"network": small()}, "network='?[0-9a-f]{64}'? there, network=[0-9a-f]{64} here"),
+    ):
+        with pytest.raises(files.OtherRunError, match=f"`output_dir`.*{differs}"):
+            run(**{"network": network, **options, **changes}, digits=digits, output_dir=tmp_path)
+
+
+def test_resnet8_from_a_function_in_integers_alone(digits, tmp_path):
+    """Nothing is trained; what `claim` does takes the place of the directory's own."""
+    keras.utils.set_random_seed(1)
+    resnet8 = models.build("resnet8", (8, 8, 1), 10)
+    made = []
+
+    def build():
+        made.append(keras.models.clone_model(resnet8))
+        made[-1].set_weights(resnet8.get_weights())
+        return made[-1]
+
+    seen = []
+    options = {"structure": "none", "quantize": ["uint8", "float16"]}
+    result = run(
+        *(build, digits, tmp_path), **options, claim=lambda: seen.append(list(tmp_path.iterdir()))
+    )
+    assert seen == [[]]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [row["quantization"] for row in result.rows] == ["float32", "uint8", "float16"]
+    assert {row["directory"] for row in result.rows} == {None}
+    assert result.network in made
+
+
+def test_a_conversion_that_is_wrong_is_an_error(network, digits, tmp_path, monkeypatch):
+    """Nothing was rounded, and no digit may be off here."""
+    monkeypatch.setitem(parity.TOLERANCES, "float32", parity.Tolerance(-1, -1))
+    with pytest.raises(export.ParityError, match=r"original\.tflite \(float32\) differs"):
+        run(network, digits, tmp_path, structure="none")
+    assert not list(tmp_path.glob("export/*"))
+
+
+def test_directory_that_another_thread_writes_to_is_refused(network, digits, tmp_path):
+    with (
+        files.locked(tmp_path),
+        ThreadPoolExecutor() as other,
+        pytest.raises(files.InUseError, match=f"{tmp_path} is in use"),
+    ):
+        other.submit(run, network, digits, tmp_path).result()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "argument", "message"),
+    [
+        ({"structure": "blocks"}, "structure", "one of weights, channels.*'blocks'"),
+        ({"layers": ["secnd"]}, "layers", "'secnd', which matches none. Near matches: second"),
+        ({"layers": ["secnd"], "structure": "channels"}, "layers", "'secnd'.*: second"),
+        ({"structure": "2:4", "layers": ["first"]}, "structure", "divide by 4.*first"),
+        ({"batch_size": 120}, "epochs", "two steps.*epochs=1"),
+        ({"methods": "fitnet"}, "layers", "of fitnet must be names of layers"),
+        ({"network": lambda: small(size=9)}, None, r"`data`.*\(9, 9, 1\)"),
+    ],
+)
+def test_nothing_is_written_before_all_is_checked(
+    network, digits, tmp_path, changes, argument, message
+):
+    with pytest.raises(ValueError, match=message) as caught:
+        run(**{"network": network, **changes}, digits=digits, output_dir=tmp_path / "run")
+    if argument is not None:
+        assert isinstance(caught.value, ArgumentError)
+        assert caught.value.argument == argument
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "structure", "sparsity"),
+    [
+        ({}, "weights", 0.8),
+        ({"structure": "channels"}, "channels", 0.5),
+        ({"structure": "2:4"}, "2:4", 0.5),
+        ({"structure": "none"}, "none", 0.0),
+        ({"structure": "weights", "sparsity": 0}, "none", 0),
+        ({"structure": "weights", "sparsity": 0.3}, "weights", 0.3),
+    ],
+)
+def test_usual_sparsities(options, structure, sparsity):
+    found = Options(**options)
+    assert (found.structure, found.sparsity) == (structure, sparsity)
+    assert found.masks == (structure in ("weights", "2:4"))
+
+
+@pytest.mark.parametrize(
+    ("options", "argument", "message"),
+    [
+        ({"threshold": "model"}, "threshold", "one of layer, global"),
+        ({"threshold": "global", "structure": "channels"}, "threshold", "not weights"),
+        ({"sparsity": 1}, "sparsity", r"in \[0, 1\).*=1"),
+        ({"sparsity": math.nan}, "sparsity", r"in \[0, 1\).*nan"),
+        ({"sparsity": 0.6, "structure": "2:4"}, "sparsity", "0.5 for the structure 2:4"),
+        ({"quantize": ["int4"]}, "quantize", "among float32.*Near matches: int8"),
+        ({"quantize": ["int8", "int8"]}, "quantize", "different kinds"),
+        ({"structure": "none", "quantize": ["float32"]}, "quantize", "nothing is pruned"),
+        ({"calibration_images": 0}, "calibration_images", "positive"),
+    ],
+)
+def test_options_that_are_refused(options, argument, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        Options(**options)
+    assert caught.value.argument == argument
