@@ -1,7 +1,7 @@
 """What `compress` is asked for, checked: no Keras here, so that command lines know it too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdtoolkit._checks import ArgumentError, OneOf, near
 
@@ -11,6 +11,11 @@ QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 _CALIBRATED = ("int8", "uint8")  # Kinds of files whose ranges images give.
+
+
+def _option(default, text):
+    """A field, and a flag of the recipe whose help is the text."""
+    return field(default=default, metadata={"text": text})
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,30 @@ class Options:
         ArgumentError: an attribute is not what is accepted, or does not suit another one.
     """
 
-    structure: str = "weights"
-    sparsity: float | None = None
-    layers: Sequence[str] | None = None
-    threshold: str = "layer"
-    quantize: Sequence[str] = ("int8",)
-    calibration_images: int = 256
+    structure: str = _option(
+        "weights",
+        f"What is pruned: {', '.join(STRUCTURES)}. Only channels make the network smaller and "
+        "faster by themselves; zeros among weights are smaller when the file is compressed.",
+    )
+    sparsity: float | None = _option(
+        None, "Share that is pruned, in [0, 1) (default: 0.8 of the weights, 0.5 of the channels)."
+    )
+    layers: Sequence[str] | None = _option(
+        None,
+        "Patterns of the names of the layers to prune, separated by commas (default: all that can "
+        "lose channels; for weights all convolutions and dense layers but the first convolution, "
+        "depthwise ones and small heads).",
+    )
+    threshold: str = _option(
+        "layer",
+        "Whether weights are compared within each layer or over all of them: layer or global.",
+    )
+    quantize: Sequence[str] = _option(
+        ("int8",),
+        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (int8 after training "
+        "that knows of it).",
+    )
+    calibration_images: int = _option(256, "Training images that give int8 its ranges.")
 
     def __post_init__(self):
         for argument, names in (("structure", STRUCTURES), ("threshold", SCOPES)):

@@ -144,6 +144,9 @@ def compress(
         compute=compute,
         callbacks=[bar] if bar else [],
     )
+    if options.masks and compute.steps_per_execution != 1:
+        accepted = "of one step an execution: weights are masked between the steps"
+        raise ArgumentError("compute", accepted, compute)
     copy = _copier(network)
     pixels, _ = data.train.pixels(calibration_images)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data.preprocessing import INPUT_RANGES
-from kdtoolkit.recipes._command import UsageError, blaming
+from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
 from kdtoolkit.recipes._run import losing_workers
 from kdtoolkit.training import record
 
@@ -101,6 +101,32 @@ def fetch(flags, flag: str) -> Path:
         path = Path(copy.name)
         atexit.register(files.remove, path)
     return path
+
+
+def loader(flags, flag: str, path: Path, data, exit: str | None = None):
+    """Returns the function that loads the network of a flag, for the data's normalised images.
+
+    The network is loaded once before, and its pixel values, those of the flag `FLAG_input`, judged.
+
+    Args:
+        flags, flag: of the run, and which of them names the network.
+        path: of `fetch`.
+        data: of the run.
+        exit: of a multi-exit network, or None.
+
+    Raises:
+        UsageError: it is no classifier of the data's images and classes, or its pixel values are
+            wrong.
+    """
+    from kdtoolkit.models import saved
+
+    def load():
+        with blaming(flag), blaming_arguments():
+            info = data.info
+            return saved.load_classifier(path, info.image_shape, info.classes, exit)
+
+    pixels = input_range(load(), data, flags, f"{flag}_input")
+    return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
 
 
 def input_range(network, data, flags, flag: str) -> str:

@@ -392,12 +392,13 @@ def begin(flags, data, chosen):
 def one_line_errors(data):
     """Turns a training that failed for a reason that a person can act on into one line."""
     from kdtoolkit.data import DamagedDataError, reading
+    from kdtoolkit.export import ParityError
     from kdtoolkit.training.step import NonFiniteError
 
     try:
         with losing_workers(), reading(data.info):
             yield
-    except DamagedDataError as error:
+    except (DamagedDataError, ParityError) as error:
         raise RunError(str(error)) from error
     except NonFiniteError as error:
         raise RunError(f"{error} (counted from 0). {_advice(error)}") from error

@@ -1,12 +1,15 @@
 """Prunes and quantises a trained classifier, and reports what that gains and costs."""
 
+import dataclasses
 import sys
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdtoolkit.compression.options import QUANTIZATIONS, STRUCTURES, Options
+from kdtoolkit.compression.options import Options
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
-from kdtoolkit.recipes._command import RunError, blaming, blaming_arguments
+from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
 # By `plain` the fine-tuning is on labels alone.
@@ -15,6 +18,13 @@ _RENAMED = {
     "distill": "--methods=plain where it is false",
     "teacher_weight": "--kd_weight",
     "temperature": "--kd_temperature",
+}
+_KINDS = {
+    str: "string",
+    int: "integer",
+    float | None: "float",
+    Sequence[str]: "list",
+    Sequence[str] | None: "list",
 }
 _COLUMNS = {
     "variant": ("variant", ""),
@@ -60,49 +70,12 @@ def _define(flags):
         None,
         "Exit to keep of a multi-exit network (default: the deepest).",
     )
-    group = "Compression"
-    flags.add(
-        "string",
-        group,
-        "structure",
-        "weights",
-        f"What is pruned: {', '.join(STRUCTURES)}. Only channels make the network smaller and "
-        "faster by themselves; zeros among weights are smaller when the file is compressed.",
-    )
-    flags.add(
-        "float",
-        group,
-        "sparsity",
-        None,
-        "Share that is pruned, in [0, 1) (default: 0.8 of the weights, 0.5 of the channels).",
-    )
-    flags.add(
-        "list",
-        group,
-        "layers",
-        None,
-        "Patterns of the names of the layers to prune, separated by commas (default: all that can "
-        "lose channels; for weights all convolutions and dense layers but the first convolution, "
-        "depthwise ones and small heads).",
-    )
-    flags.add(
-        "string",
-        group,
-        "threshold",
-        "layer",
-        "Whether weights are compared within each layer or over all of them: layer or global.",
-    )
-    flags.add(
-        "list",
-        group,
-        "quantize",
-        "int8",
-        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (int8 after training "
-        "that knows of it).",
-    )
-    flags.add(
-        "integer", group, "calibration_images", 256, "Training images that give int8 its ranges."
-    )
+    kinds = typing.get_type_hints(Options)
+    for option in dataclasses.fields(Options):
+        default = option.default
+        default = list(default) if isinstance(default, tuple) else default
+        kind = _KINDS[kinds[option.name]]
+        flags.add(kind, "Compression", option.name, default, option.metadata["text"])
     _METHODS.define(flags, "kd", "How the uncompressed network teaches while it is fine-tuned")
     _run.define_training(flags)
     _run.define_output(flags)
@@ -114,8 +87,7 @@ def chosen_methods(flags):
 
 
 def _options(flags):
-    names = ("structure", "sparsity", "layers", "threshold", "quantize", "calibration_images")
-    return {name: flags[name].value for name in names}
+    return {option.name: flags[option.name].value for option in dataclasses.fields(Options)}
 
 
 def _check(flags):
@@ -146,7 +118,6 @@ def _run_recipe(flags, usual):
     path = _outputs.fetch(flags, "model")
 
     from kdtoolkit import analysis, compression
-    from kdtoolkit.export import ParityError
 
     strategy = _run.strategy(flags, data)
     compute = _run.computing(flags, data, strategy)
@@ -157,25 +128,22 @@ def _run_recipe(flags, usual):
         given["model"] = _outputs.remember(flags, "model", path, output_dir)
 
     with compute.policy():
-        build = _loader(flags, data, path)
-    try:
-        with _run.one_line_errors(data), blaming_arguments(network="model"):
-            result = compression.compress(
-                build,
-                data,
-                output_dir,
-                **_options(flags),
-                methods=chosen_methods(flags),
-                schedule=_run.schedule(flags, usual),
-                epochs=flags.epochs,
-                batch_size=flags.batch_size,
-                seed=flags.seed,
-                strategy=strategy,
-                compute=compute,
-                claim=claim,
-            )
-    except ParityError as error:
-        raise RunError(str(error)) from error
+        build = _outputs.loader(flags, "model", path, data, flags.exit)
+    with _run.one_line_errors(data), blaming_arguments(network="model"):
+        result = compression.compress(
+            build,
+            data,
+            output_dir,
+            **_options(flags),
+            methods=chosen_methods(flags),
+            schedule=_run.schedule(flags, usual),
+            epochs=flags.epochs,
+            batch_size=flags.batch_size,
+            seed=flags.seed,
+            strategy=strategy,
+            compute=compute,
+            claim=claim,
+        )
     rows = result.rows
 
     def export():
@@ -191,19 +159,6 @@ def _run_recipe(flags, usual):
     trained = next((row["directory"] for row in rows if row["directory"]), None)
     parts = {"given": given, "variants": rows, "network": trained}
     return _run.finish(RECIPE.name, flags, output_dir, data, parts, export)
-
-
-def _loader(flags, data, path):
-    """The function that loads the network, once its pixel values were judged."""
-    from kdtoolkit.models import saved
-
-    def load():
-        with blaming("model"), blaming_arguments():
-            shape, classes = data.info.image_shape, data.info.classes
-            return saved.load_classifier(path, shape, classes, flags.exit)
-
-    pixels = _outputs.input_range(load(), data, flags, "model_input")
-    return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
 
 
 def _title(flags):

@@ -9,7 +9,7 @@ from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.methods import ways as teaching
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
-from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
+from kdtoolkit.recipes._command import UsageError, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
 _METHODS = MethodFlags(alone=teaching.NAMES)
@@ -210,7 +210,9 @@ def _run_recipe(flags, checked):
             given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
 
     with compute.policy():
-        teacher = _load_teacher(flags, data, path) if from_file else build(flags.teacher)
+        teacher = build(flags.teacher)
+        if from_file:
+            teacher = _outputs.loader(flags, "teacher", path, data)()
     with _run.one_line_errors(data), blaming_arguments(cached_views="cache_teacher"):
         result = compare(
             build(flags.student),
@@ -245,15 +247,6 @@ def _run_recipe(flags, checked):
     return _run.finish(
         RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None
     )
-
-
-def _load_teacher(flags, data, path):
-    from kdtoolkit.models import saved
-
-    with blaming("teacher"):
-        network = saved.load_classifier(path, data.info.image_shape, data.info.classes)
-        pixels = _outputs.input_range(network, data, flags, "teacher_input")
-        return saved.from_input_range(network, data.preprocessing, pixels)
 
 
 def _show(flags, results):

@@ -14,6 +14,7 @@ from kdtoolkit._checks import ArgumentError
 from kdtoolkit.compression import compress
 from kdtoolkit.compression.options import Options
 from kdtoolkit.export import parity
+from kdtoolkit.training.compute import Compute
 from kdtoolkit.training.schedules import SCHEDULES
 
 
@@ -190,6 +191,7 @@ def test_directory_that_another_thread_writes_to_is_refused(network, digits, tmp
         ({"layers": ["secnd"], "structure": "channels"}, "layers", "'secnd'.*: second"),
         ({"structure": "2:4", "layers": ["first"]}, "structure", "divide by 4.*first"),
         ({"batch_size": 120}, "epochs", "two steps.*epochs=1"),
+        ({"compute": Compute(steps_per_execution=2)}, "compute", "one step an execution"),
         ({"methods": "fitnet"}, "layers", "of fitnet must be names of layers"),
         ({"network": lambda: small(size=9)}, None, r"`data`.*\(9, 9, 1\)"),
     ],
