@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,7 +14,9 @@ import tensorflow as tf
 from kdtoolkit import models
 from kdtoolkit._checks import ArgumentError, check_seeds, suiting
 from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
+from kdtoolkit.data.loading import Data
 from kdtoolkit.methods.ways import Way, as_ways, described_way
 from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -23,6 +26,8 @@ from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.self_distillation import SelfDistillation
 from kdtoolkit.training.student import Student
+
+__all__ = ["Comparison", "compare", "summarise"]
 
 Build = Callable[[], keras.Model]
 
@@ -59,8 +64,8 @@ class Comparison:
 
 def compare(
     build: Build,
-    data,
-    output_dir,
+    data: Data,
+    output_dir: PathLike,
     *,
     teacher: keras.Model | Build | None = None,
     ways: Sequence[str | Way] = ("plain", "kd"),
@@ -104,11 +109,11 @@ def compare(
         teacher_seed: of a teacher that is trained, and of the views.
         schedule: learning rate, momentum and weight decay.
         epochs, batch_size: of each training; the schedule's own by default.
-        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and `comparison.json` in it stores the
+            `output_dir` itself; by default it is held here, and its file comparison.json stores the
             arguments.
 
     Returns:
@@ -132,6 +137,7 @@ def compare(
     if cached_views is not None and not taught:
         raise ArgumentError("cached_views", "None where no way has a teacher", cached_views)
     trains_teacher = taught and not isinstance(teacher, keras.Model)
+    build_teacher: Any = teacher if trains_teacher else None
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
     teacher_epochs = teacher_epochs or epochs
     views = None if cached_views is None else Views(cached_views, teacher_seed, generation=1)
@@ -169,7 +175,7 @@ def compare(
     with compute.policy():
         example = None
         if taught:
-            example = teacher() if trains_teacher else teacher
+            example = build_teacher() if trains_teacher else teacher
             loop.check_fits(example, data)
         for way in ways:
             loop.check_fits(trainer(way, example, seeds[0]).network, data)
@@ -207,14 +213,13 @@ def compare(
             claim()
         results = None
         if trains_teacher:
-            make = teacher
             teacher, results = complete(
                 "teacher",
                 "teacher",
                 dataclasses.replace(settings, epochs=teacher_epochs, seed=teacher_seed),
                 0,
-                make,
-                lambda: Patriarch(make(), "plain", weight_decay=decay, seed=teacher_seed),
+                build_teacher,
+                lambda: Patriarch(build_teacher(), "plain", weight_decay=decay, seed=teacher_seed),
                 data,
                 0,
             )
@@ -234,7 +239,8 @@ def compare(
                 cached = chief_first(strategy, cache).attach(data.train)
             with_teacher = dataclasses.replace(data, train=cached)
             plain = dataclasses.replace(data, train=data.train.in_views(views))
-        rows, networks = [], {}
+        rows: list[dict] = []
+        networks: dict[tuple[str, int], keras.Model] = {}
         for seed in seeds:
             for way in ways:
                 network, row = complete(

@@ -92,6 +92,11 @@ class Options:
         return self.structure != "none"
 
     @property
+    def pruned_name(self) -> str:
+        """What the pruned network is called in a table."""
+        return f"{100 * (self.sparsity or 0):g}% {self.structure}"
+
+    @property
     def masks(self) -> bool:
         """Whether zeros stay in place, and weights are masked between the steps."""
         return self.structure in ("weights", "2:4")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit._types import PathLike
 from kdtoolkit.compression.channels import channel_groups, prune_channels, select_channels
 from kdtoolkit.compression.keep import KeepZeros
 from kdtoolkit.compression.layers import choose, kernels, sparsity
@@ -21,6 +22,7 @@ from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.pruning import MagnitudePruning
 from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.compression.schedules import PolynomialDecay
+from kdtoolkit.data.loading import Data
 from kdtoolkit.export import litert, rows
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.methods import Methods, as_methods, described
@@ -60,8 +62,8 @@ class Compressed:
 
 def compress(
     network: keras.Model | Callable[[], keras.Model],
-    data,
-    output_dir,
+    data: Data,
+    output_dir: PathLike,
     *,
     structure: str = "weights",
     sparsity: float | None = None,
@@ -108,11 +110,11 @@ def compress(
             of that learning rate.
         epochs, batch_size: of each fine-tuning; the schedule's own by default.
         seed: of data order and augmentation.
-        strategy: of `kdtoolkit.training.distribution.strategy`; by default TensorFlow's current.
+        strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and `compression.json` in it stores the
+            `output_dir` itself; by default it is held here, and its file compression.json stores the
             arguments.
 
     Returns:
@@ -212,7 +214,8 @@ def compress(
         )
         return network, results["seconds"]
 
-    table, networks = [], {}
+    table: list[dict] = []
+    networks: dict[str, keras.Model] = {}
 
     def measure(variant, network, kind, directory=None, seconds=0.0):
         networks[variant] = network
@@ -234,7 +237,7 @@ def compress(
         if options.prunes:
             if "int8" in options.kinds:  # what rounding alone costs
                 measure(f"{name}, int8", network, "int8")
-            directory, name = "pruned", f"{100 * options.sparsity:g}% {options.structure}"
+            directory, name = "pruned", options.pruned_name
             network, seconds = fine_tune(directory, pruned, callbacks, schedule, 0)
             measure(name, network, "float32", directory, seconds)
         for kind in options.kinds:

@@ -101,4 +101,4 @@ def as_ways(ways: Iterable[str | Way]) -> tuple[Way, ...]:
 
 def described_way(way: Way) -> dict[str, object]:
     """A way as values that JSON can hold."""
-    return {"name": way.name, "trainer": way.trainer, "methods": described(way.methods)}
+    return {"name": way.name, "trainer": way.trainer, "methods": described(as_methods(way.methods))}

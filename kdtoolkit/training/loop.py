@@ -63,7 +63,7 @@ class Settings:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     compute: Compute = BY_KERAS
 
-    def check(self, data):
+    def check(self, data: Data) -> None:
         """Checks that an epoch of the data can be trained in these batches.
 
         Raises:
