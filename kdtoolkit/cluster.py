@@ -4,6 +4,9 @@ import json
 import os
 from dataclasses import dataclass
 
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+"""Names of `kdtoolkit.training.distribution.strategy`."""
+
 _JOBS = ("chief", "worker")
 
 

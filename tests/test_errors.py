@@ -76,7 +76,7 @@ def test_what_can_be_expected_is_one_line(case, monkeypatch, capsys, tmp_path):
     # Pytest in the background ignores Ctrl-C.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(born_again._run, "load", call)
+    monkeypatch.setattr(born_again._session, "load", call)
     try:
         assert born_again.RECIPE.main([f"--output_dir={tmp_path}"]) == status
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -119,7 +119,7 @@ def test_interrupted_twice_is_one_line(capsys, monkeypatch):
     ids=lambda error: type(error).__name__,
 )
 def test_a_mistake_of_ours_keeps_its_traceback(error, monkeypatch, tmp_path):
-    monkeypatch.setattr(born_again._run, "load", raising(error))
+    monkeypatch.setattr(born_again._session, "load", raising(error))
     with pytest.raises(type(error)):
         born_again.RECIPE.main([f"--output_dir={tmp_path}"])
 
@@ -135,8 +135,8 @@ def test_damaged_json_is_named(content, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{" * 100_000])
 def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
-    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, data, compute: tmp_path)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.begin", lambda flags, data, compute: tmp_path)
     (tmp_path / "generations.json").write_bytes(content)
     status = born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
@@ -147,8 +147,8 @@ def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("value", [1, "x" * 100_000, {}, None])
 def test_directory_with_other_arguments_is_one_line(value, monkeypatch, capsys, tmp_path):
     """`config.flags` is that of the run, but `generations.json` beside it is not."""
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
-    monkeypatch.setattr("kdtoolkit.recipes._run.begin", lambda flags, data, compute: tmp_path)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.begin", lambda flags, data, compute: tmp_path)
     (tmp_path / "generations.json").write_text(json.dumps({"epochs": value}))
     assert born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "epochs=" in line]

@@ -73,7 +73,7 @@ def test_rows_of_the_papers(table, count):
 @pytest.mark.parametrize("row", SMOKE_RUNS.values(), ids=lambda row: row["path"].rpartition("/")[2])
 def test_every_row_runs(row, tmp_path, monkeypatch, capsys):
     # Tests share a process, in which operations stay as they are.
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     recipe, _ = smoke_flags(row)
     directory = tmp_path / "run-smoke"
     flags = [f"--flagfile={row['path']}", "--smoke", f"--output_dir={tmp_path / 'run'}"]

@@ -114,8 +114,8 @@ def compress(
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and its file compression.json stores the
-            arguments.
+            `output_dir` itself; by default it is held here, and its file compression.json stores
+            the arguments.
 
     Returns:
         A `Compressed`.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data.wording import listed
-from kdtoolkit.recipes import _command, _outputs, _report, _run
+from kdtoolkit.recipes import _command, _outputs, _report, _session
 
 
 def results(recipe: str, flags) -> dict | None:
@@ -28,8 +28,8 @@ def results(recipe: str, flags) -> dict | None:
         from kdtoolkit.training import distribution
 
         _command.import_libraries(flags.onednn)
-        _run.prepare_process(flags)
-        with _run.losing_workers():
+        _session.prepare_process(flags)
+        with _session.losing_workers():
             strategy = distribution.strategy(flags.strategy)
             found = distribution.from_chief(strategy, lambda: _read(flags))
         if found is not None and not cluster.is_chief(flags.strategy):

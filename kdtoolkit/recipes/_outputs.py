@@ -11,7 +11,7 @@ import numpy as np
 from kdtoolkit import cluster, files
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
-from kdtoolkit.recipes._run import losing_workers
+from kdtoolkit.recipes._session import losing_workers
 from kdtoolkit.training import record
 
 _JUDGES = 2048  # images, which look at a network before it is used

@@ -1,4 +1,4 @@
-"""`results.json` and the table that a recipe ends with."""
+"""`results.json`, and the table and the lines that a recipe ends with."""
 
 import datetime
 import platform
@@ -10,6 +10,15 @@ from pathlib import Path
 from kdtoolkit import files
 from kdtoolkit.training.compute import cores
 
+EXPORT_COLUMNS = {
+    "path": ("file", ""),
+    "bytes": ("bytes", ",d"),
+    "gzipped_bytes": ("gzipped", ",d"),
+    "test_accuracy": ("test accuracy", ".2%"),
+    "max_difference": ("largest difference", ".1e"),
+    "check": ("check", ""),
+    "milliseconds_per_image": ("ms/image", ".3f"),
+}
 _FIRST_CLASSES = 3
 _PACKAGES = ("kdtoolkit", "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "numpy")
 
@@ -136,3 +145,25 @@ def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> st
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def exports_table(results, output_dir, columns=None):
+    """Returns what a recipe ends with: the table of the files, and where everything is."""
+    rows = results["exports"]
+    shown = f"\n{table(rows, columns or EXPORT_COLUMNS)}\n" if rows else ""
+    return shown + ending(rows, "path", output_dir, "results.json holds these figures.")
+
+
+def ending(rows, name, output_dir, figures):
+    """Returns the last lines of a recipe: the files that failed, and where all others are.
+
+    Args:
+        rows: of the files.
+        name: key in them of what a file is called.
+        output_dir: of the run.
+        figures: where they are, the end of the last line.
+    """
+    failed = failures(rows, name).items()
+    lines = [f"\nFAILED, and not kept: {which}: {failure}\n" for which, failure in failed]
+    which = "Everything else" if failed else "Everything"
+    return "".join([*lines, f"\n{which} is in {output_dir}; {figures}"])

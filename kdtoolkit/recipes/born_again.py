@@ -2,7 +2,7 @@
 
 import sys
 
-from kdtoolkit.recipes import _command, _report, _run, _smoke
+from kdtoolkit.recipes import _command, _flags, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
@@ -33,8 +33,8 @@ _COLUMNS = {
 
 
 def _define(flags):
-    _run.define_data(flags)
-    _run.define_network(flags)
+    _flags.define_data(flags)
+    _flags.define_network(flags)
     group = "Generations"
     flags.add("integer", group, "generations", 2, "Number of students after the patriarch.")
     flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(_PATRIARCHS)}.")
@@ -59,8 +59,8 @@ def _define(flags):
         "student, separated by commas)"
     )
     _METHODS.define(flags, "kd", text)
-    _run.define_training(flags)
-    _run.define_output(flags)
+    _flags.define_training(flags)
+    _flags.define_output(flags)
     flags.add(
         "string",
         "Output",
@@ -75,8 +75,8 @@ def _check(flags):
     _smoke.shrink(flags, "model", generations=1)
     if flags.smoke:
         _METHODS.shrink(flags)
-    info = _run.check_data(flags)
-    family = _run.check_network(flags, info)
+    info = _flags.check_data(flags)
+    family = _flags.check_network(flags, info)
     in_range = 0 <= flags.generations <= _MOST_GENERATIONS
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", _PATRIARCHS)
@@ -86,9 +86,9 @@ def _check(flags):
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)
     flags.require_one_of("export", _EXPORTS)
-    usual = _run.usual_schedule(flags, family.schedule)
-    _run.check_training(flags, usual)
-    _run.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
+    usual = _flags.usual_schedule(flags, family.schedule)
+    _flags.check_training(flags, usual)
+    _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
     return usual
 
 
@@ -114,49 +114,41 @@ def _check_methods(flags, classes):
     return chosen
 
 
-def _run_recipe(flags, usual):
-    data = _run.load(flags)
-    check_classes(flags, data.info.classes)
+def _run(flags, usual):
+    session = _session.Session(RECIPE.name, flags, usual)
+    shape, classes = session.data.info.image_shape, session.data.info.classes
+    check_classes(flags, classes)
 
     from kdtoolkit import models
     from kdtoolkit.generations import train_generations
 
-    chosen = _check_methods(flags, data.info.classes)
-    strategy = _run.strategy(flags, data)
-    compute = _run.computing(flags, data, strategy)
-    output_dir = _run.begin(flags, data, compute)
-    shape, classes = data.info.image_shape, data.info.classes
-    with _run.one_line_errors(data), blaming_arguments():
+    chosen = _check_methods(flags, classes)
+    session.begin()
+    with session.guarded(), blaming_arguments():
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes),
-            data,
-            output_dir,
+            session.data,
+            session.output_dir,
             generations=flags.generations,
             primary_score=flags.primary_score,
             methods=lambda number: chosen[number - 1],
             top_k=flags.top_k,
             patriarch=flags.patriarch,
-            schedule=_run.schedule(flags, usual),
+            schedule=session.schedule,
             epochs=flags.epochs,
             batch_size=flags.batch_size,
             seed=flags.seed,
-            strategy=strategy,
-            compute=compute,
+            strategy=session.strategy,
+            compute=session.compute,
         )
         networks = [generation.network for generation in lineage]
-        results = [generation.results for generation in lineage]
 
         def export():
             last = models.Ensemble(networks) if flags.export == "ensemble" else networks[-1]
-            return _run.export(last, flags.export, data, output_dir)
+            return session.export(last, flags.export)
 
-        return _run.finish(
-            RECIPE.name,
-            flags,
-            output_dir,
-            data,
-            {"generations": results},
-            export if flags.export != "none" else None,
+        return session.finish(
+            {"generations": [generation.results for generation in lineage]}, export
         )
 
 
@@ -169,7 +161,7 @@ def _show(flags, results):
         f"{flags.patriarch} patriarch, "
         f"{flags.epochs} epochs a generation, seed {flags.seed} (one run)\n\n"
         f"{_report.table(results['generations'], _COLUMNS)}\n"
-        f"{_run.exports_table(results, flags.output_dir)}"
+        f"{_report.exports_table(results, flags.output_dir)}"
     )
 
 
@@ -178,7 +170,7 @@ RECIPE = _command.Recipe(
     summary=__doc__.strip(),
     define=_define,
     check=_check,
-    run=_run_recipe,
+    run=_run,
     show=_show,
     renamed=_RENAMED,
 )

@@ -4,13 +4,13 @@ import dataclasses
 import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdtoolkit.compression.options import Options
 from kdtoolkit.data.preprocessing import INPUTS
-from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
+from kdtoolkit.recipes import _command, _flags, _outputs, _report, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
+from kdtoolkit.recipes._session import Session
 
 # By `plain` the fine-tuning is on labels alone.
 _METHODS = MethodFlags(alone=("plain",))
@@ -44,7 +44,7 @@ _CHARTS = {"gzipped_bytes": "bytes, gzipped", "milliseconds_per_image": "millise
 
 
 def _define(flags):
-    _run.define_data(flags)
+    _flags.define_data(flags)
     group = "Network"
     flags.add(
         "string",
@@ -77,8 +77,8 @@ def _define(flags):
         kind = _KINDS[kinds[option.name]]
         flags.add(kind, "Compression", option.name, default, option.metadata["text"])
     _METHODS.define(flags, "kd", "How the uncompressed network teaches while it is fine-tuned")
-    _run.define_training(flags)
-    _run.define_output(flags)
+    _flags.define_training(flags)
+    _flags.define_output(flags)
 
 
 def chosen_methods(flags):
@@ -92,7 +92,7 @@ def _options(flags):
 
 def _check(flags):
     _smoke.shrink(flags, data=False, calibration_images=8)
-    info = _run.check_data(flags)
+    info = _flags.check_data(flags)
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     _outputs.check_network(flags, "model")
     flags.require_one_of("model_input", INPUTS)
@@ -102,41 +102,42 @@ def _check(flags):
     _METHODS.check(flags, chosen_methods(flags), info.classes)
     if flags.schedule is None:
         flags.schedule = "fine_tuning"
-    usual = _run.usual_schedule(flags, flags.schedule)
-    _run.check_training(flags, usual)
+    usual = _flags.usual_schedule(flags, flags.schedule)
+    _flags.check_training(flags, usual)
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
     fits = not options.masks or flags.steps_per_execution == 1
     flags.require("steps_per_execution", fits, accepted)
     kept = f"{flags.structure}-{flags.sparsity:g}" if options.prunes else "none"
     kinds = "+".join(flags.quantize)
-    _run.default_output_dir(flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed)
+    _flags.default_output_dir(
+        flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed
+    )
     return usual
 
 
 def _run_recipe(flags, usual):
-    data = _run.load(flags)
+    session = Session(RECIPE.name, flags, usual)
+    data, output_dir = session.data, session.output_dir
     path = _outputs.fetch(flags, "model")
 
     from kdtoolkit import analysis, compression
 
-    strategy = _run.strategy(flags, data)
-    compute = _run.computing(flags, data, strategy)
-    output_dir, given = Path(flags.output_dir), {}
+    strategy, compute, given = session.strategy, session.compute, {}
 
     def claim():
-        _run.begin(flags, data, compute)
+        session.begin()
         given["model"] = _outputs.remember(flags, "model", path, output_dir)
 
     with compute.policy():
         build = _outputs.loader(flags, "model", path, data, flags.exit)
-    with _run.one_line_errors(data), blaming_arguments(network="model"):
+    with session.guarded(), blaming_arguments(network="model"):
         result = compression.compress(
             build,
             data,
             output_dir,
             **_options(flags),
             methods=chosen_methods(flags),
-            schedule=_run.schedule(flags, usual),
+            schedule=session.schedule,
             epochs=flags.epochs,
             batch_size=flags.batch_size,
             seed=flags.seed,
@@ -148,7 +149,7 @@ def _run_recipe(flags, usual):
 
     def export():
         name = "saved_model"
-        exports = [*_run.export(result.network, name, data, output_dir, [name]), *rows]
+        exports = [*session.export(result.network, name, [name]), *rows]
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         failed = _report.failures(rows, "variant").items()
         facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
@@ -158,7 +159,7 @@ def _run_recipe(flags, usual):
 
     trained = next((row["directory"] for row in rows if row["directory"]), None)
     parts = {"given": given, "variants": rows, "network": trained}
-    return _run.finish(RECIPE.name, flags, output_dir, data, parts, export)
+    return session.finish(parts, export)
 
 
 def _title(flags):
@@ -171,7 +172,7 @@ def _show(flags, results):
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"
-        f"{_run.ending(rows, 'variant', flags.output_dir, figures)}"
+        f"{_report.ending(rows, 'variant', flags.output_dir, figures)}"
     )
 
 

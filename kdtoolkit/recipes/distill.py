@@ -2,15 +2,15 @@
 
 import os
 import sys
-from pathlib import Path
 
 from kdtoolkit._checks import check_seeds
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.methods import ways as teaching
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _outputs, _report, _run, _smoke
+from kdtoolkit.recipes import _command, _flags, _outputs, _report, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
+from kdtoolkit.recipes._session import Session
 
 _METHODS = MethodFlags(alone=teaching.NAMES)
 _RENAMED = {
@@ -32,7 +32,7 @@ _COLUMNS = {
 
 
 def _define(flags):
-    _run.define_data(flags)
+    _flags.define_data(flags)
     group = "Teacher and student"
     flags.add(
         "string",
@@ -82,7 +82,7 @@ def _define(flags):
         "another recipe than fresh crops in every epoch.",
     )
     flags.add("integer", group, "views", 8, "Fixed views of each image, positive.")
-    _run.define_training(flags)
+    _flags.define_training(flags)
     flags.add(
         "list",
         "Training",
@@ -90,7 +90,7 @@ def _define(flags):
         None,
         "Seeds of the students, separated by commas, in place of --seed.",
     )
-    _run.define_output(flags)
+    _flags.define_output(flags)
     flags.add(
         "string",
         "Output",
@@ -106,26 +106,26 @@ def _check(flags):
     networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
     most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
     _smoke.shrink(flags, *networks, data=not from_file, **most)
-    info = _run.check_data(flags)
-    _run.check_network(flags, info, "student")
+    info = _flags.check_data(flags)
+    _flags.check_network(flags, info, "student")
     ways = _check_ways(flags, info)
     trains_teacher = _check_teacher(flags, info, ways)
     if any(way.trainer == "mutual" for way in ways):
         if flags.peer is None:
             flags.peer = flags.student
-        _run.check_network(flags, info, "peer")
+        _flags.check_network(flags, info, "peer")
     else:
         flags.require_use(False, "the method mutual", "peer")
     flags.require("views", flags.views > 0, "positive")
     flags.require_one_of("export", _EXPORTS)
-    usual = _run.usual_schedule(flags, "distillation")
-    _run.check_training(flags, usual)
+    usual = _flags.usual_schedule(flags, "distillation")
+    _flags.check_training(flags, usual)
     if trains_teacher and flags.teacher_epochs is None:
         flags.teacher_epochs = flags.epochs
     if trains_teacher:
         flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
     seeds = _check_seeds(flags)
-    _run.default_output_dir(
+    _flags.default_output_dir(
         flags,
         RECIPE.name,
         _outputs.name(flags.teacher),
@@ -157,7 +157,7 @@ def _check_teacher(flags, info, ways):
     if _teacher_is_file(flags):
         _outputs.check_network(flags, "teacher")
     else:
-        _run.check_network(flags, info, "teacher")
+        _flags.check_network(flags, info, "teacher")
         usual = flags.teacher_input in ("auto", "normalized")
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(way.needs_teacher for way in ways)
@@ -190,22 +190,21 @@ def _check_seeds(flags):
 
 def _run_recipe(flags, checked):
     usual, ways, seeds = checked
-    data = _run.load(flags)
+    session = Session(RECIPE.name, flags, usual)
+    data, output_dir = session.data, session.output_dir
 
     from kdtoolkit import models
     from kdtoolkit.comparison import compare, summarise
 
     from_file = _teacher_is_file(flags) and any(way.needs_teacher for way in ways)
     path = _outputs.fetch(flags, "teacher") if from_file else None
-    strategy = _run.strategy(flags, data)
-    compute = _run.computing(flags, data, strategy)
-    output_dir, given = Path(flags.output_dir), {}
+    strategy, compute, given = session.strategy, session.compute, {}
 
     def build(name):
         return lambda: models.build(name, data.info.image_shape, data.info.classes)
 
     def claim():
-        _run.begin(flags, data, compute)
+        session.begin()
         if from_file:
             given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
 
@@ -213,7 +212,7 @@ def _run_recipe(flags, checked):
         teacher = build(flags.teacher)
         if from_file:
             teacher = _outputs.loader(flags, "teacher", path, data)()
-    with _run.one_line_errors(data), blaming_arguments(cached_views="cache_teacher"):
+    with session.guarded(), blaming_arguments(cached_views="cache_teacher"):
         result = compare(
             build(flags.student),
             data,
@@ -225,7 +224,7 @@ def _run_recipe(flags, checked):
             cached_views=flags.views if flags.cache_teacher else None,
             teacher_epochs=flags.teacher_epochs,
             teacher_seed=flags.teacher_seed,
-            schedule=_run.schedule(flags, usual),
+            schedule=session.schedule,
             epochs=flags.epochs,
             batch_size=flags.batch_size,
             strategy=strategy,
@@ -242,11 +241,9 @@ def _run_recipe(flags, checked):
     }
 
     def export():
-        return _run.export(result.best_network, "student", data, output_dir)
+        return session.export(result.best_network, "student")
 
-    return _run.finish(
-        RECIPE.name, flags, output_dir, data, parts, export if flags.export != "none" else None
-    )
+    return session.finish(parts, export)
 
 
 def _show(flags, results):
@@ -265,7 +262,7 @@ def _show(flags, results):
         lines.append(
             f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images"
         )
-    return "\n".join([*lines, _run.exports_table(results, flags.output_dir)])
+    return "\n".join([*lines, _report.exports_table(results, flags.output_dir)])
 
 
 def _printed(summary):

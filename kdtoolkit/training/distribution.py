@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import cluster
+from kdtoolkit.cluster import STRATEGIES
 from kdtoolkit.training import messages
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 _PART = 2**28  # bytes of a message that are sent at once
 
 

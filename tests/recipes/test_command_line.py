@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit import cli, data, models
-from kdtoolkit.recipes import _command, _run, compress, distill, self_distillation
+from kdtoolkit.recipes import _command, _session, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
 HEAD = "# kdtoolkit 0.2\n"  # of a config.flags
@@ -138,7 +138,7 @@ def test_flag_files_that_are_none(tmp_path, capsys):
 )
 def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, capsys, monkeypatch):
     # Tests share a process, in which operations stay as they are.
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     assert self_distillation.RECIPE.main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -193,7 +193,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
 )
 def test_mistakes_in_distill(arguments, parts, in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     assert distill.RECIPE.main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -240,7 +240,7 @@ def network(tmp_path_factory):
     ids=lambda value: " ".join(value) if not value or value[0].startswith("--") else None,
 )
 def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     if arguments and not arguments[0].startswith("--model="):
         arguments = [f"--model={network}", *arguments]
     assert compress.RECIPE.main(arguments) == 2
@@ -252,7 +252,7 @@ def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, cap
 
 
 def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     layers = keras.layers
     small = [layers.Conv2D(6, 3, name="first"), layers.Conv2D(8, 3, name="second")]
     ends = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
@@ -267,7 +267,7 @@ def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
 
 
 def test_teacher_that_is_no_classifier_of_these_classes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     teacher = tmp_path / "teacher.keras"
     flags = [f"--teacher={teacher}", f"--output_dir={tmp_path / 'run'}"]
     teacher.write_text("weights")
@@ -284,7 +284,7 @@ def test_last_batch_too_small_for_the_replicas(
     in_empty_directory, capsys, monkeypatch, two_replicas
 ):
     """301 images in batches of 50 leave one image for two replicas."""
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     monkeypatch.setattr(
         "kdtoolkit.training.distribution.strategy", lambda name: {"mirrored": two_replicas}[name]
     )
@@ -409,7 +409,7 @@ def test_directory_that_was_removed_meanwhile(in_empty_directory, capsys):
         output_dir = _command.claim_output_dir(flags)
         shutil.rmtree(output_dir)
         digits = data.load("digits")
-        return _run.finish("born_again", flags, output_dir, digits, {"generations": []})
+        return _session.finish("born_again", flags, output_dir, digits, {"generations": []})
 
     assert dataclasses.replace(RECIPE, run=run).main(["--output_dir=run"]) == 1
     captured = capsys.readouterr()
@@ -428,13 +428,13 @@ def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
 
 
 def test_data_flag_that_does_not_fit_is_named(in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     assert RECIPE.main(["--train_examples=5000"]) == 2
     assert "born_again: --train_examples: Argument" in capsys.readouterr().err
 
 
 def test_images_of_several_sizes(in_empty_directory, capsys, monkeypatch):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     for name, size in (("cat", 9), ("dog", 12)):
         folder = in_empty_directory / "pets" / name
         folder.mkdir(parents=True)

@@ -8,7 +8,7 @@ from kdtoolkit.recipes import self_distillation
 def test_costs_in_milliseconds(tmp_path, monkeypatch, capsys):
     """Of the plain network's own file, which has no heads: that one is 1."""
     # Tests share a process, in which operations stay as they are.
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     flags = ["--smoke", "--cost=milliseconds", "--baseline", f"--output_dir={tmp_path / 'run'}"]
     assert self_distillation.RECIPE.main(flags) == 0, capsys.readouterr().err
     export = tmp_path / "run-smoke" / "export"

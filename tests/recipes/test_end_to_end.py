@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, files, models
 from kdtoolkit.edge import EarlyExitClassifier
-from kdtoolkit.recipes import _command, _run, born_again
+from kdtoolkit.recipes import _command, _session, born_again
 from kdtoolkit.training import step
 from tests.losses import reference
 
@@ -338,7 +338,7 @@ def test_training_that_overflows_is_one_line_and_leaves_nothing_finished(
     tmp_path, capsys, monkeypatch
 ):
     """Its loss is finite; its moving variances are not. The advice is one that is accepted."""
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     command = [
         *("--precision=float32", "--epochs=2", "--generations=0", "--train_examples=300"),
         *("--export=none", f"--output_dir={tmp_path / 'run'}"),
@@ -373,7 +373,7 @@ def test_a_lower_learning_rate_is_advised_where_it_may_help(error, helps):
     """Not for images that are not finite, nor before there was a step."""
     with (
         pytest.raises(_command.RunError) as caught,
-        _run.one_line_errors(data.load("digits", train_examples=60)),
+        _session.one_line_errors(data.load("digits", train_examples=60)),
     ):
         raise error
     assert str(caught.value).startswith(str(error))

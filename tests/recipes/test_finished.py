@@ -17,7 +17,7 @@ from kdtoolkit.recipes import (
     _command,
     _finished,
     _report,
-    _run,
+    _session,
     born_again,
     compress,
     distill,
@@ -81,7 +81,7 @@ def states(directory):
 def test_finished_run_shows_its_table_again_and_does_nothing(finished, capsys, monkeypatch):
     recipe, argv, directory, output = finished
     before = states(directory)
-    monkeypatch.setattr(_run, "load", None)
+    monkeypatch.setattr(_session, "load", None)
     assert recipe.main(argv) == 0
     captured = capsys.readouterr()
     assert captured.out == output
@@ -193,7 +193,7 @@ def test_workers_prepare_their_process_before_they_meet(monkeypatch, tmp_path):
     assert _finished.results("born_again", flags) is None
     assert done[:2] == ["deterministic", "workers"] and done[-1] == "message"
     done.clear()
-    _run.load(flags)
+    _session.load(flags)
     assert done == ["deterministic", "workers", "data"]
 
 

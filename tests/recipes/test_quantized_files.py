@@ -8,13 +8,13 @@ import pytest
 from keras import layers
 
 from kdtoolkit.export import early_exit, litert, parity
-from kdtoolkit.recipes import _run, compress, self_distillation
+from kdtoolkit.recipes import _session, compress, self_distillation
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     # Tests share a process, in which operations stay as they are.
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
 
     def run(recipe, *flags, status=0):
         directory = tmp_path / ("run-smoke" if "--smoke" in flags else "run")
@@ -116,7 +116,7 @@ def test_a_conversion_that_is_wrong_ends_self_distillation(run, monkeypatch, tmp
     """What an earlier run left under that name is not taken for its file."""
     wrong(monkeypatch, "early_exit-float32")
     file = tmp_path / "run-smoke" / "export" / "early_exit-float32.tflite"
-    begin = _run.begin
+    begin = _session.begin
 
     def left(flags, data, chosen):
         output_dir = begin(flags, data, chosen)
@@ -124,7 +124,7 @@ def test_a_conversion_that_is_wrong_ends_self_distillation(run, monkeypatch, tmp
         file.write_bytes(b"older")
         return output_dir
 
-    monkeypatch.setattr(_run, "begin", left)
+    monkeypatch.setattr(_session, "begin", left)
     _, line, _ = run(self_distillation, "--smoke", "--model=resnet8", status=1)
     assert line == "self_distillation: It is wrong by 0.7"
     assert not file.exists()

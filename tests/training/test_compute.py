@@ -292,7 +292,7 @@ def test_a_loss_that_is_not_finite_is_found_before_the_epoch_ends():
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
 )
 def test_mistakes_are_one_line_and_status_2(arguments, parts, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kdtoolkit.recipes._run.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     monkeypatch.chdir(tmp_path)
     assert born_again.RECIPE.main([*arguments, "--batch_size=64"]) == 2
     error = capsys.readouterr().err

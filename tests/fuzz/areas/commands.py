@@ -58,9 +58,9 @@ class Commands:
     def __init__(self, directory):
         from kdtoolkit import cli
         from kdtoolkit.edge import __main__ as edge
-        from kdtoolkit.recipes import _run
+        from kdtoolkit.recipes import _session
 
-        self._cli, self._edge, self._run = cli.main, edge.main, _run
+        self._cli, self._edge, self._session = cli.main, edge.main, _session
         self._recipes = {
             name: importlib.import_module(f"kdtoolkit.recipes.{name}").RECIPE for name in _RECIPES
         }
@@ -223,8 +223,8 @@ class Commands:
 
         # Operations of this process stay as they are.
         with (
-            mock.patch.object(self._run, "begin", begin),
-            mock.patch.object(self._run, "prepare_process", lambda flags: None),
+            mock.patch.object(self._session, "begin", begin),
+            mock.patch.object(self._session, "prepare_process", lambda flags: None),
         ):
             status, output, error = judge.command(recipe.main, arguments)
         judge.require(bool(begun) == (status == 0), f"status {status}, {output!r}, {error}")

@@ -1,0 +1,255 @@
+"""Flags that recipes share, of data, network, training and output, and their checks.
+
+Nothing here imports TensorFlow or Keras.
+"""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+from kdtoolkit import cluster
+from kdtoolkit.data import describe
+from kdtoolkit.models import registry
+from kdtoolkit.recipes import _smoke
+from kdtoolkit.recipes._command import blaming
+from kdtoolkit.training import compute
+from kdtoolkit.training.schedules import SCHEDULES
+
+
+def define_data(flags):
+    group = "Data and network"
+    flags.add(
+        "string",
+        group,
+        "dataset",
+        "digits",
+        "digits (embedded), the name of a TensorFlow data set, a folder of class folders, "
+        "Tiny-ImageNet's or CINIC-10's folder, or an .npz file.",
+    )
+    flags.add(
+        "string",
+        group,
+        "data_dir",
+        None,
+        "Where TensorFlow data sets are prepared (default: their own, ~/tensorflow_datasets).",
+    )
+    flags.add(
+        "integer",
+        group,
+        "image_size",
+        None,
+        "Height and width that images are scaled to (default: their own).",
+    )
+    flags.add(
+        "integer",
+        group,
+        "train_examples",
+        None,
+        "Use only this many training images, the same share of each class (default: all).",
+    )
+    flags.add(
+        "float",
+        group,
+        "validation_fraction",
+        0.1,
+        "Share of the training split held out for validation, in (0, 1); a data set's own "
+        "validation split, where it has one beside its test split, is used in its place.",
+    )
+    flags.add(
+        "boolean",
+        group,
+        "strict_data",
+        False,
+        "Stop at an image file that cannot be read; otherwise such files are counted, named and "
+        "left out.",
+    )
+
+
+def define_network(flags):
+    text = f"One of {', '.join(registry.names())}."
+    flags.add("string", "Data and network", "model", "resnet8", text)
+
+
+def define_training(flags):
+    group = "Training"
+    usual = "(default: the published one of the network's family: 128, 0.1, 1e-4 for CIFAR ResNets"
+    usual += "; 64, 0.1, 1e-4 for digits)"
+    flags.add(
+        "integer",
+        group,
+        "epochs",
+        None,
+        "Epochs of each training; the learning rate drops at the same fractions of them (default: "
+        "the published ones, 164 for CIFAR ResNets; 40 for digits).",
+    )
+    flags.add(
+        "string",
+        group,
+        "schedule",
+        None,
+        f"Whose learning rate drops: {', '.join(SCHEDULES)} (default: the network's family's; in "
+        "distill distillation, in compress fine_tuning; digits for digits).",
+    )
+    flags.add("integer", group, "batch_size", None, f"Images in a global batch {usual}.")
+    flags.add("float", group, "learning_rate", None, f"The first learning rate {usual}.")
+    flags.add("float", group, "weight_decay", None, f"Coupled L2 on every weight {usual}.")
+    flags.add("integer", group, "seed", 0, "Of weights, data order and augmentation.")
+    flags.add(
+        "string",
+        group,
+        "strategy",
+        "auto",
+        "one_device, mirrored (all GPUs, or logical CPUs), multi_worker (all processes that "
+        "TF_CONFIG or Slurm names; `kdtoolkit launch` starts some on one machine), or auto: "
+        "multi_worker where TF_CONFIG names several workers, else mirrored where there is more "
+        "than one GPU.",
+    )
+    flags.add(
+        "string",
+        group,
+        "precision",
+        "auto",
+        "float32, bfloat16 (variables and logits stay float32, exported files compute in float32), "
+        "or auto: bfloat16 on a GPU or CPU that has instructions for it, else float32. auto is "
+        "decided anew at each start: a run that goes on on another kind of machine computes as "
+        "suits that one, and ends with other weights than it would have here.",
+    )
+    flags.add(
+        "string",
+        group,
+        "xla",
+        "auto",
+        "Compile training with XLA: true (one replica, not deterministic), false, or auto: on one "
+        "GPU, and on a CPU for bfloat16 that it has no instructions for.",
+    )
+    flags.add(
+        "integer",
+        group,
+        "steps_per_execution",
+        1,
+        "Training steps between two looks of the host, a divisor of an epoch's steps; above 1 not "
+        "with several replicas.",
+    )
+    flags.add(
+        "string",
+        group,
+        "data_on_device",
+        "auto",
+        "Keep the training images in the device's memory and augment them there: true (one "
+        "replica; not streamed, not photographs), false, or auto: on a GPU with XLA, up to 2 GiB.",
+    )
+    flags.add(
+        "string",
+        group,
+        "onednn",
+        "auto",
+        "oneDNN on a CPU: true, false, or auto: what TF_ENABLE_ONEDNN_OPTS says, else true.",
+    )
+    flags.add(
+        "string",
+        group,
+        "deterministic",
+        "auto",
+        "The same run gives the same weights, interrupted or not: true, false, or auto: on a CPU "
+        "without XLA, where that is free; on a GPU it is slower.",
+    )
+
+
+def define_output(flags):
+    flags.add(
+        "string",
+        "Output",
+        "output_dir",
+        None,
+        "Where everything is written; the same command again goes on where it stopped (default: "
+        "saved_models/RECIPE-DATASET-MODEL-SEED).",
+    )
+    _smoke.define(flags)
+
+
+def check_data(flags):
+    """Checks the flags of `define_data`; returns the data set's `DatasetInfo`."""
+    if flags.image_size is not None:
+        flags.require("image_size", flags.image_size > 0, "positive")
+    for flag in ("data_dir", "output_dir"):
+        if flags[flag].value is not None:
+            flags[flag].value = os.path.expanduser(flags[flag].value)
+    if flags.data_dir is not None:
+        flags.require("data_dir", os.path.isdir(flags.data_dir), "an existing directory")
+    with blaming("dataset"):
+        info = describe(flags.dataset, flags.data_dir, flags.image_size)
+    flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
+    if flags.train_examples is not None:
+        flags.require("train_examples", flags.train_examples > 0, "positive")
+    in_range = 0 < flags.validation_fraction < 1
+    flags.require("validation_fraction", in_range, "in (0, 1)")
+    return info
+
+
+def check_network(flags, info, flag="model"):
+    """Checks that a flag names a network for the data's images; returns its `Family`."""
+    with blaming(flag):
+        family = registry.validate(flags[flag].value)
+    if info.image_shape is not None:
+        height, width, _ = info.image_shape
+        fits = min(height, width) >= family.smallest
+        flags.require(
+            flag,
+            fits,
+            f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
+            f"{flags[flag].value} needs {family.smallest}x{family.smallest} at least, "
+            "and --image_size enlarges them",
+        )
+    return family
+
+
+def usual_schedule(flags, name):
+    """Returns the `Schedule` that `--schedule` names, else `name`'s; digits have their own."""
+    if flags.schedule is not None:
+        flags.require_one_of("schedule", list(SCHEDULES))
+        return SCHEDULES[flags.schedule]
+    return SCHEDULES["digits" if flags.dataset == "digits" else name]
+
+
+def check_training(flags, usual):
+    """Checks the flags of `define_training` and fills in what the usual `Schedule` decides."""
+    for flag, value in {
+        "epochs": usual.epochs,
+        "batch_size": usual.batch_size,
+        "learning_rate": usual.learning_rate,
+        "weight_decay": usual.weight_decay,
+    }.items():
+        if flags[flag].value is None:
+            flags[flag].value = value
+    flags.require("epochs", flags.epochs > 0, "positive")
+    flags.require("batch_size", flags.batch_size > 0, "positive")
+    flags.require("learning_rate", 0 < flags.learning_rate < math.inf, "positive")
+    flags.require("weight_decay", 0 <= flags.weight_decay < math.inf, "at least 0")
+    flags.require("seed", 0 <= flags.seed < 2**31, "from 0 to 2147483647")
+    flags.require_one_of("strategy", cluster.STRATEGIES)
+    with blaming("strategy"):
+        cluster.of_strategy(flags.strategy)
+    flags.require_one_of("precision", compute.PRECISIONS)
+    for flag in ("xla", "data_on_device", "onednn", "deterministic"):
+        flags.require_one_of(flag, compute.SWITCHES)
+    with blaming("xla"):
+        compute.check_xla(flags.xla, flags.deterministic)
+    flags.require("steps_per_execution", flags.steps_per_execution > 0, "positive")
+
+
+def default_output_dir(flags, recipe, *parts):
+    """Fills in the output directory, named after the recipe, the data set and `parts`."""
+    if flags.output_dir is None:
+        parts = (recipe, Path(flags.dataset).name, *parts, *(["smoke"] if flags.smoke else []))
+        flags.output_dir = f"saved_models/{'-'.join(map(str, parts))}"
+
+
+def schedule(flags, usual):
+    """Returns the `Schedule` of a run whose flags were checked against the usual one."""
+    return dataclasses.replace(
+        usual,
+        batch_size=flags.batch_size,
+        learning_rate=flags.learning_rate,
+        weight_decay=flags.weight_decay,
+    )

@@ -1,0 +1,349 @@
+"""A run of a recipe, from checked flags to its results: the order of its steps, their errors."""
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kdtoolkit import cluster, files
+from kdtoolkit.export.rows import MOST_IMAGES, file_facts, parity_facts
+from kdtoolkit.recipes import _flags, _report
+from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming, claim_output_dir
+from kdtoolkit.training import compute
+
+
+class Session:
+    """A run of a recipe. Its steps, in the order in which it takes them:
+
+    1. Data are loaded into a process that is prepared for it.
+    2. `compute` and `strategy` are chosen when they are first asked for.
+    3. `begin` writes for the first time: whatever is wrong with flags is said before.
+    4. Networks are trained in `guarded`, where what a person can act on is one line.
+    5. `finish` writes the results, has files exported, and writes the results again.
+
+    Args:
+        recipe: its name.
+        flags: of the run, checked.
+        usual: the `Schedule` that the flags were checked against.
+
+    Attributes:
+        data: a `kdtoolkit.data.Data`.
+        schedule: the `Schedule` as the flags have it.
+        output_dir: of the run.
+    """
+
+    def __init__(self, recipe: str, flags, usual):
+        self.recipe, self.flags = recipe, flags
+        self.schedule = _flags.schedule(flags, usual)
+        self.output_dir = Path(flags.output_dir)
+        self.data = load(flags)
+
+    @functools.cached_property
+    def strategy(self):
+        """The `tf.distribute` strategy, for which the batches are right."""
+        return strategy(self.flags, self.data)
+
+    @functools.cached_property
+    def compute(self):
+        """The `Compute`, which suits the strategy and the epochs."""
+        return computing(self.flags, self.data, self.strategy)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the worker that writes and speaks."""
+        return cluster.is_chief(self.flags.strategy)
+
+    def begin(self) -> None:
+        """Makes the output directory the run's own; says on what data and how it computes."""
+        begin(self.flags, self.data, self.compute)
+
+    def guarded(self):
+        """A context in which a training that failed for a known reason is one line."""
+        return one_line_errors(self.data)
+
+    def train(self, variants: Mapping[str, tuple[Callable, Callable]], evaluate: Callable):
+        """Trains networks one after another, each in a directory of its name.
+
+        Args:
+            variants: name -> `(build, make_trainer)`, as `kdtoolkit.training.loop.Training` takes
+                them.
+            evaluate: name, network -> dict of its figures.
+
+        Returns:
+            `(networks, results)`, dicts of the names.
+
+        Raises:
+            RunError: a training failed for a reason that a person can act on.
+        """
+        from kdtoolkit.training import loop, progress
+
+        epochs, output_dir = self.flags.epochs, self.output_dir
+        bar = progress.Progress(len(variants) * epochs)
+        settings = self._settings([bar] if self.is_chief else [])
+        networks, results = {}, {}
+        for number, (name, (build, make_trainer)) in enumerate(variants.items()):
+            training = loop.Training(
+                output_dir / name, settings, 0, output_dir / "logs" / name, name
+            )
+            with self.guarded():
+                networks[name], results[name] = training.complete(
+                    build,
+                    make_trainer,
+                    self.data,
+                    functools.partial(evaluate, name),
+                    functools.partial(bar.begin, name.replace("_", " "), number * epochs),
+                )
+        return networks, results
+
+    def export(self, network, name: str, formats=("saved_model", "litert")) -> list[dict]:
+        """Exports a network to the formats, runs each on test images; returns their rows."""
+        return export(network, name, self.data, self.output_dir, formats)
+
+    def before_file(self, path: Path) -> None:
+        """Says what takes the next seconds: converting a network, and running the file."""
+        say_exporting(path, self.output_dir)
+
+    def finish(self, parts: Mapping, export: Callable[[], list[dict]] | None = None) -> dict:
+        """Writes the results, exports unless it is `--export=none`, and writes them again.
+
+        Args:
+            parts: of `results.json`.
+            export: called without arguments, returns the rows of the files. It may add to `parts`.
+
+        Raises:
+            Done: this is a worker that does not write.
+        """
+        wanted = "export" not in self.flags or self.flags.export != "none"
+        return finish(
+            self.recipe, self.flags, self.output_dir, self.data, parts, export if wanted else None
+        )
+
+    def _settings(self, callbacks):
+        from kdtoolkit.training import loop
+
+        return loop.Settings(
+            schedule=self.schedule,
+            epochs=self.flags.epochs,
+            batch_size=self.flags.batch_size,
+            seed=self.flags.seed,
+            strategy=self.strategy,
+            callbacks=callbacks,
+            compute=self.compute,
+        )
+
+
+def prepare_process(flags):
+    """Settles what holds for a whole process, before TensorFlow computes anything in it.
+
+    Operations are deterministic where the flags say so: a kernel that was made before keeps to what
+    held then. And workers have met.
+
+    Raises:
+        RunError: another worker ended.
+    """
+    import tensorflow as tf
+
+    if _choose(flags).deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if cluster.of_strategy(flags.strategy):
+        from kdtoolkit.training import distribution
+
+        with losing_workers():
+            distribution.strategy(flags.strategy)
+
+
+def load(flags):
+    """Loads the data into a prepared process; what is wrong with them is a `UsageError`."""
+    from kdtoolkit import data
+
+    prepare_process(flags)
+    try:
+        return data.load(
+            flags.dataset,
+            flags.data_dir,
+            image_size=flags.image_size,
+            validation_fraction=flags.validation_fraction,
+            train_examples=flags.train_examples,
+            strict_data=flags.strict_data,
+        )
+    except ValueError as error:
+        own = ("train_examples", "validation_fraction", "image_size", "data_dir")
+        flag = next((name for name in own if f"`{name}`" in str(error)), "dataset")
+        raise UsageError(f"--{flag}: {error}") from error
+
+
+@contextlib.contextmanager
+def losing_workers():
+    """Ends a run that has lost a worker with one line."""
+    from kdtoolkit.training.distribution import WorkerLostError
+
+    try:
+        yield
+    except WorkerLostError as error:
+        raise RunError(str(error)) from error
+
+
+def strategy(flags, data):
+    """Returns the `tf.distribute` strategy of a run, after checking that its batches fit it."""
+    from kdtoolkit.training import distribution, loop
+
+    chosen = distribution.strategy(flags.strategy)
+    with blaming("batch_size"):
+        loop.check_last_batch(len(data.train), flags.batch_size, chosen.num_replicas_in_sync)
+    return chosen
+
+
+def computing(flags, data, strategy):
+    """Returns the `Compute` of a run, after checking that its strategy and epochs fit it."""
+    from kdtoolkit.training import distribution
+
+    try:
+        replicas, images = strategy.num_replicas_in_sync, data.train.bytes_for_device
+        chosen = _choose(flags, replicas, data_on_device=flags.data_on_device, data_bytes=images)
+        chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
+    except ValueError as error:
+        own = ("xla", "data_on_device")
+        flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
+        raise UsageError(f"--{flag}: {error}") from error
+    # Workers on machines of several kinds train one network.
+    with losing_workers():
+        fields = distribution.from_chief(strategy, lambda: dataclasses.asdict(chosen))
+    return dataclasses.replace(chosen, **fields)
+
+
+def _choose(flags, replicas=1, **options):
+    return compute.choose(
+        replicas=replicas,
+        precision=flags.precision,
+        xla=flags.xla,
+        steps_per_execution=flags.steps_per_execution,
+        deterministic=flags.deterministic,
+        **options,
+    )
+
+
+def begin(flags, data, chosen):
+    """Makes the output directory the run's own, says on what data and how it computes.
+
+    Args:
+        flags, data: of the run.
+        chosen: of `computing`.
+    """
+    output_dir = claim_output_dir(flags)
+    if cluster.is_chief(flags.strategy):
+        print(_report.data_line(_report.data_facts(data)), file=sys.stderr)
+        print(chosen.summary, file=sys.stderr)
+    return output_dir
+
+
+@contextlib.contextmanager
+def one_line_errors(data):
+    """Turns what failed for a reason that a person can act on into one line."""
+    from kdtoolkit.data import DamagedDataError, reading
+    from kdtoolkit.export import ParityError
+    from kdtoolkit.training.step import NonFiniteError
+
+    try:
+        with losing_workers(), reading(data.info):
+            yield
+    except (DamagedDataError, ParityError) as error:
+        raise RunError(str(error)) from error
+    except NonFiniteError as error:
+        raise RunError(f"{error} (counted from 0). {_advice(error)}") from error
+
+
+def _advice(error):
+    """What helps a training that met NaN or infinity, by where they came from."""
+    from kdtoolkit.training import step
+
+    if isinstance(error, step.NonFiniteInputError | step.UnknownClassError):
+        return "It is the data that are wrong, or what is done to them: no other training helps"
+    if isinstance(error, step.NonFiniteLossError) and (error.epoch, error.step) == (0, 0):
+        return (
+            "No step had been taken yet, so that --learning_rate is not the cause: a network that "
+            "was given may be, or another flag of the loss"
+        )
+    return (
+        "A lower --learning_rate may help, in another --output_dir: this one goes on with its own "
+        "flags"
+    )
+
+
+def say_exporting(path, output_dir):
+    """Says what takes the next seconds: converting a network, and running the file."""
+    print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
+
+
+def discard(path, quantization, failure):
+    """Removes a file that does not compute what its network computes.
+
+    Args:
+        path: of what was exported.
+        quantization: its kind.
+        failure: how it differs, in words.
+
+    Raises:
+        RunError: it is of float32, where nothing was rounded: a conversion that is wrong.
+    """
+    files.remove(path)
+    if quantization == "float32":
+        raise RunError(str(failure))
+
+
+def export(network, name, data, output_dir, formats=("saved_model", "litert")):
+    """Exports to the formats, runs each on the test images; returns their rows."""
+    from kdtoolkit import export as exporting
+    from kdtoolkit.training import distribution
+
+    network = distribution.local(network)
+    images, labels = data.test.pixels(MOST_IMAGES)
+    directory = output_dir / "export"
+    directory.mkdir(exist_ok=True)
+    gc.collect()  # training's graphs, before the converter makes its own
+    rows = []
+    writers = {
+        "saved_model": (exporting.to_saved_model, directory / "saved_model"),
+        "litert": (exporting.to_litert, directory / f"{name}.tflite"),
+    }
+    for write, path in map(writers.get, formats):
+        say_exporting(path, output_dir)
+        exported = write(network, path, data.preprocessing)
+        try:
+            parity = exporting.check(exported, network, data.preprocessing, images, labels)
+        except exporting.ParityError as error:
+            discard(path, exported.quantization, error)
+        rows.append({**file_facts(exported, output_dir), **parity_facts(parity)})
+    return rows
+
+
+def finish(recipe, flags, output_dir, data, parts, export=None):
+    """Writes the results, exports, and writes them again with what was exported.
+
+    Args:
+        recipe: its name.
+        flags, output_dir, data: of the run.
+        parts: of `results.json`.
+        export: called without arguments, returns the rows of the files; None for no export.
+
+    Returns:
+        The results: `parts`, the rows as `exports`, when the run was `finished`, and the SHA-256 of
+        the `files` that it left, by which a later start knows it again.
+
+    Raises:
+        Done: this is a worker that does not write.
+    """
+    if not cluster.is_chief(flags.strategy):
+        raise Done
+    facts = _report.data_facts(data)
+
+    def write(**more):
+        return _report.write_results(
+            output_dir, recipe, flags.arguments, flags.seed, data=facts, **parts, **more
+        )
+
+    write()
+    exports = export() if export is not None else []
+    return write(exports=exports, finished=_report.now(), files=_report.left(output_dir))
