@@ -135,22 +135,29 @@ def test_damaged_json_is_named(content, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{" * 100_000])
 def test_damaged_directory_is_one_line(content, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
-    monkeypatch.setattr("kdtoolkit.recipes._session.begin", lambda flags, data, compute: tmp_path)
-    (tmp_path / "generations.json").write_bytes(content)
-    status = born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"])
+    status = main_beside(content, tmp_path, monkeypatch)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
     assert status == 1
-    assert f"born_again: {tmp_path / 'generations.json'} is damaged" in line
+    assert f"born_again: {tmp_path / 'run' / 'generations.json'} is damaged" in line
+
+
+def main_beside(content, tmp_path, monkeypatch):
+    """Runs the main job in a directory of its own that holds this `generations.json`."""
+
+    def begin(flags, data, compute):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "generations.json").write_bytes(content)
+
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+    monkeypatch.setattr("kdtoolkit.recipes._session.begin", begin)
+    return born_again.RECIPE.main([f"--output_dir={tmp_path / 'run'}"])
 
 
 @pytest.mark.parametrize("value", [1, "x" * 100_000, {}, None])
 def test_directory_with_other_arguments_is_one_line(value, monkeypatch, capsys, tmp_path):
     """`config.flags` is that of the run, but `generations.json` beside it is not."""
-    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
-    monkeypatch.setattr("kdtoolkit.recipes._session.begin", lambda flags, data, compute: tmp_path)
-    (tmp_path / "generations.json").write_text(json.dumps({"epochs": value}))
-    assert born_again.RECIPE.main([f"--output_dir={tmp_path / 'new'}"]) == 1
+    content = json.dumps({"epochs": value}).encode()
+    assert main_beside(content, tmp_path, monkeypatch) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "epochs=" in line]
     assert line.startswith("born_again: ") and len(line) < 3000
 
