@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import UnsuitableError
 from kdtoolkit._keras import all_layers, node_of, operation_of
 from kdtoolkit._types import Network
 from kdtoolkit.models.contract import check_logits
@@ -152,7 +152,8 @@ def cut(network: Network, exit: str) -> Network:
     """
     names = exit_names(network)
     if exit not in names:
-        raise ArgumentError("exit", f"one of {', '.join(names)}", exit)
+        message = f"Argument `exit` must be one of {', '.join(names)}. Received: {exit!r}"
+        raise UnsuitableError("exit", exit, message)
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
 
 
