@@ -5,6 +5,7 @@ term it adds to a student's loss; the train step does everything else, once. Not
 Keras, which a method imports when a term is computed: command lines are checked with these.
 """
 
+import abc
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
@@ -250,7 +251,7 @@ class LogitsMethod(Method):
 
 
 @dataclass(frozen=True)
-class LayersMethod(Method):
+class LayersMethod(Method, abc.ABC):
     """A method that sums a distance over pairs of layers, and multiplies it by a weight.
 
     A subclass has the options `weight` and `layers` and defines `distance`.
@@ -281,9 +282,9 @@ class LayersMethod(Method):
             shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
             self.refuse("layers", "layers of the same height and width", shapes)
 
+    @abc.abstractmethod
     def distance(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Distance of two features, float32 `(batch,)`."""
-        raise NotImplementedError
 
     def term(self, batch: Batch) -> Tensor:
         pairs = zip(batch.teacher.features, batch.student.features, strict=True)

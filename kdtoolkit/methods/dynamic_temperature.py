@@ -1,5 +1,6 @@
 """A temperature for each sample (Wen et al. 2021)."""
 
+import abc
 from dataclasses import dataclass
 
 from kdtoolkit import losses
@@ -10,7 +11,7 @@ from kdtoolkit.methods.base import Batch, Correction, option
 
 
 @dataclass(frozen=True)
-class _DynamicTemperature(Correction):
+class _DynamicTemperature(Correction, abc.ABC):
     """`T + slope (mean(w) - w)`, 1 at least: a confusing sample weighs more and is taught sharper.
 
     The method's temperature `T` is that of the average sample of the global batch.
@@ -22,8 +23,9 @@ class _DynamicTemperature(Correction):
         1.0, "Change of a sample's temperature per unit of its weight.", AT_LEAST_0
     )
 
+    @abc.abstractmethod
     def weights(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+        """How much each sample weighs, `(batch,)`."""
 
     def temperature(self, batch: Batch, temperature: Tensor | float) -> Tensor:
         weights = self.weights(batch)

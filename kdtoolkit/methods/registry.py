@@ -57,7 +57,12 @@ def get(name: str) -> type[Method] | type[Correction]:
     return _REGISTRY[name]
 
 
-def parse(text: str, make: Callable | None = None) -> tuple[Method, ...]:
+def plainly(cls, **given):
+    """A method or correction with these options, and its defaults."""
+    return cls(**given)
+
+
+def parse(text: str, make: Callable = plainly) -> tuple[Method, ...]:
     """Returns the methods that names, joined with `+`, stand for.
 
     `kd+attention` is two methods. A correction is of every method on logits beside it, in the order
@@ -71,7 +76,6 @@ def parse(text: str, make: Callable | None = None) -> tuple[Method, ...]:
     Raises:
         ArgumentError: there is no such name, one is there twice, or two exclude each other.
     """
-    make = make or (lambda cls, **given: cls(**given))
     parts = text.split("+")
     if len(set(parts)) < len(parts):
         raise ArgumentError("methods", "different names", text)

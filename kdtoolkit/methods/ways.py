@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdtoolkit._checks import ArgumentError, OneOf
 from kdtoolkit.methods.base import Method
-from kdtoolkit.methods.registry import Methods, as_methods, described, parse
+from kdtoolkit.methods.registry import Methods, as_methods, described, parse, plainly
 
 # Trainers that have no methods, and the one whose teacher is its own deepest exit.
 ALONE = ("plain", "mutual", "deep_supervision")
@@ -52,7 +52,7 @@ class Way:
         return self.trainer in ("deep_supervision", OWN_TEACHER)
 
 
-def parse_way(name: str, make: Callable[..., Method] | None = None) -> Way:
+def parse_way(name: str, make: Callable[..., Method] = plainly) -> Way:
     """Returns the way that a name stands for.
 
     `plain`, `mutual` and `deep_supervision` stand alone; `self_distillation` may be followed by
@@ -75,7 +75,6 @@ def parse_way(name: str, make: Callable[..., Method] | None = None) -> Way:
         raise ArgumentError("methods", f"such that {OWN_TEACHER} comes first", name)
     if first != OWN_TEACHER:
         return Way(name, parse(name, make))
-    make = make or (lambda cls, **given: cls(**given))
 
     def its_own(cls, **given):
         return make(cls, **{**_ITS_OPTIONS.get(cls.name, {}), **given})

@@ -23,8 +23,6 @@ class MethodFlags:
     Attributes:
         usual: flag of an option -> its usual value in this recipe, where that is not the method's.
         alone: names that `--methods` takes besides those of methods, and not joined with them.
-        kinds: first part of a name -> what follows from it, such as `self_distillation`: names that
-            it stands for, and usual values.
     """
 
     usual: Mapping[str, object] = field(default_factory=dict)
@@ -95,11 +93,8 @@ class MethodFlags:
         """
         chosen = tuple(chosen)
         used = {part.name for method in chosen for part in _parts(method)}
-        for name in methods.names():
-            for option in methods.options(methods.get(name)):
-                flag = f"{name}_{option.name}"
-                if flag in flags:  # others were registered since
-                    flags.require_use(name in used, f"the method {name}", flag)
+        for name, _, flag in _options(flags):
+            flags.require_use(name in used, f"the method {name}", flag.name)
         if classes is not None:
             with blaming_arguments():
                 for method in chosen:
@@ -107,11 +102,9 @@ class MethodFlags:
 
     def shrink(self, flags):
         """For `--smoke`, which trains one student: keeps the first of several values."""
-        for name in methods.names():
-            for option in methods.options(methods.get(name)):
-                flag = flags[f"{name}_{option.name}"]
-                if flag.value is not None and option.metadata["accepted"] is not LAYER_PAIRS:
-                    flag.value = flag.value.partition(",")[0]
+        for _, option, flag in _options(flags):
+            if flag.value is not None and option.metadata["accepted"] is not LAYER_PAIRS:
+                flag.value = flag.value.partition(",")[0]
 
     def _define_options(self, flags, cls):
         for option in methods.options(cls):
@@ -133,6 +126,15 @@ class MethodFlags:
                 cls = methods.get(part)
             if not any(f"{cls.name}_{option.name}" in flags for option in methods.options(cls)):
                 self._define_options(flags, cls)
+
+
+def _options(flags):
+    """Name of a method, option and flag of every option that has one; some are registered later."""
+    for name in methods.names():
+        for option in methods.options(methods.get(name)):
+            flag = f"{name}_{option.name}"
+            if flag in flags:
+                yield name, option, flags[flag]
 
 
 def _parts(method):
