@@ -124,10 +124,16 @@ def check(argument: str, value: object, accepted: "Interval | OneOf", owner: str
         raise ArgumentError(argument, accepted, value, hint, owner)
 
 
-def near(name: object, names: Iterable[str]) -> str:
-    """A sentence that tells which of `names` are spelled nearly like `name`; empty without any."""
+def near(name: object, names: Iterable[str], before: str = "") -> str:
+    """A sentence that tells which of `names` are spelled nearly like `name`; empty without any.
+
+    Args:
+        name: what was received.
+        names: all that there are.
+        before: goes before the sentence where there is one, such as the space to the one before.
+    """
     found = difflib.get_close_matches(str(name), names)
-    return f"Near matches: {', '.join(found)}." if found else ""
+    return f"{before}Near matches: {', '.join(found)}." if found else ""
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -2,14 +2,39 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from kdtoolkit import files
 from kdtoolkit.data.wording import shown
+from kdtoolkit.models.contract import add_weights
+from kdtoolkit.training.distribution import from_chief
+
+
+@contextlib.contextmanager
+def held(
+    strategy,
+    output_dir: Path,
+    name: str,
+    arguments: Mapping[str, object],
+    claim: Callable[[], object] | None = None,
+) -> Iterator[None]:
+    """Holds a directory as `claimed` does, the chief of several workers alone, or calls `claim`.
+
+    Args:
+        strategy: of the run.
+        output_dir, name, arguments: of `claimed`.
+        claim: of a caller that holds the directory itself; None for one that does not.
+    """
+    with contextlib.ExitStack() as stack:
+        if claim is None:
+            own = claimed(output_dir, name, arguments)
+            from_chief(strategy, lambda: stack.enter_context(own))
+        else:
+            claim()
+        yield
 
 
 @contextlib.contextmanager
@@ -53,8 +78,5 @@ def _check_arguments(output_dir, path, arguments):
 def fingerprint(network: keras.Model) -> str:
     """Returns a SHA-256 of a network's weights, by which a stored argument knows it."""
     digest = hashlib.sha256()
-    for weight in network.weights:
-        value = np.asarray(weight)
-        digest.update(repr((value.dtype.name, value.shape)).encode())
-        digest.update(value.tobytes())
+    add_weights(digest, network)
     return digest.hexdigest()

@@ -1,6 +1,5 @@
 """One small network, taught in several ways over several seeds: which way is best?"""
 
-import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,14 +12,14 @@ import tensorflow as tf
 
 from kdtoolkit import models
 from kdtoolkit._checks import ArgumentError, check_seeds, suiting
-from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
 from kdtoolkit.methods.ways import Way, as_ways, described_way
 from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
 from kdtoolkit.training.compute import BY_KERAS, Compute
-from kdtoolkit.training.distribution import chief_first, from_chief, is_chief
+from kdtoolkit.training.distribution import chief_first
 from kdtoolkit.training.mutual import MutualLearning
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
@@ -145,8 +144,7 @@ def compare(
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     before = teacher_epochs if trains_teacher else 0
-    shown = show_progress and is_chief(strategy)
-    bar = progress.Progress(before + len(ways) * len(seeds) * epochs) if shown else None
+    bar = progress.shown(before + len(ways) * len(seeds) * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
@@ -205,12 +203,7 @@ def compare(
             lambda: bar and bar.begin(title, done),
         )
 
-    with contextlib.ExitStack() as held:
-        if claim is None:
-            own = claimed(output_dir, "comparison.json", arguments)
-            from_chief(strategy, lambda: held.enter_context(own))
-        else:
-            claim()
+    with held(strategy, output_dir, "comparison.json", arguments, claim):
         results = None
         if trains_teacher:
             teacher, results = complete(

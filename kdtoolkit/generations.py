@@ -1,6 +1,5 @@
 """Training in generations: patriarch -> students -> ensembles (Yang et al., AAAI 2019)."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit._claim import claimed
+from kdtoolkit._claim import held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.loading import Data
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
-from kdtoolkit.training.distribution import from_chief, is_chief
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteError
@@ -129,8 +127,7 @@ def train_generations(
         "training images": len(data.train),
         "classes": data.info.classes,
     }
-    shown = show_progress and is_chief(strategy)
-    bar = progress.Progress((generations + 1) * epochs) if shown else None
+    bar = progress.shown((generations + 1) * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
@@ -146,9 +143,7 @@ def train_generations(
         logits, labels = evaluation.predict(network, data.test)
         return evaluation.log_probabilities(logits), labels
 
-    with contextlib.ExitStack() as held:
-        claim = claimed(output_dir, "generations.json", arguments)
-        from_chief(strategy, lambda: held.enter_context(claim))
+    with held(strategy, output_dir, "generations.json", arguments):
         lineage: list[Generation] = []
         for generation in range(generations + 1):
             name = f"generation_{generation}"

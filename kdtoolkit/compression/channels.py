@@ -1,7 +1,6 @@
 """Channel pruning: networks that are smaller and faster because whole filters are gone."""
 
 import collections
-import difflib
 import fnmatch
 import itertools
 import math
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras
+from kdtoolkit._checks import near
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import analyse, filters
 
@@ -99,8 +99,7 @@ def select_channels(
     if not _is_number(fraction, numbers.Real) or not 0 <= fraction < 1:
         raise ValueError(f"Argument `fraction` must be in [0, 1). Received: fraction={fraction!r}")
     if score not in SCORES:
-        near = difflib.get_close_matches(str(score), SCORES)
-        hint = f" Near matches: {', '.join(near)}." if near else ""
+        hint = near(score, SCORES, " ")
         raise ValueError(
             f"Argument `score` must be one of {', '.join(SCORES)}. Received: score={score!r}.{hint}"
         )
@@ -232,8 +231,7 @@ def _matching(groups, layers):
     names = list(dict.fromkeys(itertools.chain.from_iterable(group.layers for group in groups)))
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern, names)
-            hint = f" Near matches: {', '.join(near)}." if near else ""
+            hint = near(pattern, names, " ")
             raise ValueError(
                 "Argument `layers` must match names of layers with channels that can be removed. "
                 f"Received: {pattern!r}, which matches none.{hint}"
@@ -290,8 +288,7 @@ def _alive(analysis, keep):
     removed = np.zeros(len(analysis.roots), bool)
     for name, kept in keep.items():
         if name not in layers:
-            near = difflib.get_close_matches(str(name), layers)
-            hint = f" Near matches: {', '.join(near)}." if near else ""
+            hint = near(name, layers, " ")
             raise ValueError(
                 "Argument `keep` must name convolutions and dense layers of "
                 f"{analysis.network.name!r}. Received: {name!r}.{hint}"

@@ -1,6 +1,5 @@
 """Which layers of a network are pruned, and how many of their weights are zero."""
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from kdtoolkit import _keras
+from kdtoolkit._checks import near
 from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
@@ -205,12 +205,7 @@ def _matching(candidates, choice, argument):
         )
     if not found:
         shown = getattr(choice, "__name__", str(choice))
-        near = difflib.get_close_matches(shown, candidates)
-        hint = (
-            f"Near matches: {', '.join(near)}."
-            if near
-            else f"There are {listed(candidates, most=8)}."
-        )
+        hint = near(shown, candidates) or f"There are {listed(candidates, most=8)}."
         raise ValueError(
             f"Argument `{argument}` must match layers that can be pruned. Received: {shown!r}, "
             f"which matches none. {hint}"

@@ -1,6 +1,5 @@
 """One trained network, smaller in several ways, each exported and measured."""
 
-import contextlib
 import dataclasses
 import math
 import sys
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
-from kdtoolkit._claim import claimed, fingerprint
+from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.compression.channels import channel_groups, prune_channels, select_channels
 from kdtoolkit.compression.keep import KeepZeros
@@ -25,12 +24,13 @@ from kdtoolkit.compression.schedules import PolynomialDecay
 from kdtoolkit.data.loading import Data
 from kdtoolkit.export import litert, rows
 from kdtoolkit.export.classifier import trace
+from kdtoolkit.export.parity import discard
 from kdtoolkit.methods import Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
-from kdtoolkit.training.distribution import from_chief, is_chief, local
+from kdtoolkit.training.distribution import is_chief, local
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
@@ -135,8 +135,7 @@ def compress(
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     trains = [options.prunes, "qat" in options.kinds]
-    shown = show_progress and is_chief(strategy)
-    bar = progress.Progress(sum(trains) * epochs) if shown else None
+    bar = progress.shown(sum(trains) * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
@@ -226,12 +225,7 @@ def compress(
         row = _measured(variant, network, kind, calibration, data, output_dir, show_progress)
         table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
 
-    with contextlib.ExitStack() as held:
-        if claim is None:
-            own = claimed(output_dir, "compression.json", arguments)
-            from_chief(strategy, lambda: held.enter_context(own))
-        else:
-            claim()
+    with held(strategy, output_dir, "compression.json", arguments, claim):
         name, network, directory, seconds = "original", original, None, 0.0
         measure(name, network, "float32")
         if options.prunes:
@@ -330,9 +324,8 @@ def _measured(variant, network, quantization, calibration, data, output_dir, sho
     exported = export.to_litert(network, path, data.preprocessing, quantization, calibration)
     parity = export.measure(exported, network, data.preprocessing, images, labels)
     if parity.failure:
-        files.remove(path)
-        if quantization == "float32":  # nothing was rounded: a conversion that is wrong
-            raise export.ParityError(f"{path} ({quantization}) {parity.failure}")
+        error = export.ParityError(f"{path} ({quantization}) {parity.failure}")
+        discard(path, quantization, error)
     validation = evaluation.figures(*evaluation.predict(network, data.validation))
     return {
         "validation_accuracy": validation.accuracy,

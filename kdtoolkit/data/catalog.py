@@ -1,7 +1,6 @@
 """What is known of a data set before TensorFlow is imported: enough to check a command line."""
 
 import dataclasses
-import difflib
 import importlib.util
 import numbers
 import os
@@ -9,6 +8,7 @@ import pathlib
 import re
 
 from kdtoolkit import files
+from kdtoolkit._checks import near
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import archive, folder
 from kdtoolkit.data.augmentation import Augmentation
@@ -131,8 +131,7 @@ def describe(
         return describe_prepared(name, path, size)
     if known:
         return _describe_unprepared(name, size)
-    near = difflib.get_close_matches(name, {"digits", *_tfds_names()})
-    hint = f" Near matches: {', '.join(near)}." if near else ""
+    hint = near(name, {"digits", *_tfds_names()}, " ")
     raise ValueError(
         f"Unknown data set {name!r}: neither 'digits' nor an existing folder nor a .npz file nor a "
         f"name that TensorFlow Datasets knows or has prepared in {str(root)!r}.{hint}"

@@ -72,3 +72,11 @@ def _last_activation(network):
         return type(last).__name__.lower()
     activation = getattr(last, "activation", keras.activations.linear)
     return None if activation is keras.activations.linear else activation.__name__
+
+
+def add_weights(digest, network) -> None:
+    """Adds dtype, shape and values of every weight of a network to a `hashlib` digest, in order."""
+    for weight in network.weights:
+        value = np.asarray(weight)
+        digest.update(repr((value.dtype.name, value.shape)).encode())
+        digest.update(value.tobytes())

@@ -5,7 +5,6 @@ output. The layers of exit k's head are named `exit_k_...`; that is all there is
 after saving and loading.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from kdtoolkit._checks import UnsuitableError
+from kdtoolkit._checks import UnsuitableError, near
 from kdtoolkit._keras import all_layers, node_of, operation_of
 from kdtoolkit._types import Network
 from kdtoolkit.models.contract import check_logits
@@ -282,8 +281,7 @@ def _where_it_is(network, name, names):
     for layer in network.layers:
         if name in [inner.name for inner in all_layers(layer, include_self=False)]:
             return f", which is inside {layer.name!r}, whose layers are called out of sight"
-    near = difflib.get_close_matches(str(name), names)
-    return f". Near matches: {', '.join(near)}." if near else "."
+    return "." + near(name, names, " ")
 
 
 def _affordable_width(point, stride, deepest, logits, saved, mask, name):

@@ -6,6 +6,12 @@ import time
 import keras
 
 from kdtoolkit._bar import bar, clock
+from kdtoolkit.training.distribution import is_chief
+
+
+def shown(total_epochs, strategy, show=True):
+    """Returns the `Progress` of a run; None if it is not to be shown, or not by this worker."""
+    return Progress(total_epochs) if show and is_chief(strategy) else None
 
 
 class Progress(keras.callbacks.Callback):

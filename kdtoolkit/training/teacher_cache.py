@@ -1,7 +1,6 @@
 """What a teacher says of a fixed set of views, computed once and kept on disk."""
 
 import contextlib
-import difflib
 import errno
 import hashlib
 import io
@@ -19,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._checks import near
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.pipeline import Split, StreamingSplit
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import add_weights, check_logits
 from kdtoolkit.models.graph import output_of
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.fused import fused
@@ -179,8 +179,7 @@ def _teaching(teacher, layers):
     names = [layer.name for layer in getattr(teacher, "layers", ())]
     for layer in layers:
         if layer not in names or not hasattr(teacher, "operations"):
-            near = difflib.get_close_matches(str(layer), names)
-            hint = f" Near matches: {', '.join(near)}." if near else ""
+            hint = near(layer, names, " ")
             raise ValueError(
                 f"Argument `layers` must name layers of a functional model. Received: {layer!r} of "
                 f"{type(teacher).__name__} {teacher.name!r}.{hint}"
@@ -196,10 +195,7 @@ def _key(teacher, fingerprint, views, layers):
     digest = hashlib.sha256(
         repr((FORMAT, architecture, fingerprint, views, places)).encode(),
     )
-    for weight in teacher.weights:
-        value = np.asarray(weight)
-        digest.update(repr((value.dtype.name, value.shape)).encode())
-        digest.update(value.tobytes())
+    add_weights(digest, teacher)
     return digest.hexdigest()
 
 
