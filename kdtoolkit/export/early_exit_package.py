@@ -18,13 +18,13 @@ from kdtoolkit.export import early_exit_choice, early_exit_options, thresholds
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.early_exit import to_early_exit
 from kdtoolkit.export.early_exit_choice import Alone, Choice
-from kdtoolkit.export.parity import ParityError
+from kdtoolkit.export.parity import ParityError, discard
+from kdtoolkit.export.rows import MOST_IMAGES
 from kdtoolkit.export.stage_timing import measured_costs
 from kdtoolkit.training import distribution, evaluation
 
 _CALIBRATION_IMAGES = 200
 _TIMED_IMAGES = 500
-_TEST_IMAGES = 10_000  # files run on so many at most: one at a time, and from memory
 _NEVER_TIMED = 20  # images that warm caches up
 
 
@@ -258,9 +258,7 @@ def _write_file(path, quantization, writer, whole, decisions, test):
     try:
         exported = writer.exits(path, quantization, **decisions)
     except ParityError as error:
-        files.remove(path)
-        if quantization == "float32":  # nothing was rounded: a conversion that is wrong
-            raise
+        discard(path, quantization, error)
         return EarlyExitFile(path, quantization, failure=str(error))
     with tempfile.TemporaryDirectory() as scratch:
         alone = Path(scratch) / f"whole-{quantization}.tflite"
@@ -290,7 +288,7 @@ def _write_file(path, quantization, writer, whole, decisions, test):
 
 def _predict(classifiers, test):
     """The `Prediction`s of each classifier on the test images, interleaved, and the labels."""
-    images, labels = test.pixels(_TEST_IMAGES)
+    images, labels = test.pixels(MOST_IMAGES)
     predictions = [[] for _ in classifiers]
     for image in images:
         for classifier, own in zip(classifiers, predictions, strict=True):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from kdtoolkit import files
 from kdtoolkit._types import Network
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace_logits
@@ -171,6 +173,18 @@ def check(
     if parity.failure:
         raise ParityError(f"{exported.path} ({exported.quantization}) {parity.failure}")
     return parity
+
+
+def discard(path: Path, quantization: str, error: ParityError) -> None:
+    """Removes a file that does not compute what its network computes.
+
+    Raises:
+        ParityError: the `error`, for a file of float32, where nothing was rounded: a conversion
+            that is wrong.
+    """
+    files.remove(path)
+    if quantization == "float32":
+        raise error
 
 
 def _reference(network, preprocessing):

@@ -44,12 +44,31 @@ class Session:
     @functools.cached_property
     def strategy(self):
         """The `tf.distribute` strategy, for which the batches are right."""
-        return strategy(self.flags, self.data)
+        from kdtoolkit.training import distribution, loop
+
+        chosen, images = distribution.strategy(self.flags.strategy), len(self.data.train)
+        with blaming("batch_size"):
+            loop.check_last_batch(images, self.flags.batch_size, chosen.num_replicas_in_sync)
+        return chosen
 
     @functools.cached_property
     def compute(self):
         """The `Compute`, which suits the strategy and the epochs."""
-        return computing(self.flags, self.data, self.strategy)
+        from kdtoolkit.training import distribution
+
+        flags, train, replicas = self.flags, self.data.train, self.strategy.num_replicas_in_sync
+        device = {"data_on_device": flags.data_on_device, "data_bytes": train.bytes_for_device}
+        try:
+            chosen = _choose(flags, replicas, **device)
+            chosen.check_epoch(train.steps_per_epoch(flags.batch_size))
+        except ValueError as error:
+            own = ("xla", "data_on_device")
+            flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
+            raise UsageError(f"--{flag}: {error}") from error
+        # Workers on machines of several kinds train one network.
+        with losing_workers():
+            fields = distribution.from_chief(self.strategy, lambda: dataclasses.asdict(chosen))
+        return dataclasses.replace(chosen, **fields)
 
     @property
     def is_chief(self) -> bool:
@@ -99,12 +118,38 @@ class Session:
         return networks, results
 
     def export(self, network, name: str, formats=("saved_model", "litert")) -> list[dict]:
-        """Exports a network to the formats, runs each on test images; returns their rows."""
-        return export(network, name, self.data, self.output_dir, formats)
+        """Exports a network to the formats, runs each on test images; returns their rows.
+
+        Raises:
+            RunError: a file does not compute what the network computes; it is removed.
+        """
+        from kdtoolkit import export as exporting
+        from kdtoolkit.training import distribution
+
+        network = distribution.local(network)
+        images, labels = self.data.test.pixels(MOST_IMAGES)
+        directory, preprocessing = self.output_dir / "export", self.data.preprocessing
+        directory.mkdir(exist_ok=True)
+        gc.collect()  # training's graphs, before the converter makes its own
+        writers = {
+            "saved_model": (exporting.to_saved_model, directory / "saved_model"),
+            "litert": (exporting.to_litert, directory / f"{name}.tflite"),
+        }
+        rows = []
+        for write, path in (writers[each] for each in formats):
+            self.before_file(path)
+            exported = write(network, path, preprocessing)
+            try:
+                parity = exporting.check(exported, network, preprocessing, images, labels)
+            except exporting.ParityError as error:
+                files.remove(path)
+                raise RunError(str(error)) from error
+            rows.append({**file_facts(exported, self.output_dir), **parity_facts(parity)})
+        return rows
 
     def before_file(self, path: Path) -> None:
         """Says what takes the next seconds: converting a network, and running the file."""
-        say_exporting(path, self.output_dir)
+        print(f"Exporting and checking {path.relative_to(self.output_dir)}", file=sys.stderr)
 
     def finish(self, parts: Mapping, export: Callable[[], list[dict]] | None = None) -> dict:
         """Writes the results, exports unless it is `--export=none`, and writes them again.
@@ -186,34 +231,6 @@ def losing_workers():
         raise RunError(str(error)) from error
 
 
-def strategy(flags, data):
-    """Returns the `tf.distribute` strategy of a run, after checking that its batches fit it."""
-    from kdtoolkit.training import distribution, loop
-
-    chosen = distribution.strategy(flags.strategy)
-    with blaming("batch_size"):
-        loop.check_last_batch(len(data.train), flags.batch_size, chosen.num_replicas_in_sync)
-    return chosen
-
-
-def computing(flags, data, strategy):
-    """Returns the `Compute` of a run, after checking that its strategy and epochs fit it."""
-    from kdtoolkit.training import distribution
-
-    try:
-        replicas, images = strategy.num_replicas_in_sync, data.train.bytes_for_device
-        chosen = _choose(flags, replicas, data_on_device=flags.data_on_device, data_bytes=images)
-        chosen.check_epoch(data.train.steps_per_epoch(flags.batch_size))
-    except ValueError as error:
-        own = ("xla", "data_on_device")
-        flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
-        raise UsageError(f"--{flag}: {error}") from error
-    # Workers on machines of several kinds train one network.
-    with losing_workers():
-        fields = distribution.from_chief(strategy, lambda: dataclasses.asdict(chosen))
-    return dataclasses.replace(chosen, **fields)
-
-
 def _choose(flags, replicas=1, **options):
     return compute.choose(
         replicas=replicas,
@@ -230,7 +247,7 @@ def begin(flags, data, chosen):
 
     Args:
         flags, data: of the run.
-        chosen: of `computing`.
+        chosen: the `Compute` of the run.
     """
     output_dir = claim_output_dir(flags)
     if cluster.is_chief(flags.strategy):
@@ -270,53 +287,6 @@ def _advice(error):
         "A lower --learning_rate may help, in another --output_dir: this one goes on with its own "
         "flags"
     )
-
-
-def say_exporting(path, output_dir):
-    """Says what takes the next seconds: converting a network, and running the file."""
-    print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
-
-
-def discard(path, quantization, failure):
-    """Removes a file that does not compute what its network computes.
-
-    Args:
-        path: of what was exported.
-        quantization: its kind.
-        failure: how it differs, in words.
-
-    Raises:
-        RunError: it is of float32, where nothing was rounded: a conversion that is wrong.
-    """
-    files.remove(path)
-    if quantization == "float32":
-        raise RunError(str(failure))
-
-
-def export(network, name, data, output_dir, formats=("saved_model", "litert")):
-    """Exports to the formats, runs each on the test images; returns their rows."""
-    from kdtoolkit import export as exporting
-    from kdtoolkit.training import distribution
-
-    network = distribution.local(network)
-    images, labels = data.test.pixels(MOST_IMAGES)
-    directory = output_dir / "export"
-    directory.mkdir(exist_ok=True)
-    gc.collect()  # training's graphs, before the converter makes its own
-    rows = []
-    writers = {
-        "saved_model": (exporting.to_saved_model, directory / "saved_model"),
-        "litert": (exporting.to_litert, directory / f"{name}.tflite"),
-    }
-    for write, path in map(writers.get, formats):
-        say_exporting(path, output_dir)
-        exported = write(network, path, data.preprocessing)
-        try:
-            parity = exporting.check(exported, network, data.preprocessing, images, labels)
-        except exporting.ParityError as error:
-            discard(path, exported.quantization, error)
-        rows.append({**file_facts(exported, output_dir), **parity_facts(parity)})
-    return rows
 
 
 def finish(recipe, flags, output_dir, data, parts, export=None):
