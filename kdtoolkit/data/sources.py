@@ -343,7 +343,7 @@ def _read_folder(info, cut, strict):
             warnings.warn(
                 f"Left out {len(paths)} {what} of {info.path!r} that {why}: "
                 f"{some(os.path.relpath(path, info.path) for path in paths)}",
-                stacklevel=5,  # whoever called `load`
+                stacklevel=4,  # whoever called `load`
             )
     return Stored(*parts, size, *others)
 
