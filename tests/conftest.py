@@ -7,6 +7,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_determinism
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -18,11 +19,13 @@ _ONEDNN_AT_FIRST = os.environ.get(_ONEDNN)
 
 
 def pytest_runtest_setup():
-    """Undoes what a command in this process has set for the processes that are started after it.
+    """Undoes what a command in this process has set for all that comes after it.
 
-    TensorFlow looked at it when it was imported: processes that a later test compares with this one
-    would compute other last bits where TensorFlow by itself leaves oneDNN off.
+    Deterministic operations last until the process ends, and Keras then refuses XLA. TensorFlow
+    looked at oneDNN's variable when it was imported: processes that a later test compares with this
+    one would compute other last bits where TensorFlow by itself leaves oneDNN off.
     """
+    _pywrap_determinism.enable(False)
     if _ONEDNN_AT_FIRST is None:
         os.environ.pop(_ONEDNN, None)
     else:
