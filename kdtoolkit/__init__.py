@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kdtoolkit import losses as losses
     from kdtoolkit import methods as methods
     from kdtoolkit import models as models
+    from kdtoolkit import study as study
     from kdtoolkit import training as training
 else:
     __getattr__, __dir__, __all__ = attach(
@@ -50,6 +51,7 @@ else:
             "losses",
             "methods",
             "models",
+            "study",
             "training",
         ),
     )

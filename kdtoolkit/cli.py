@@ -10,6 +10,7 @@ COMMANDS = {
     "describe": "_describe",
     "export": "_export",
     "launch": "launch",
+    "study": "study.command",
 }
 
 

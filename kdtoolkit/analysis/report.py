@@ -52,29 +52,56 @@ def write_report(
         height: key of the plots' vertical axis, a fraction, shown in per cent.
     """
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
         "<dl>",
         *(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items()),
         "</dl>",
         _table(rows, columns),
         *(f"<figure>{_chart(rows, x, name, label, height)}</figure>" for x, name in charts.items()),
+    ]
+    write_page(path, title, parts)
+
+
+def write_page(path: PathLike, title: str, parts: Sequence[str]) -> None:
+    """Writes one HTML file, whole or not at all, that needs no other.
+
+    Args:
+        path: of the file.
+        title: of the page, as text.
+        parts: of its body after the heading, as HTML.
+    """
+    shown = html.escape(title)
+    lines = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f"<title>{shown}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{shown}</h1>",
+        *parts,
         "</body></html>",
     ]
-    files.write_atomically(path, lambda scratch: scratch.write_text("\n".join(parts) + "\n"))
+    files.write_atomically(
+        path, lambda scratch: scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    )
 
 
 def _table(rows, columns):
-    lines = ["<table><thead><tr>"]
-    lines += [f"<th>{html.escape(heading)}</th>" for heading, _ in columns.values()]
-    lines.append("</tr></thead><tbody>")
+    cells = [[heading for heading, _ in columns.values()]]
     for row in rows:
-        cells = [
-            html.escape(format(row[key], spec)) if row.get(key) is not None else "-"
-            for key, (_, spec) in columns.items()
-        ]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        cells.append(
+            [
+                format(row[key], spec) if row.get(key) is not None else "-"
+                for key, (_, spec) in columns.items()
+            ]
+        )
+    return table(cells)
+
+
+def table(cells: Sequence[Sequence[str]]) -> str:
+    """Returns rows of text as an HTML table, whose first row is its head."""
+
+    def line(row, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    head, *body = cells
+    lines = [f"<table><thead>{line(head, 'th')}</thead><tbody>", *(line(r, "td") for r in body)]
     return "\n".join([*lines, "</tbody></table>"])
 
 
@@ -90,9 +117,14 @@ def _chart(rows, key, name, label, height):
     axes.set(xlabel=name, ylabel=f"{height.replace('_', ' ')} (%)")
     axes.margins(0.15)
     axes.grid(alpha=0.3)
+    return svg(figure, key)
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Returns a figure as an SVG element, the same text for the same figure and name."""
     stream = io.StringIO()
     # The page's own fonts, and ids that are the same in every run.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    svg = stream.getvalue()
-    return svg[svg.index("<svg") :]
+    drawn = stream.getvalue()
+    return drawn[drawn.index("<svg") :]

@@ -235,15 +235,11 @@ class Recipe:
     def _main(self, argv):
         from kdtoolkit.recipes import _finished  # which needs what is here
 
-        flags = Flags()
-        self.define(flags)
         try:
-            flags.define_by(argv)
             if {"--help", "-help", "-h"} & set(argv):
-                print(self.help(flags))
+                print(self.help(self._defined(argv)))
                 return 0
-            flags.parse(argv, self.renamed)
-            checked = self.check(flags)
+            flags, checked = self.parse(argv)
             check_output_dir(flags)
             results = _finished.results(self.name, flags)
             if results is None:
@@ -259,6 +255,22 @@ class Recipe:
         except RunError as error:
             return _errors.fail(self.name, error, status=1)
         return 0
+
+    def parse(self, argv: Sequence[str]) -> tuple[Flags, object]:
+        """Returns the flags of a command line, and what `check` says of them; writes nothing.
+
+        Raises:
+            UsageError, absl.flags.Error: something is wrong with them.
+        """
+        flags = self._defined(argv)
+        flags.parse(argv, self.renamed)
+        return flags, self.check(flags)
+
+    def _defined(self, argv):
+        flags = Flags()
+        self.define(flags)
+        flags.define_by(argv)
+        return flags
 
     def help(self, flags: Flags) -> str:
         """Returns the help text: flags in groups, with their defaults."""

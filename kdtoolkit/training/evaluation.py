@@ -77,7 +77,7 @@ def exit_figures(test_logits, test_labels, validation_logits, validation_labels)
         `"ensemble"`; for one array the only key is `"network"`.
     """
     rows = {}
-    test, validation = _with_ensemble(test_logits), _with_ensemble(validation_logits)
+    test, validation = with_ensemble(test_logits), with_ensemble(validation_logits)
     for name, logits in test.items():
         on_test = figures(logits, test_labels)
         rows[name] = {
@@ -89,7 +89,12 @@ def exit_figures(test_logits, test_labels, validation_logits, validation_labels)
     return rows
 
 
-def _with_ensemble(logits):
+def with_ensemble(logits):
+    """Returns logits by exit, and of their `"ensemble"`, whose logits are their mean.
+
+    Args:
+        logits: dict exit -> `(n, classes)`, or one array, which becomes that of `"network"`.
+    """
     if not isinstance(logits, dict):
         return {"network": logits}
     return {**logits, "ensemble": np.mean(list(logits.values()), axis=0)}

@@ -1,0 +1,39 @@
+"""Studies: arms of recipes over several seeds, run once each, and compared with intervals."""
+
+from typing import TYPE_CHECKING
+
+from kdtoolkit._lazy import attach
+
+if TYPE_CHECKING:
+    from kdtoolkit.study.intervals import Difference as Difference
+    from kdtoolkit.study.intervals import difference as difference
+    from kdtoolkit.study.plan import Arm as Arm
+    from kdtoolkit.study.plan import Comparison as Comparison
+    from kdtoolkit.study.plan import Plan as Plan
+    from kdtoolkit.study.plan import PlanError as PlanError
+    from kdtoolkit.study.plan import read_plan as read_plan
+    from kdtoolkit.study.results import Results as Results
+    from kdtoolkit.study.results import Run as Run
+    from kdtoolkit.study.results import read_results as read_results
+    from kdtoolkit.study.results import write_results as write_results
+    from kdtoolkit.study.runs import RunFailedError as RunFailedError
+    from kdtoolkit.study.runs import run_study as run_study
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        names={
+            "Arm": "plan",
+            "Comparison": "plan",
+            "Difference": "intervals",
+            "Plan": "plan",
+            "PlanError": "plan",
+            "Results": "results",
+            "Run": "results",
+            "RunFailedError": "runs",
+            "difference": "intervals",
+            "read_plan": "plan",
+            "read_results": "results",
+            "run_study": "runs",
+            "write_results": "results",
+        },
+    )

@@ -1,0 +1,69 @@
+"""How large a difference is, and how sure that is: over seeds, and over test images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+_RESAMPLES = 100_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference of two accuracies, as a fraction of 1, with two intervals.
+
+    Attributes:
+        mean: over the seeds.
+        by_seed: one for each seed.
+        over_seeds: interval for another training, of Student's t; None for one seed.
+        over_images: interval for other test images with these trainings, of a paired bootstrap.
+    """
+
+    mean: float
+    by_seed: tuple[float, ...]
+    over_seeds: tuple[float, float] | None
+    over_images: tuple[float, float]
+
+
+def difference(
+    correct: Sequence[np.ndarray], than: Sequence[np.ndarray], confidence: float = 0.95
+) -> Difference:
+    """Returns how much more often the one is right than the other, seed by seed paired.
+
+    Args:
+        correct: booleans `(images,)` for each seed.
+        than: those of the other, of the same images and seeds.
+        confidence: of both intervals.
+
+    The interval over seeds is that of Student's t with n - 1 degrees of freedom. That over images
+    resamples images with replacement: of each, the mean over the seeds of the paired difference
+    counts; its ends are percentiles of 100,000 resamples, the same ones in every call.
+    """
+    pairs = np.array(correct, np.int8) - np.array(than, np.int8)
+    by_seed = pairs.mean(axis=1)
+    return Difference(
+        mean=float(by_seed.mean()),
+        by_seed=tuple(map(float, by_seed)),
+        over_seeds=t_interval(by_seed, confidence),
+        over_images=_bootstrap(pairs.sum(axis=0), len(pairs), confidence),
+    )
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Returns Student's t interval of a mean; None for one value."""
+    values = np.asarray(values, np.float64)
+    count = len(values)
+    if count < 2:
+        return None
+    half = stats.t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _bootstrap(sums, seeds, confidence):
+    # Few values occur: how often each is drawn is multinomial, and the images need not be drawn.
+    values, counts = np.unique(sums, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(len(sums), counts / len(sums), _RESAMPLES)
+    means = draws @ values / (len(sums) * seeds)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

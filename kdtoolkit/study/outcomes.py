@@ -1,0 +1,111 @@
+"""What a finished run of a recipe has to show, on every test image."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from kdtoolkit import data, files
+from kdtoolkit.training import evaluation
+
+
+class Outcome(NamedTuple):
+    """A network, or several together, of a run.
+
+    Attributes:
+        figures: name -> fraction of 1, seconds, or cost.
+        correct: booleans `(images,)`: whether each test image was classified correctly.
+    """
+
+    figures: dict[str, float]
+    correct: np.ndarray
+
+
+def outcomes(directory: Path, splits: data.Data) -> dict[str, Outcome]:
+    """Returns the outcomes of a finished run by their names.
+
+    Args:
+        directory: of the run.
+        splits: the data that it was run on.
+
+    Raises:
+        DamagedFileError: the accuracies are not those that the run wrote down.
+    """
+    results = files.read_record(directory / "results.json")
+    return dict(_RECIPES[results["recipe"]](directory, results, splits))
+
+
+def _born_again(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
+    probabilities = []
+    for row in results["generations"]:
+        number = row["generation"]
+        path = directory / f"generation_{number}" / "network.keras"
+        network = keras.models.load_model(path)
+        logits, labels = evaluation.predict(network, splits.test)
+        log_f = evaluation.log_probabilities(logits)
+        probabilities.append(np.exp(log_f))
+        correct = log_f.argmax(axis=-1) == labels
+        _check(path, correct, row["test_accuracy"])
+        # How sure a teacher is of what it has seen: on training images as they are.
+        seen = evaluation.figures(*evaluation.predict(network, splits.train))
+        figures = {
+            **_figures(row),
+            "primary_score": row["primary_score"],
+            "train_accuracy": seen.accuracy,
+            "train_primary_score": seen.primary_score,
+        }
+        yield f"generation {number}", Outcome(figures, correct)
+        if number:
+            correct = np.mean(probabilities, axis=0).argmax(axis=-1) == labels
+            _check(path, correct, row["ensemble_test_accuracy"])
+            figures = {"test_accuracy": row["ensemble_test_accuracy"], "cost": number + 1.0}
+            yield f"ensemble 0..{number}", Outcome(figures, correct)
+
+
+def _self_distillation(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
+    for row in results["exits"]:
+        path = directory / row["method"] / "network.keras"
+        logits, labels = evaluation.predict(keras.models.load_model(path), splits.test)
+        for name, each in evaluation.with_ensemble(logits).items():
+            correct = each.argmax(axis=-1) == labels
+            _check(path, correct, row["exits"][name]["test_accuracy"])
+            figures = {**_figures({**row, **row["exits"][name]})}
+            if name in results["exit_costs"]:
+                figures["cost"] = results["exit_costs"][name]
+            yield " ".join((row["method"].replace("_", " "), name)), Outcome(figures, correct)
+
+
+def _distill(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
+    for row in results["methods"]:
+        path = directory / row["method"] / f"seed_{row['seed']}" / "network.keras"
+        logits, labels = evaluation.predict(keras.models.load_model(path), splits.test)
+        if isinstance(logits, dict):
+            logits = logits[max(logits)]  # of the deepest exit, which the run chose by
+        correct = logits.argmax(axis=-1) == labels
+        _check(path, correct, row["test_accuracy"])
+        yield row["method"], Outcome(_figures(row), correct)
+
+
+_RECIPES: dict[str, Callable] = {
+    "born_again": _born_again,
+    "self_distillation": _self_distillation,
+    "distill": _distill,
+}
+NAMES = tuple(_RECIPES)
+
+
+def _figures(row):
+    keys = ("test_accuracy", "validation_accuracy", "seconds")
+    return {key: row[key] for key in keys if row.get(key) is not None}
+
+
+def _check(path, correct, written):
+    # Batches of another size may turn a tie.
+    if not math.isclose(correct.mean(), written, abs_tol=2.5 / len(correct)):
+        raise files.DamagedFileError(
+            f"{path} is right on {correct.mean():.2%} of the test images, and its run wrote "
+            f"{written:.2%}"
+        )

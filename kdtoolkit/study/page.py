@@ -1,0 +1,206 @@
+"""Results of studies in Markdown pages and as a plot, made from the results' files alone."""
+
+import html
+import re
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from kdtoolkit import files
+from kdtoolkit._types import PathLike
+from kdtoolkit.analysis import report
+from kdtoolkit.study.intervals import Difference, difference
+from kdtoolkit.study.results import Results
+
+_BEGIN, _END = "<!-- study {}: generated -->", "<!-- study {}: end -->"
+_MARK = re.compile(r"<!-- study ([a-z0-9._-]+): generated -->")
+_OPTIONAL = {
+    "validation_accuracy": "validation",
+    "train_accuracy": "training images",
+    "primary_score": "primary score",
+    "train_primary_score": "on training images",
+    "cost": "cost",
+}
+_PERCENT = ("validation_accuracy", "train_accuracy")
+
+
+def text(results: Results) -> str:
+    """Returns the tables of a study in Markdown: outcomes, differences, and how they were got.
+
+    Accuracies are means over the seeds with sample deviations, in per cent; differences are in
+    points, each with its two 95% intervals.
+    """
+    return "\n\n".join([*map(_markdown, _tables(results)), _origin(results)])
+
+
+def _tables(results):
+    tables = [_outcomes(results)]
+    return [*tables, _differences(results)] if results.plan.comparisons else tables
+
+
+def compared(results: Results) -> list[tuple[str, Difference, tuple[int, ...]]]:
+    """Returns the plan's comparisons that both have a seed for: title, difference, seeds."""
+    rows = []
+    for each in results.plan.comparisons:
+        of, to = results.of(*each.of), results.of(*each.to)
+        seeds = tuple(seed for seed in of if seed in to)
+        if seeds:
+            found = difference(
+                [of[seed].correct[each.of[1]] for seed in seeds],
+                [to[seed].correct[each.to[1]] for seed in seeds],
+            )
+            rows.append((f"{_name(results, each.of)} - {_name(results, each.to)}", found, seeds))
+    return rows
+
+
+def _name(results, pair):
+    return f"{results.plan.arm(pair[0]).title}, {pair[1]}"
+
+
+def _outcomes(results):
+    rows, extra = [], []
+    for arm in results.plan.arms:
+        for outcome in results.outcomes(arm.name):
+            runs = results.of(arm.name, outcome)
+            figures = [run.outcomes[outcome] for run in runs.values()]
+            rows.append((arm.title, outcome, figures))
+            extra += [key for key in _OPTIONAL if key in figures[0] and key not in extra]
+    extra = [key for key in _OPTIONAL if key in extra]
+    lines = [["arm", "outcome", "test accuracy", *(_OPTIONAL[key] for key in extra), "seeds"]]
+    for title, outcome, figures in rows:
+        cells = [
+            _mean([one[key] for one in figures if key in one], key in ("test_accuracy", *_PERCENT))
+            for key in ("test_accuracy", *extra)
+        ]
+        lines.append([title, outcome, *cells, str(len(figures))])
+    return lines
+
+
+def _mean(values, percent):
+    if not values:
+        return "-"
+    scale, digits = (100, 2) if percent else (1, 3)
+    shown = f"{scale * statistics.mean(values):.{digits}f}"
+    if len(values) > 1:
+        shown += f" ± {scale * statistics.stdev(values):.{digits}f}"
+    return shown
+
+
+def _differences(results):
+    lines = [["difference", "points", "over seeds", "over test images", "seed by seed"]]
+    for name, found, _ in compared(results):
+        lines.append(
+            [
+                name,
+                f"{100 * found.mean:+.2f}",
+                _interval(found.over_seeds),
+                _interval(found.over_images),
+                ", ".join(f"{100 * value:+.2f}" for value in found.by_seed),
+            ]
+        )
+    return lines
+
+
+def _interval(ends):
+    return "one run" if ends is None else f"[{100 * ends[0]:+.2f}, {100 * ends[1]:+.2f}]"
+
+
+def _origin(results):
+    runs = results.runs.values()
+    seconds = [
+        one.get("seconds", 0)
+        for run in runs
+        for name, one in run.outcomes.items()
+        if name != "generation 0" or results.plan.arm(run.arm).patriarch_of is None
+    ]
+    commits = sorted({str(run.facts["commit"])[:7] for run in runs})
+    machines = sorted(
+        {"{device}, {cores} cores".format(**run.facts["environment"]) for run in runs}
+    )
+    versions = sorted({_versions(run.facts["environment"]["versions"]) for run in runs})
+    count = len(runs)
+    return (
+        f"`kdtoolkit study benchmarks/studies/{results.plan.name}.toml`: {count} "
+        f"run{'s' * (count != 1)}, {sum(seconds) / 3600:.1f} hours of training; "
+        f"{'; '.join(machines)}; {'; '.join(versions)}; commit {', '.join(commits)}."
+    )
+
+
+def _versions(versions):
+    return ", ".join(f"{name} {value}" for name, value in versions.items())
+
+
+def _markdown(lines):
+    head, *body = (" | ".join(line) for line in lines)
+    rule = " | ".join("---" for _ in lines[0])
+    return "\n".join(f"| {line} |" for line in (head, rule, *body))
+
+
+def plot(results: Results) -> str:
+    """Returns an SVG with the test accuracy of every outcome: each seed a point, and their mean."""
+    names, heights = [], []
+    for arm in results.plan.arms:
+        for outcome in results.outcomes(arm.name):
+            runs = results.of(arm.name, outcome).values()
+            names.append(f"{arm.title}, {outcome}")
+            heights.append([100 * run.outcomes[outcome]["test_accuracy"] for run in runs])
+    figure = Figure(figsize=(7, 0.8 + 0.3 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, values in enumerate(heights):
+        axes.plot(values, [place] * len(values), "o", color="#0b5cad", alpha=0.6, gid=f"row{place}")
+        axes.plot(statistics.mean(values), place, "|", color="#c0262d", markersize=14, mew=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy (%): every seed, and the mean")
+    axes.grid(alpha=0.3, axis="x")
+    return report.svg(figure, results.plan.name)
+
+
+def write_page(path: PathLike, results: Results) -> None:
+    """Writes a study as one HTML file: its plot and its tables, readable without a network."""
+    tables = map(report.table, _tables(results))
+    origin = f"<p>{html.escape(_origin(results))}</p>"
+    parts = [f"<figure>{plot(results)}</figure>", *tables, origin]
+    report.write_page(path, results.plan.title, parts)
+
+
+def fill(page: str, studies: Mapping[str, Results]) -> str:
+    """Returns a Markdown page with its generated parts made anew.
+
+    A part lies between `<!-- study NAME: generated -->` and `<!-- study NAME: end -->`.
+
+    Args:
+        page: the text.
+        studies: name -> results.
+
+    Raises:
+        ValueError: a part has no end, or is of a study that is not given.
+    """
+    for name in _MARK.findall(page):
+        begin, end = _BEGIN.format(name), _END.format(name)
+        if page.count(end) != 1 or name not in studies:
+            raise ValueError(f"the page's part of study {name} has no end, or no results")
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{text(studies[name])}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def fill_file(
+    path: PathLike, studies: Mapping[str, Results], plots: PathLike | None = None
+) -> None:
+    """Makes the generated parts of a Markdown file anew, and the plots of its studies.
+
+    Args:
+        path: the file.
+        studies: name -> results.
+        plots: directory of `NAME.svg`; None for no plots.
+    """
+    page = fill(Path(path).read_text(encoding="utf-8"), studies)
+    files.write_atomically(path, lambda scratch: scratch.write_text(page, encoding="utf-8"))
+    for name in _MARK.findall(page) if plots is not None else ():
+        drawn = plot(studies[name])
+        files.write_atomically(
+            Path(plots) / f"{name}.svg", lambda scratch, drawn=drawn: scratch.write_text(drawn)
+        )

@@ -1,0 +1,183 @@
+"""Runs a study: every arm with every seed, one after another, each in a process of its own."""
+
+import contextlib
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from kdtoolkit import cli, files
+from kdtoolkit._types import PathLike
+from kdtoolkit.recipes import _command
+from kdtoolkit.study.plan import Arm, Plan, PlanError, flag_text
+from kdtoolkit.study.results import Results, Run, read_results, unpack, write_results
+
+_RUNS = "{runs}"
+
+
+class RunFailedError(RuntimeError):
+    """A run of a study ended with another exit status than 0; its own line says why."""
+
+    def __init__(self, arm: str, seed: int, status: int):
+        super().__init__(f"arm {arm}, seed {seed}: exit status {status}")
+        self.status = status
+
+
+def run_study(
+    plan: Plan,
+    output_dir: PathLike,
+    results: PathLike,
+    *,
+    data_dir: PathLike | None = None,
+    show: Callable[[Run], object] = lambda run: None,
+) -> Results:
+    """Runs what a study lacks, and writes its results after every run.
+
+    Called again after an interruption it goes on in the epoch where it stopped, with the same
+    figures. A run whose results are written is not run again, and its directory may be removed.
+
+    Args:
+        plan: of `read_plan`.
+        output_dir: gets a directory `ARM/seed_SEED` for each run.
+        results: the file of the results.
+        data_dir: where the data sets are; by default where TensorFlow Datasets keeps them.
+        show: called with each run that has ended.
+
+    Returns:
+        The results.
+
+    Raises:
+        PlanError: the flags of an arm are wrong; the results are those of other flags.
+        DamagedFileError: the results are damaged.
+        InUseError: another process runs the study in this directory.
+        RunFailedError: a run failed.
+    """
+    output_dir, results = Path(output_dir), Path(results)
+    where = [] if data_dir is None else [f"--data_dir={data_dir}"]
+    _check(plan, output_dir, where)
+    known = read_results(results).runs if results.exists() else {}
+    wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    for arm, seed in wanted:
+        run = known.get((arm.name, seed))
+        if run is not None and run.command != _command_line(arm, seed):
+            raise PlanError(
+                f"{results} holds arm {arm.name}, seed {seed}, with other flags: {run.command}. "
+                "Accepted: another file for the results"
+            )
+    files.make_directory(output_dir)
+    with files.locked(output_dir):
+        for arm, seed in wanted:
+            if (arm.name, seed) not in known:
+                run = _run(plan, arm, seed, output_dir, where)
+                known = {**known, (arm.name, seed): run}
+                show(run)
+                write_results(results, Results(plan, _in_order(known, wanted)))
+    found = Results(plan, _in_order(known, wanted))
+    write_results(results, found)  # with what the plan now says of titles and comparisons
+    return found
+
+
+def _in_order(known, wanted):
+    order = [(arm.name, seed) for arm, seed in wanted]
+    return {key: known[key] for key in order if key in known}
+
+
+def _check(plan, output_dir, where):
+    """Checks the flags of every arm, as far as they do not depend on what is run before."""
+    known = cli.recipe_summaries()
+    for arm in plan.arms:
+        if arm.recipe not in known:
+            raise PlanError(
+                f"`recipe` of arms.{arm.name} must be one of {', '.join(known)}. "
+                f"Received: {arm.recipe!r}"
+            )
+        if any(_RUNS in str(value) for value in arm.flags.values()):
+            continue
+        recipe = importlib.import_module(f"kdtoolkit.recipes.{arm.recipe}").RECIPE
+        arguments = _arguments(arm, plan.seeds[0], output_dir)
+        try:
+            recipe.parse([*arguments, *where])
+        except (_command.UsageError, absl_flags.Error) as error:
+            raise PlanError(f"arms.{arm.name}: {error}") from error
+
+
+def _run(plan, arm, seed, output_dir, where):
+    directory = _directory(output_dir, arm, seed)
+    outcomes = directory.with_name(f"{directory.name}.json")
+    if not outcomes.exists():
+        patriarch = ""
+        if arm.patriarch_of is not None:
+            theirs = _directory(output_dir, plan.arm(arm.patriarch_of), seed) / "generation_0"
+            patriarch = os.fspath(theirs) if theirs.exists() else ""
+        files.make_directory(directory.parent)
+        print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
+        command = [sys.executable, "-m", "kdtoolkit.study.worker"]
+        arguments = [
+            arm.recipe,
+            os.fspath(outcomes),
+            patriarch,
+            *_arguments(arm, seed, output_dir),
+            *where,
+        ]
+        arguments.append(f"--output_dir={directory}")
+        # A process group of its own: Ctrl-C reaches this process, and closes the other's input.
+        with subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            try:
+                status = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+        if status:
+            raise RunFailedError(arm.name, seed, status)
+    found = files.read_record(outcomes)
+    facts = {
+        "commit": _commit(),
+        "environment": found["environment"],
+        "finished": found["finished"],
+    }
+    figures = {name: dict(one) for name, one in found["outcomes"].items()}
+    correct = {name: unpack(one.pop("correct")) for name, one in figures.items()}
+    return Run(arm.name, seed, _command_line(arm, seed), facts, figures, correct)
+
+
+def _directory(output_dir, arm, seed):
+    return output_dir / arm.name / f"seed_{seed}"
+
+
+def _arguments(arm: Arm, seed: int, output_dir: Path) -> list[str]:
+    """The command line of a run, without its directories."""
+    arguments = [f"--seed={seed}"]
+    for flag, value in arm.flags.items():
+        text = flag_text(value, f"arms.{arm.name}", flag)
+        text = text.replace("{seed}", str(seed)).replace(_RUNS, os.fspath(output_dir))
+        arguments.append(f"--{flag}={text}")
+    return arguments
+
+
+def _command_line(arm: Arm, seed: int) -> str:
+    arguments = _arguments(arm, seed, Path("RUNS"))
+    return shlex.join(["python", "-m", f"kdtoolkit.recipes.{arm.recipe}", *arguments])
+
+
+def _commit() -> str | None:
+    """The commit that this package is run from, `+` for changed files; None outside a checkout."""
+    source = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", os.fspath(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(git("rev-parse", "--show-toplevel")) == source.parent:
+            return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+    return None
