@@ -1,0 +1,195 @@
+"""Plans: what they say, and one line for each mistake."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdtoolkit import cli, files, study
+from kdtoolkit.study import page
+from kdtoolkit.study.results import pack, unpack
+
+GOOD = """
+title = "A study"
+recipe = "born_again"
+seeds = [1, 2]
+[flags]
+dataset = "digits"
+epochs = 1
+[arms.strict]
+title = "D(1, 0.5)"
+flags = { primary_score = 1.0, kd_weight = [0.5, 0.6] }
+[arms.tolerant]
+patriarch_of = "strict"
+flags = { primary_score = 1.0, kd_weight = 0.7 }
+[[comparisons]]
+of = ["tolerant", "generation 1"]
+to = ["strict", "generation 0"]
+"""
+
+
+def test_a_plan(tmp_path):
+    (tmp_path / "good.toml").write_text(GOOD)
+    plan = study.read_plan(tmp_path / "good.toml")
+    assert (plan.name, plan.title, plan.seeds) == ("good", "A study", (1, 2))
+    strict, tolerant = plan.arms
+    assert dict(strict.flags) == {
+        "dataset": "digits",
+        "epochs": 1,
+        "primary_score": 1.0,
+        "kd_weight": [0.5, 0.6],
+    }
+    assert (strict.title, tolerant.title, tolerant.patriarch_of) == (
+        "D(1, 0.5)",
+        "tolerant",
+        "strict",
+    )
+    assert plan.comparisons[0].of == ("tolerant", "generation 1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("[1, 2]", "[1, 1]"), "`seeds` must be different integers from 0"),
+        (("[1, 2]", "[]"), "`seeds` must be"),
+        (('title = "A study"', ""), "`title` is missing"),
+        (("[flags]", "[flag]"), "Near matches: flags"),
+        (("epochs = 1", "seed = 1"), "--seed is the study's own"),
+        (("epochs = 1", "epochs = {}"), "--epochs of arms.strict must be text, a number"),
+        (("epochs = 1", "epoch = 1"), "arms.strict: Unknown command line flag 'epoch'"),
+        (('recipe = "born_again"', ""), "`recipe` is missing: for arms.strict"),
+        (('patriarch_of = "strict"', 'recipe = "born"'), "of arms.tolerant must be one of born_again"),
+        (("primary_score = 1.0, kd_weight = 0.7", "primary_score = 0.6"), "by --primary_score"),
+        (('of = ["tolerant"', 'of = ["other"'), "must be the name of an arm, of strict, tolerant"),
+        (('patriarch_of = "strict"', 'patriarch_of = "tolerant"'), "must be an arm before it"),
+        (("[arms.strict]", "[arms.Strict]"), "must be lower-case letters"),
+        (("title =", "title"), "is no TOML file"),
+    ],
+)
+def test_a_mistake_is_one_line(change, said, tmp_path, capsys):
+    path = tmp_path / "bad.toml"
+    assert change[0] in GOOD
+    path.write_text(GOOD.replace(*change, 1))
+    assert cli.main(["study", str(path), f"--output_dir={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and error.startswith("study: ")
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "FILE"),
+        (["nothing.toml"], "FILE must be a file. Received: nothing.toml"),
+        (["setup.cfg"], "FILE must be one NAME.toml"),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments, said, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert cli.main(["study", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+
+
+def test_booleans_as_text():
+    correct = np.random.default_rng(0).random(1003) < 0.3
+    text = pack(correct)
+    assert np.array_equal(unpack(text), correct)
+    assert len(text) < 1003 / 8 * 4 / 3 + 30
+
+
+def results(tmp_path):
+    """Two seeds of two arms on eight images, whose tables are known."""
+    (tmp_path / "good.toml").write_text(GOOD)
+    plan = study.read_plan(tmp_path / "good.toml")
+    facts = {
+        "commit": "0123456789",
+        "environment": {"device": "CPU", "cores": 2, "versions": {"keras": "3"}},
+        "finished": "2026-01-01T00:00:00+00:00",
+    }
+    right = {"strict": "11110000", "tolerant": "11111000"}
+    runs = {}
+    for seed in (1, 2):
+        for arm, bits in right.items():
+            name = "generation 0" if arm == "strict" else "generation 1"
+            correct = np.array([bit == "1" for bit in bits])
+            if seed == 2 and arm == "tolerant":
+                correct[5:7] = True
+            figures = {"test_accuracy": float(correct.mean()), "seconds": 1800.0}
+            runs[arm, seed] = study.Run(
+                arm, seed, "command", facts, {name: figures}, {name: correct}
+            )
+    return study.Results(plan, runs)
+
+
+def test_results_are_kept_and_every_flipped_byte_is_noticed(tmp_path):
+    found = results(tmp_path)
+    path = tmp_path / "good.json"
+    study.write_results(path, found)
+    again = study.read_results(path)
+    assert again.plan == found.plan and again.runs.keys() == found.runs.keys()
+    for key, run in found.runs.items():
+        assert again.runs[key].outcomes == run.outcomes and again.runs[key].facts == run.facts
+        for name, correct in run.correct.items():
+            assert np.array_equal(again.runs[key].correct[name], correct)
+    content = path.read_bytes()
+    for place in range(0, len(content), 41):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(files.DamagedFileError, match=r"good\.json"):
+            study.read_results(path)
+
+
+def test_tables(tmp_path):
+    """Strict 4 of 8 twice; tolerant 5 and 7 of 8: differences of 1/8 and 3/8."""
+    text = page.text(results(tmp_path))
+    assert "| D(1, 0.5) | generation 0 | 50.00 ± 0.00 | 2 |" in text
+    # The deviation of 62.5 and 87.5.
+    assert "| tolerant | generation 1 | 75.00 ± 17.68 | 2 |" in text
+    # 12.706205 is t of 0.975 with one degree of freedom; the deviation of 12.5 and 37.5 is 17.678.
+    assert "| +25.00 | [-133.83, +183.83] |" in text and "| +12.50, +37.50 |" in text
+    assert "4 runs, 2.0 hours of training; CPU, 2 cores; keras 3; commit 0123456." in text
+
+
+def test_a_page_is_filled(tmp_path, capsys):
+    study.write_results(tmp_path / "good.json", results(tmp_path))
+    target = tmp_path / "evidence.md"
+    target.write_text(
+        "before\n<!-- study good: generated -->\nold\n<!-- study good: end -->\nafter\n"
+    )
+    arguments = ["study", str(tmp_path / "good.json"), f"--page={target}", f"--plots={tmp_path}"]
+    for _ in range(2):
+        assert cli.main(arguments) == 0
+        text = target.read_text()
+        assert text.startswith("before\n<!--") and text.endswith("end -->\nafter\n")
+        assert "old" not in text and text.count("62.50") == 0 and text.count("75.00") == 1
+    drawn = (tmp_path / "good.svg").read_text()
+    assert drawn.count('id="row') == 2
+    target.write_text("<!-- study other: generated -->")
+    assert cli.main(arguments) == 2
+    assert "study other has no end, or no results" in capsys.readouterr().err
+
+
+def test_committed_results_are_of_their_plans():
+    """And the page says what they say: made anew, it does not change."""
+    root = Path(__file__).parents[2]
+    found = {}
+    for path in sorted((root / "benchmarks" / "studies").glob("*.json")):
+        one = study.read_results(path)
+        assert one.plan == study.read_plan(path.with_suffix(".toml"))
+        for run in one.runs.values():
+            assert shlex.split(run.command)[:3] == [
+                "python",
+                "-m",
+                f"kdtoolkit.recipes.{one.plan.arm(run.arm).recipe}",
+            ]
+            for name, figures in run.outcomes.items():
+                assert run.correct[name].mean() == pytest.approx(
+                    figures["test_accuracy"], abs=2.5 / len(run.correct[name])
+                )
+        found[one.plan.name] = one
+    evidence = root / "docs" / "evidence.md"
+    if evidence.exists():
+        text = evidence.read_text()
+        assert page.fill(text, found) == text
+        assert all(f"<!-- study {name}: generated -->" in text for name in found)

@@ -1,0 +1,103 @@
+"""Studies that are run: shared patriarchs, and kills that change no figure."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from kdtoolkit import cli, study
+
+PLAN = """
+title = "small"
+recipe = "born_again"
+seeds = [3]
+[flags]
+dataset = "digits"
+model = "resnet8"
+train_examples = 100
+epochs = 2
+generations = 1
+export = "none"
+[arms.a]
+flags = { primary_score = 1.0, kd_weight = 0.5 }
+[arms.same]
+patriarch_of = "a"
+flags = { primary_score = 1.0, kd_weight = 0.5 }
+"""
+KILLS = int(os.environ.get("KDTOOLKIT_TEST_KILLS", "1"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("study")
+    plan = directory / "small.toml"
+    plan.write_text(PLAN)
+    assert cli.main(["study", str(plan), f"--output_dir={directory / 'out'}"]) == 0
+    return directory, study.read_results(directory / "small.json")
+
+
+def figures(results):
+    """Without how long it took."""
+    return {
+        (*key, name): (
+            {k: v for k, v in run.outcomes[name].items() if k != "seconds"},
+            run.correct[name].tolist(),
+        )
+        for key, run in results.runs.items()
+        for name in run.outcomes
+    }
+
+
+def test_a_shared_patriarch_is_the_one_that_would_be_trained(finished):
+    directory, results = finished
+    own, shared = results.runs["a", 3], results.runs["same", 3]
+    assert own.outcomes.keys() == {"generation 0", "generation 1", "ensemble 0..1"}
+    for name in own.outcomes:
+        assert np.array_equal(own.correct[name], shared.correct[name])
+    first = (directory / "out/a/seed_3/generation_0/network.keras").read_bytes()
+    assert first == (directory / "out/same/seed_3/generation_0/network.keras").read_bytes()
+    assert (directory / "out" / "report.html").read_text().count("<svg") == 1
+
+
+def test_a_finished_study_is_not_run_again(finished, capsys):
+    directory, results = finished
+    assert cli.main(["study", str(directory / "small.toml"), f"--output_dir={directory}/new"]) == 0
+    assert "Study small" not in capsys.readouterr().err
+    assert not list((directory / "new").glob("*/*"))
+    assert figures(study.read_results(directory / "small.json")) == figures(results)
+
+
+def test_results_of_other_flags_are_refused(finished, tmp_path, capsys):
+    directory, _ = finished
+    plan = tmp_path / "small.toml"
+    plan.write_text(PLAN.replace("epochs = 2", "epochs = 3"))
+    arguments = [f"--results={directory / 'small.json'}", f"--output_dir={tmp_path / 'out'}"]
+    assert cli.main(["study", str(plan), *arguments]) == 2
+    assert "holds arm a, seed 3, with other flags" in capsys.readouterr().err
+
+
+def test_kills_change_no_figure(finished, tmp_path):
+    plan = tmp_path / "small.toml"
+    plan.write_text(PLAN)
+    command = [sys.executable, "-m", "kdtoolkit.cli", "study", str(plan)]
+    command += [f"--output_dir={tmp_path / 'out'}"]
+    chance, killed = random.Random(5), 0
+    while killed < KILLS:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(3, 12))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        killed += 1
+    # The process that computed ends by itself, and lets go of its directory.
+    deadline = time.monotonic() + 60
+    while (status := subprocess.run(command, capture_output=True).returncode) == 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert status == 0 and killed > 0
+    assert figures(study.read_results(tmp_path / "small.json")) == figures(finished[1])
