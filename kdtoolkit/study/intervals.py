@@ -52,12 +52,12 @@ def difference(
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Returns Student's t interval of a mean; None for one value."""
-    values = np.asarray(values, np.float64)
-    count = len(values)
+    array = np.asarray(values, np.float64)
+    count, mean = len(array), array.mean()
     if count < 2:
         return None
-    half = stats.t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
-    return float(values.mean() - half), float(values.mean() + half)
+    half = stats.t.ppf((1 + confidence) / 2, count - 1) * array.std(ddof=1) / np.sqrt(count)
+    return float(mean - half), float(mean + half)
 
 
 def _bootstrap(sums, seeds, confidence):

@@ -1,5 +1,6 @@
 """Results of studies in Markdown pages and as a plot, made from the results' files alone."""
 
+import functools
 import html
 import re
 import statistics
@@ -198,9 +199,14 @@ def fill_file(
         plots: directory of `NAME.svg`; None for no plots.
     """
     page = fill(Path(path).read_text(encoding="utf-8"), studies)
-    files.write_atomically(path, lambda scratch: scratch.write_text(page, encoding="utf-8"))
-    for name in _MARK.findall(page) if plots is not None else ():
+    files.write_atomically(path, functools.partial(_write, page))
+    if plots is None:
+        return
+    for name in _MARK.findall(page):
         drawn = plot(studies[name])
-        files.write_atomically(
-            Path(plots) / f"{name}.svg", lambda scratch, drawn=drawn: scratch.write_text(drawn)
-        )
+        target = Path(plots) / f"{name}.svg"
+        files.write_atomically(target, functools.partial(_write, drawn))
+
+
+def _write(text, scratch):
+    scratch.write_text(text, encoding="utf-8")
