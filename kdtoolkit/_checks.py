@@ -5,9 +5,11 @@ Nothing here imports TensorFlow or Keras: command lines are checked with it.
 
 import contextlib
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class ArgumentError(ValueError):
@@ -134,6 +136,25 @@ def near(name: object, names: Iterable[str], before: str = "") -> str:
     """
     found = difflib.get_close_matches(str(name), names)
     return f"{before}Near matches: {', '.join(found)}." if found else ""
+
+
+def imported(argument: str, name: str, what: str) -> Any:
+    """What `package.module:attribute` names, which is imported: code of whoever gave the name.
+
+    Args:
+        argument: of which it is the value.
+        name: as above.
+        what: it is to be, for the message.
+
+    Raises:
+        ArgumentError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        accepted = f"package.module:{what} that can be imported"
+        raise ArgumentError(argument, accepted, name, str(error)) from error
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -10,12 +10,47 @@ import numpy as np
 from numpy.lib import format as npy
 
 from kdtoolkit import bounded
+from kdtoolkit.data import source
 from kdtoolkit.data.wording import shown, some
 
 _LAYOUTS = (
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
     {"train": ("images", "labels")},
 )
+
+
+class ArchiveSource(source.Source):
+    """Arrays in a file.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def describe(self, name, image_size=None):
+        found = scan(self.path)
+        train_size, test_size = source.sizes(found.train_size, found.test_size)
+        return source.DatasetInfo(
+            name=name,
+            kind="archive",
+            image_shape=source.image_shape(name, found.image_shape, image_size),
+            classes=found.classes,
+            train_size=train_size,
+            test_size=test_size,
+            path=self.path,
+            test_split="test" if found.test_size else None,
+        )
+
+    def read(self, info, choose, strict=False):
+        from kdtoolkit.data.scaling import cover_all
+
+        train, test = (
+            split and (cover_all(split[0], info.image_shape[:2]), split[1])
+            for split in read(self.path)
+        )
+        return source.Stored.of(info, choose, train, test=test)
 
 
 class Facts(NamedTuple):
@@ -94,7 +129,8 @@ def read(path):
             pixels = pixels[..., None] if pixels.ndim == 3 else pixels
             return pixels, _labels(path, archive, labels).astype(np.int32)
 
-        return read_split(*layout["train"]), "test" in layout and read_split(*layout["test"])
+        test = read_split(*layout["test"]) if "test" in layout else None
+        return read_split(*layout["train"]), test
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdtoolkit._bar import counted
-from kdtoolkit.data import picture
+from kdtoolkit.data import picture, source
 from kdtoolkit.data.wording import some
 
 _VALIDATION_NAMES = ("valid", "val", "validation")
@@ -25,6 +25,76 @@ _LARGE = 2**24  # pixels
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Orientations of EXIF whose rows are the columns of the picture."""
+
+
+class FolderSource(source.Source):
+    """Image files in a folder for each class.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def describe(self, name, image_size=None):
+        found = scan(self.path)
+        splits = filter(None, (found.train, found.validation, found.test))
+        stored, unreadable = image_shape([path for files in splits for path in files.paths])
+        train_size, test_size = source.sizes(
+            len(found.train.paths), found.test and len(found.test.paths)
+        )
+        return source.DatasetInfo(
+            name=name,
+            kind="folder",
+            image_shape=source.image_shape(name, stored, image_size),
+            class_names=found.class_names,
+            classes=len(found.class_names),
+            train_size=train_size,
+            validation_size=found.validation and len(found.validation.paths),
+            test_size=test_size,
+            path=self.path,
+            validation_split=found.validation_name,
+            test_split=found.test_name,
+            unreadable=unreadable,
+        )
+
+    def read(self, info, choose, strict=False):
+        from kdtoolkit.data.scaling import cover_one
+
+        found = scan(self.path)
+        broken = []
+
+        def read_split(files, choose):
+            parts, size, left_out = read(
+                files,
+                found.class_names,
+                info.image_shape,
+                lambda image: cover_one(image, info.image_shape[:2]),
+                choose,
+                info.unreadable,
+                strict,
+            )
+            broken.extend(left_out)
+            return parts, size
+
+        parts, size = read_split(found.train, choose)
+        others = [
+            files and read_split(files, everything)[0][0]
+            for files in (found.validation, found.test)
+        ]
+        left_out = (
+            (broken, "image files", "cannot be read"),
+            (found.ignored, "files", "are no images by their names"),
+        )
+        for paths, what, why in left_out:
+            if paths:
+                warnings.warn(
+                    f"Left out {len(paths)} {what} of {self.path!r} that {why}: "
+                    f"{some(os.path.relpath(path, self.path) for path in paths)}",
+                    stacklevel=3,  # whoever called `load`
+                )
+        return source.Stored(*parts, size, *others)
 
 
 class ImageFiles(NamedTuple):

@@ -1,23 +1,29 @@
-"""A data set's name -> its training, validation and test splits."""
+"""A data set's name, or arrays -> training, validation and test splits."""
 
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Interval
 from kdtoolkit._types import PathLike
-from kdtoolkit.data import catalog, sources
-from kdtoolkit.data.catalog import DatasetInfo
+from kdtoolkit.data import catalog
+from kdtoolkit.data.arrays import Arrays
+from kdtoolkit.data.augmentation import Augmentation
+from kdtoolkit.data.photographs import PhotographAugmentation
 from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, stratified
+from kdtoolkit.data.source import DatasetInfo, Stored, checked_image_size, held_out
 from kdtoolkit.data.wording import some
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images above which a TensorFlow Datasets set is streamed."""
 
 _MEASURED_IMAGES = 8192
+_FRACTION = Interval(0, 1, open_high=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,33 +81,82 @@ def load(
     Raises:
         ValueError: as in `describe`; an argument outside its range; images that cannot be read.
     """
-    if not 0 <= validation_fraction < 1:
+    if validation_fraction not in _FRACTION:
+        raise ArgumentError("validation_fraction", _FRACTION, validation_fraction)
+    source = catalog.find(name, data_dir)
+    info = source.prepare(name, checked_image_size(image_size))
+    if not (info.image_shape and info.classes and info.train_size and info.test_size is not None):
         raise ValueError(
-            f"Argument `validation_fraction` must be in [0, 1). Received: {validation_fraction}"
+            f"Data set {name!r} must have an image shape, classes, and sizes of its training and "
+            f"test splits when it is prepared. Received: {info}"
         )
-    info = catalog.describe(name, data_dir, image_size)
-    if info.kind == "tfds" and info.path is None:
-        info = sources.prepare(name, data_dir, image_size)
-    # Known, once the data are there.
-    assert info.image_shape and info.train_size is not None and info.test_size is not None
     count = info.train_size + (info.validation_size or 0) + info.test_size
     size = count * math.prod(info.image_shape)
-    if size > MEMORY_LIMIT and info.kind == "tfds":
-        return _stream(info, validation_fraction, train_examples)
+    if size > MEMORY_LIMIT and source.streams:
+        return _stream(source, info, validation_fraction, train_examples)
     if size > MEMORY_LIMIT:
         raise ValueError(
             f"Data set {name!r} takes {size / 2**30:.1f} GiB decoded, more than the "
-            f"{MEMORY_LIMIT / 2**30:g} GiB that a {info.kind} may: "
+            f"{MEMORY_LIMIT / 2**30:g} GiB that a data set of kind {info.kind!r} may: "
             "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
         )
 
-    def parts(labels):
+    def choose(labels):
         return cut(labels, info, validation_fraction, train_examples)
 
-    return assemble(info, sources.read(info, parts, strict_data))
+    return assemble(info, source.read(info, choose, strict_data))
 
 
-def assemble(info: DatasetInfo, stored: sources.Stored) -> Data:
+def from_arrays(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+    test_data: tuple[np.ndarray, np.ndarray] | None = None,
+    validation_fraction: float = 0.1,
+    class_names: Sequence[str] | None = None,
+    augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+    name: str = "arrays",
+) -> Data:
+    """Makes a data set of arrays, as `load` does of what is stored.
+
+    What is not given is cut from `x`, stratified by class and the same in every run: a fifth
+    (`TEST_FRACTION`) for tests, and `validation_fraction` of what remains.
+
+    Args:
+        x, y, validation_data, test_data, class_names, augmentation: of `Arrays`.
+        validation_fraction: share that validates, in [0, 1), where there is no `validation_data`.
+        name: what messages call it.
+
+    Returns:
+        A `Data`.
+
+    Raises:
+        ArgumentError: an array is not what `Arrays` takes, or `validation_fraction` is outside its
+            range or leaves no image to train on.
+
+    Warns:
+        UserWarning: classes are left without training images.
+    """
+    if validation_fraction not in _FRACTION:
+        raise ArgumentError("validation_fraction", _FRACTION, validation_fraction)
+    source = Arrays(
+        x,
+        y,
+        validation_data=validation_data,
+        test_data=test_data,
+        class_names=class_names,
+        augmentation=augmentation,
+    )
+    info = source.describe(name)
+
+    def choose(labels):
+        return cut(labels, info, validation_fraction, train_examples=None)
+
+    return assemble(info, source.read(info, choose))
+
+
+def assemble(info: DatasetInfo, stored: Stored) -> Data:
     """Makes splits of what was read, and counts it; warns of classes that cannot be learned."""
     _name_untrained(info, stored.train[1])
     train, validation, test = stored.train, stored.validation, stored.test
@@ -132,16 +187,16 @@ def _name_untrained(info, labels):
         )
 
 
-def _stream(info, validation_fraction, train_examples):
-    stored = sources.Records(info, "train")
+def _stream(source, info, validation_fraction, train_examples):
+    stored = source.records(info, "train")
     unknown_labels = np.zeros(len(stored), np.int32)
     parts = cut(unknown_labels, info, validation_fraction, train_examples)
     train, validation, test = (stored.subset(part) for part in parts)
     preprocessing = Preprocessing.measure(train.first_images(_MEASURED_IMAGES))
     if info.validation_split:
-        validation = sources.Records(info, info.validation_split)
+        validation = source.records(info, info.validation_split)
     if info.test_split:
-        test = sources.Records(info, info.test_split)
+        test = source.records(info, info.test_split)
 
     def split(records):
         return StreamingSplit(records, preprocessing, info.augmentation)
@@ -152,9 +207,9 @@ def _stream(info, validation_fraction, train_examples):
 def cut(labels, info, validation_fraction, train_examples):
     """Indices of the training, validation and held-out test images of a stored split."""
     remaining = np.arange(len(labels))
-    count = 0 if info.test_split else catalog.held_out(len(labels))
-    held_out = _take(labels, remaining, count, Purpose.TEST)
-    remaining = np.setdiff1d(remaining, held_out, assume_unique=True)
+    count = 0 if info.test_split else held_out(len(labels))
+    test = _take(labels, remaining, count, Purpose.TEST)
+    remaining = np.setdiff1d(remaining, test, assume_unique=True)
     is_cut = validation_fraction and not info.validation_split
     count = max(round(validation_fraction * len(remaining)), 1) if is_cut else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
@@ -171,7 +226,7 @@ def cut(labels, info, validation_fraction, train_examples):
             f"Argument `train_examples` must be from 1 to {len(remaining)}, the training images of "
             f"{info.name!r} less validation, {count}. Received: {train_examples}"
         )
-    return _take(labels, remaining, train_examples, Purpose.EXAMPLES), validation, held_out
+    return _take(labels, remaining, train_examples, Purpose.EXAMPLES), validation, test
 
 
 def _take(labels, indices, count, purpose):

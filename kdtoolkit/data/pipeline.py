@@ -15,7 +15,7 @@ from kdtoolkit.data import distortions
 from kdtoolkit.data.augmentation import Augmentation, Views, epoch_plan
 from kdtoolkit.data.photographs import Draws, PhotographAugmentation
 from kdtoolkit.data.preprocessing import Preprocessing
-from kdtoolkit.data.sources import Records
+from kdtoolkit.data.records import Records
 
 SORT_WINDOW = 4096
 """How many records a `StreamingSplit` shuffles at a time."""

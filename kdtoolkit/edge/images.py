@@ -44,7 +44,7 @@ def fit(image, image_shape):
 def cover(image, size):
     """Scales an image to cover a size, keeping its proportions, and cuts it about the centre.
 
-    The same as `kdtoolkit.data.sources.cover`, which prepares the training images.
+    The same as `kdtoolkit.data.scaling.cover`, which prepares the training images.
 
     Args:
         image: uint8 `(height, width, channels)`.

@@ -1,11 +1,10 @@
 """Names of methods and corrections, and what a list of names means."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from kdtoolkit._checks import ArgumentError, near
+from kdtoolkit._checks import ArgumentError, imported, near
 from kdtoolkit.methods.base import Correction, LogitsMethod, Method
 from kdtoolkit.methods.kd import KD
 
@@ -132,12 +131,7 @@ def _described(of):
 
 
 def _load(name):
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        accepted = "package.module:Class that can be imported"
-        raise ArgumentError("methods", accepted, name, str(error)) from error
+    found = imported("methods", name, "Class")
     try:
         return register(found)
     except ArgumentError as error:

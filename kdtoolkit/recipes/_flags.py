@@ -25,7 +25,8 @@ def define_data(flags):
         "dataset",
         "digits",
         "digits (embedded), the name of a TensorFlow data set, a folder of class folders, "
-        "Tiny-ImageNet's or CINIC-10's folder, or an .npz file.",
+        "Tiny-ImageNet's or CINIC-10's folder, an .npz file, or package.module:function, data of "
+        "your own: the module is imported, and the function returns a kdtoolkit.data.Source.",
     )
     flags.add(
         "string",

@@ -149,6 +149,7 @@ def test_no_heavy_import(tfds_dir):
     code = (
         "import sys; from kdtoolkit.data import describe, Preprocessing, epoch_plan; "
         f"describe('grey', {str(tfds_dir)!r}); describe('cifar10'); describe('digits'); "
+        "describe('tests.data.own_data:spots'); "
         f"print({heavy} & set(sys.modules))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

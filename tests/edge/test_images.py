@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdtoolkit.data import sources
+from kdtoolkit.data import scaling
 from kdtoolkit.edge import images
 
 RNG = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def test_what_is_left_over_is_cut_about_the_centre():
 def test_equals_pillow_and_the_training_pipeline(stored, size):
     image = draw(*stored)
     covered = images.cover(image, size).astype(int)
-    assert np.abs(covered - np.array(sources.cover(image, size))).max() <= 1
+    assert np.abs(covered - np.array(scaling.cover(image, size))).max() <= 1
 
     scale = max(size[0] / stored[0], size[1] / stored[1])
     height, width = (max(round(n * scale), s) for n, s in zip(stored[:2], size, strict=True))

@@ -1,0 +1,225 @@
+"""What a source of data is: it describes a data set, and reads it.
+
+Nothing here imports TensorFlow, which a source imports when it reads: command lines are checked
+with descriptions.
+"""
+
+import abc
+import dataclasses
+import numbers
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from kdtoolkit.data.augmentation import Augmentation
+from kdtoolkit.data.photographs import PhotographAugmentation
+
+TEST_FRACTION = 0.2
+"""Share of a data set without a test split that is held out as one."""
+
+Choose = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Labels of the stored training split -> indices of what of it trains, validates and tests."""
+
+Labelled = tuple[np.ndarray, np.ndarray]
+"""Images, uint8 `(n, height, width, channels)`, and labels, int32 `(n,)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about a data set; None is what only loading can tell.
+
+    Attributes:
+        name: as it was asked for.
+        kind: "digits", "tfds", "folder", "archive" or "arrays", or what a source of one's own says.
+        image_shape: `(height, width, channels)` of the images as they are loaded.
+        class_names: one a class, in the order of the labels.
+        classes: number of classes.
+        train_size: images in the training split, before validation images are cut from it. Of a
+            folder, these three sizes count files; `load` leaves out what cannot be read.
+        validation_size: images in the validation split; None where it is cut from the training
+            split.
+        test_size: images in the test split.
+        path: folder or file that holds the data.
+        validation_split: name of the stored split that validates, or None.
+        test_split: name of the stored split that serves as the test set; None where there is
+            none, and `TEST_FRACTION` of the images is held out, stratified by class.
+        augmentation: what suits these images.
+        unreadable: paths of a folder's image files without a readable header.
+    """
+
+    name: str
+    kind: str
+    image_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
+    classes: int | None = None
+    train_size: int | None = None
+    validation_size: int | None = None
+    test_size: int | None = None
+    path: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    augmentation: Augmentation | PhotographAugmentation = dataclasses.field(
+        default_factory=Augmentation
+    )
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names; numbers where the data set has none."""
+        return self.class_names or tuple(map(str, range(self.classes or 0)))
+
+
+class Stored(NamedTuple):
+    """`(images, labels)` of what is used of a data set.
+
+    Images uint8 `(n, *image_shape)`, labels int32 `(n,)`.
+
+    Attributes:
+        train, validation, test: of the parts of the stored training split.
+        size: number of images of the stored training split that can be read, as far as is known.
+        stored_validation, stored_test: of the stored splits of that name, None where there is none.
+    """
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+    size: int
+    stored_validation: Labelled | None = None
+    stored_test: Labelled | None = None
+
+    @classmethod
+    def of(
+        cls,
+        info: DatasetInfo,
+        choose: Choose,
+        train: Labelled,
+        validation: Labelled | None = None,
+        test: Labelled | None = None,
+    ) -> "Stored":
+        """What is used of splits that were read whole.
+
+        Args:
+            info: of the data set.
+            choose: as of `Source.read`.
+            train, validation, test: of the stored splits; None where there is none.
+
+        Raises:
+            ValueError: images are not of `info.image_shape`, or a label is not one of
+                `info.classes`.
+        """
+        for split in filter(None, (train, validation, test)):
+            _check(info, *split)
+        images, labels = train
+        trained, validated, tested = ((images[part], labels[part]) for part in choose(labels))
+        return cls(trained, validated, tested, len(labels), validation, test)
+
+
+class Source(abc.ABC):
+    """Where a data set comes from: `register` gives one of your own a name.
+
+    A `load` describes a data set, prepares it, and reads it. A recipe does the first with its
+    command line, before TensorFlow is imported.
+    """
+
+    streams: ClassVar[bool] = False
+    """Whether a data set that is too large for memory can be streamed, by its `records`."""
+
+    @abc.abstractmethod
+    def describe(self, name: str, image_size: tuple[int, int] | None = None) -> DatasetInfo:
+        """Facts about the data set, without its images where that is possible.
+
+        Args:
+            name: what the data set is called.
+            image_size: `(height, width)` that images are to have; None for their own.
+
+        Raises:
+            ValueError: the data are not what the source reads, or need an `image_size`.
+        """
+
+    def prepare(self, name: str, image_size: tuple[int, int] | None = None) -> DatasetInfo:
+        """As `describe`, once the data are there: what has to be downloaded first, is.
+
+        Its image shape, classes, and sizes of the training and test splits are no more None.
+        """
+        return self.describe(name, image_size)
+
+    @abc.abstractmethod
+    def read(self, info: DatasetInfo, choose: Choose, strict: bool = False) -> Stored:
+        """What is used of the data set, in memory: `Stored.of` of splits that are read whole.
+
+        Args:
+            info: of `prepare`.
+            choose: function of the labels of the stored training split, int32 `(n,)`; returns the
+                indices of the images that train, validate and test. No others need be read.
+            strict: whether an image file that cannot be read is an error; otherwise such files are
+                left out, and one warning says how many they are and names a few.
+
+        Raises:
+            ValueError: an image cannot be decoded, or a label is not one of `info.classes`.
+        """
+
+    def records(self, info: DatasetInfo, split: str) -> Any:
+        """The examples of a stored split, as `StreamingSplit` takes them."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be streamed")
+
+
+def held_out(count):
+    """How many of `count` images are held out where there is no test split."""
+    return round(TEST_FRACTION * count)
+
+
+def sizes(stored_train_size, test_size):
+    """Training and test images, the latter held out where none are stored."""
+    if test_size is not None:
+        return stored_train_size, test_size
+    return stored_train_size - held_out(stored_train_size), held_out(stored_train_size)
+
+
+def checked_image_size(image_size):
+    """`(height, width)` of an `image_size` as `describe` takes it, or None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if image_size is None:
+        return None
+    size = (image_size,) * 2 if isinstance(image_size, numbers.Integral) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(s, numbers.Integral) and s > 0 for s in size):
+        raise ValueError(
+            f"Argument `image_size` must be a positive int or (height, width). "
+            f"Received: {image_size!r}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def image_shape(name, stored, size):
+    """`(height, width, channels)` of images as they are loaded.
+
+    Args:
+        name: of the data set.
+        stored: their shape as they are stored; height and width None where they differ.
+        size: `(height, width)` that they are scaled to, or None.
+
+    Raises:
+        ValueError: they differ, and there is no size.
+    """
+    if size is None and None in stored:
+        raise ValueError(
+            f"Argument `image_size` is needed: the images of {name!r} have different sizes."
+        )
+    return (*(size or stored[:2]), stored[2])
+
+
+def _check(info, images, labels):
+    if images.shape[1:] != info.image_shape:
+        raise ValueError(
+            f"Data set {info.name!r} must have images of shape {info.image_shape}. "
+            f"Received: {images.shape[1:]}"
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= info.classes))
+    if outside.size:
+        raise ValueError(
+            f"Data set {info.name!r} must have labels from 0 to {info.classes - 1}. "
+            f"Received: {labels[outside[0]]} at index {outside[0]}"
+        )

@@ -1,0 +1,158 @@
+"""TensorFlow Datasets: what is known of its data sets, prepared or not."""
+
+import importlib.util
+import os
+import pathlib
+import re
+
+from kdtoolkit import files
+from kdtoolkit.data import source
+from kdtoolkit.data.augmentation import Augmentation
+from kdtoolkit.data.photographs import PhotographAugmentation
+
+# Known ahead of their download: image shape, classes, training images, test images.
+_FACTS = {
+    "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
+    "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "imagenet2012": ((None, None, 3), 1000, 1_281_167, 50_000),
+    "mnist": ((28, 28, 1), 10, 60_000, 10_000),
+}
+# The split that serves as the test set where it is not "test": ImageNet's has no labels.
+_TEST_SPLITS = {"imagenet2012": "validation"}
+_PHOTOGRAPHS = ("imagenet2012",)
+# Characters: mirrored, they are other classes.
+_CHARACTERS = ("emnist", "kmnist", "mnist", "mnist_corrupted", "svhn_cropped")
+
+
+class TfdsSource(source.Source):
+    """A data set with features `image` and `label`.
+
+    Args:
+        root: where TensorFlow Datasets keeps its data, a `pathlib.Path`.
+        path: folder of the prepared version; None where there is none yet.
+    """
+
+    streams = True
+
+    def __init__(self, root, path=None):
+        self.root, self.path = root, path
+
+    def describe(self, name, image_size=None):
+        if self.path is None:
+            return _describe_unprepared(name, image_size)
+        return _describe_prepared(name, self.path, image_size)
+
+    def prepare(self, name, image_size=None):
+        return _describe_prepared(name, self.path or _download(name, self.root), image_size)
+
+    def read(self, info, choose, strict=False):
+        names = ("train", info.validation_split, info.test_split)
+        splits = [name and self.records(info, name).load() for name in names]
+        return source.Stored.of(info, choose, *splits)
+
+    def records(self, info, split):
+        from kdtoolkit.data.records import Records
+
+        return Records(info, split)
+
+
+def default_data_dir(data_dir=None):
+    """`data_dir`, or where TensorFlow Datasets keeps its data if that is None."""
+    fallback = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return pathlib.Path(fallback if data_dir is None else data_dir).expanduser()
+
+
+def prepared(name, root):
+    """The folder of the newest version of a prepared data set, or None."""
+    try:
+        found = list((root / name).glob("*/dataset_info.json"))
+    except (OSError, ValueError):  # too long for a name, or not one
+        return None
+    versions = [p.parent for p in found if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
+    return max(versions, key=lambda v: tuple(map(int, v.name.split("."))), default=None)
+
+
+def names():
+    """The names that TensorFlow Datasets knows, prepared or not."""
+    # Importing tensorflow_datasets to ask it for its names would import TensorFlow.
+    package = pathlib.Path(importlib.util.find_spec("tensorflow_datasets").origin).parent
+    return {path.stem for path in (package / "url_checksums").glob("*.txt")} | {
+        path.name for path in (package / "datasets").iterdir() if path.is_dir()
+    }
+
+
+def _download(name, root):
+    """Lets TensorFlow Datasets download and prepare a data set; the folder of what it prepared."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare()
+    except Exception as error:  # Whatever stopped it, from a missing network to a full disk.
+        cause = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"Data set {name!r} is not prepared in {str(root)!r}, and TensorFlow Datasets could "
+            f"not prepare it: {cause}"
+        ) from error
+    return pathlib.Path(builder.data_dir)
+
+
+def _describe_unprepared(name, size):
+    stored, classes, train_size, test_size = _FACTS.get(name, (None,) * 4)
+    return source.DatasetInfo(
+        name=name,
+        kind="tfds",
+        image_shape=stored and source.image_shape(name, stored, size),
+        classes=classes,
+        train_size=train_size,
+        test_size=test_size,
+        test_split=_TEST_SPLITS.get(name, "test") if classes else None,
+        augmentation=_augmentation(name),
+    )
+
+
+def _describe_prepared(name, path, size):
+    """Reads what TensorFlow Datasets wrote of a data set when it prepared it."""
+    features = files.read_json(path / "features.json")
+    features = features.get("featuresDict", {}).get("features", {})
+    image = features.get("image", {}).get("image", {})
+    label = features.get("label", {}).get("classLabel", {})
+    if "shape" not in image or image.get("dtype") != "uint8" or not label:
+        raise ValueError(
+            f"Data set {name!r} must have a feature 'image' of bytes and a feature 'label' of "
+            f"classes. Its features: {', '.join(sorted(features))}"
+        )
+    # An unknown dimension is stored as -1.
+    stored = tuple(int(d) if int(d) > 0 else None for d in image["shape"]["dimensions"])
+    names = path / "label.labels.txt"
+
+    splits = files.read_json(path / "dataset_info.json")["splits"]
+    sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
+    if "train" not in sizes:
+        raise ValueError(f"Data set {name!r} has no split 'train'. Its splits: {sorted(sizes)}")
+    choices = (_TEST_SPLITS.get(name.partition("/")[0], "test"), "validation")
+    test_split = next((choice for choice in choices if choice in sizes), None)
+    validation_split = "validation" if test_split == "test" and "validation" in sizes else None
+    train_size, test_size = source.sizes(sizes["train"], sizes.get(test_split))
+    return source.DatasetInfo(
+        name=name,
+        kind="tfds",
+        image_shape=source.image_shape(name, stored, size),
+        class_names=tuple(names.read_text().splitlines()) if names.is_file() else None,
+        classes=int(label["numClasses"]),
+        train_size=train_size,
+        validation_size=sizes.get(validation_split),
+        test_size=test_size,
+        path=str(path),
+        validation_split=validation_split,
+        test_split=test_split,
+        augmentation=_augmentation(name),
+    )
+
+
+def _augmentation(name):
+    name = name.partition("/")[0]
+    if name in _PHOTOGRAPHS:
+        return PhotographAugmentation()
+    return Augmentation(flip=name not in _CHARACTERS)
