@@ -4,12 +4,18 @@ Nothing here imports TensorFlow or Keras: command lines are checked with it.
 """
 
 import contextlib
+import copyreg
 import difflib
 import importlib
 import math
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+
+class Words(str):
+    """Words that say what was received, where the value itself would not tell what is wrong."""
 
 
 class ArgumentError(ValueError):
@@ -17,13 +23,14 @@ class ArgumentError(ValueError):
 
     Args:
         argument: its name.
-        accepted: what it must be, after "must be".
-        received: its value.
+        accepted: what it must be, after "must be" or another verb.
+        received: its value, or `Words`.
         hint: a further sentence, or nothing.
         owner: name of the method whose option it is, or None.
+        must: the verb, such as "hold".
 
     Attributes:
-        argument, accepted, received, hint, owner: as they were given.
+        argument, accepted, received, hint, owner, must: as they were given.
     """
 
     def __init__(
@@ -33,14 +40,19 @@ class ArgumentError(ValueError):
         received: object,
         hint: str = "",
         owner: str | None = None,
+        must: str = "be",
     ) -> None:
         self.argument, self.accepted, self.received = argument, accepted, received
-        self.hint, self.owner = hint, owner
+        self.hint, self.owner, self.must = hint, owner, must
         of = f" of {owner}" if owner else ""
         end = f". {hint}" if hint else ""
+        found = received if isinstance(received, Words) else f"{argument}={received!r}"
         super().__init__(
-            f"Argument `{argument}`{of} must be {accepted}. Received: {argument}={received!r}{end}"
+            f"Argument `{argument}`{of} must {must} {accepted}. Received: {found}{end}"
         )
+
+    def __reduce__(self):  # that of exceptions would call `__init__` with the message
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
 
 
 class UnsuitableError(ArgumentError):
@@ -60,12 +72,10 @@ class UnsuitableError(ArgumentError):
 def suiting(argument: str, received: object) -> Iterator[None]:
     """Turns the `ValueError` that an argument leads to into an `UnsuitableError` about it.
 
-    An `ArgumentError` passes as it is.
+    So it does with an `ArgumentError`, which is about an argument of something that was called.
     """
     try:
         yield
-    except ArgumentError:
-        raise
     except ValueError as error:
         raise UnsuitableError(argument, received, str(error)) from error
 
@@ -83,7 +93,7 @@ class Interval:
     open_high: bool = False
 
     def __contains__(self, value):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
@@ -103,7 +113,25 @@ class Interval:
 POSITIVE = Interval(0, open_low=True)
 AT_LEAST_0 = Interval(0)
 FRACTION = Interval(0, 1)
+BELOW_1 = Interval(0, 1, open_high=True)
 INSIDE_0_1 = Interval(0, 1, open_low=True, open_high=True)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Integers from `low` to `high`, with both, and without an upper end where that is infinite."""
+
+    low: int
+    high: float = math.inf
+
+    def __contains__(self, value):
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        return whole and self.low <= value <= self.high
+
+    def __str__(self):
+        if math.isinf(self.high):
+            return "a positive integer" if self.low == 1 else f"an integer of at least {self.low}"
+        return f"an integer from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +147,12 @@ class OneOf:
         return f"one of {', '.join(self.names)}"
 
 
-def check(argument: str, value: object, accepted: "Interval | OneOf", owner: str | None = None):
+def check(
+    argument: str,
+    value: object,
+    accepted: Interval | Integers | OneOf,
+    owner: str | None = None,
+) -> None:
     """Raises an `ArgumentError` unless the value is accepted; of names, near matches are named."""
     if value not in accepted:
         hint = near(value, accepted.names) if isinstance(accepted, OneOf) else ""
@@ -127,15 +160,16 @@ def check(argument: str, value: object, accepted: "Interval | OneOf", owner: str
 
 
 def near(name: object, names: Iterable[str], before: str = "") -> str:
-    """A sentence that tells which of `names` are spelled nearly like `name`; empty without any.
+    """A sentence that tells which of `names` are nearly `name`, in any case; empty without any.
 
     Args:
         name: what was received.
         names: all that there are.
         before: goes before the sentence where there is one, such as the space to the one before.
     """
-    found = difflib.get_close_matches(str(name), names)
-    return f"{before}Near matches: {', '.join(found)}." if found else ""
+    by_lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(str(name).lower(), by_lower)
+    return f"{before}Near matches: {', '.join(by_lower[each] for each in found)}." if found else ""
 
 
 def imported(argument: str, name: str, what: str) -> Any:

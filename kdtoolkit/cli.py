@@ -44,12 +44,10 @@ def _main(argv):
         return importlib.import_module(f"kdtoolkit.{COMMANDS[name]}").main(rest)
     if name in summaries:
         return importlib.import_module(f"kdtoolkit.recipes.{name}").RECIPE.main(rest)
-    import difflib
+    from kdtoolkit._checks import near
 
     known = [*summaries, *COMMANDS]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    message = f"RECIPE must be one of {', '.join(known)}. Received: {name}.{hint}"
+    message = f"RECIPE must be one of {', '.join(known)}. Received: {name}{near(name, known, '. ')}"
     return _errors.fail("kdtoolkit", message, status=2)
 
 

@@ -17,7 +17,7 @@ def test_help_lists_recipes_and_commands(capsys):
     assert describe.split(maxsplit=1)[1].startswith("Shows what a network costs: ")
     assert lines.index("recipes:") < lines.index("other commands:") < lines.index(describe)
     assert cli.main(["descibe"]) == 2
-    assert capsys.readouterr().err.endswith("Received: descibe. Did you mean describe?\n")
+    assert capsys.readouterr().err.endswith("Received: descibe. Near matches: describe.\n")
 
 
 def described(arguments, capsys):

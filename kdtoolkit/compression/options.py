@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdtoolkit._checks import ArgumentError, OneOf, near
+from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, OneOf, check
+from kdtoolkit.export import quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
-QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8", "uint8", "qat")
+QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
-_CALIBRATED = ("int8", "uint8")  # Kinds of files whose ranges images give.
 
 
 def _option(default, text):
@@ -55,17 +55,14 @@ class Options:
     calibration_images: int = _option(256, "Training images that give int8 its ranges.")
 
     def __post_init__(self):
-        for argument, names in (("structure", STRUCTURES), ("threshold", SCOPES)):
-            value = getattr(self, argument)
-            if value not in names:
-                raise ArgumentError(argument, str(OneOf(names)), value, near(value, names))
+        check("structure", self.structure, OneOf(STRUCTURES))
+        check("threshold", self.threshold, OneOf(SCOPES))
         if self.threshold == "global" and self.structure != "weights":
             accepted = f"layer for the structure {self.structure}, as it is not weights"
             raise ArgumentError("threshold", accepted, self.threshold)
         usual = _SPARSITIES[self.structure]
         sparsity = usual if self.sparsity is None else self.sparsity
-        if not 0 <= sparsity < 1:
-            raise ArgumentError("sparsity", "in [0, 1)", sparsity)
+        check("sparsity", sparsity, BELOW_1)
         if self.structure in ("2:4", "none") and sparsity != usual:
             accepted = f"{usual:g} for the structure {self.structure}"
             raise ArgumentError("sparsity", accepted, sparsity)
@@ -73,14 +70,11 @@ class Options:
         if sparsity == 0:
             object.__setattr__(self, "structure", "none")
         self._check_quantize()
-        if self.calibration_images < 1:
-            raise ArgumentError("calibration_images", "positive", self.calibration_images)
+        check("calibration_images", self.calibration_images, Integers(1))
 
     def _check_quantize(self):
         for kind in self.quantize:
-            if kind not in QUANTIZATIONS:
-                accepted = f"among {', '.join(QUANTIZATIONS)}"
-                raise ArgumentError("quantize", accepted, kind, near(kind, QUANTIZATIONS))
+            check("quantize", kind, OneOf(QUANTIZATIONS))
         kinds = list(self.quantize)
         if len(set(kinds)) < len(kinds):
             raise ArgumentError("quantize", "different kinds", kinds)
@@ -108,8 +102,8 @@ class Options:
 
     @property
     def calibrates(self) -> bool:
-        return any(kind in _CALIBRATED for kind in self.quantize)
+        return any(kind in quantizations.INTEGERS for kind in self.quantize)
 
     def calibration(self, kind: str, images):
         """The images that give a kind of file its ranges; None for the others."""
-        return images if kind in _CALIBRATED else None
+        return images if kind in quantizations.INTEGERS else None

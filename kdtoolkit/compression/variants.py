@@ -174,14 +174,16 @@ def compress(
         _check_pruning(options, original)
         with suiting("structure", options.structure):
             example, callbacks = pruned(), _pruning(options, steps)
-            if options.prunes:
-                example_trainer = trainer(example)
+        if options.prunes:
+            example_trainer = trainer(example)
+            with suiting("structure", options.structure):
                 for callback in callbacks:
                     callback.set_model(example_trainer)
         examples = data.preprocessing(pixels)
     if trains[1]:
         with suiting("quantize", quantize):
-            trainer(quantization_aware(example, examples))
+            rounded = quantization_aware(example, examples)
+        trainer(rounded)
     _check_export(options, original, data.preprocessing)
     arguments = {
         **dataclasses.asdict(options),

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
 
@@ -51,10 +52,9 @@ def _inference(network, preprocessing):
     check_logits(network)
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
-        raise ValueError(
-            "Argument `network` must take images of a fixed shape (batch, height, width, "
-            f"channels). Received: {network.name!r}, which takes {shape}"
-        )
+        accepted = "images of a fixed shape (batch, height, width, channels)"
+        received = Words(f"{network.name!r}, which takes {shape}")
+        raise ArgumentError("network", accepted, received, must="take")
     preprocess = preprocessing or pixels
 
     def infer(image):

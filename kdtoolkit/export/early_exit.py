@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.edge.classifier import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
@@ -69,11 +70,7 @@ def to_early_exit(
         ValueError: an argument is none of the above, or the stages do not fit each other.
         ParityError: a probability of an exit differs from the stages'.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(
-            f"Argument `quantization` must be one of {', '.join(QUANTIZATIONS)}. "
-            f"Received: quantization={quantization!r}"
-        )
+    check("quantization", quantization, OneOf(QUANTIZATIONS))
     functions = _trace(stages, preprocessing or pixels, len(labels))
     image_shape = stages[0].input_shape[1:]
     images = _images(calibration, image_shape, quantization)
@@ -108,29 +105,25 @@ def to_early_exit(
 def _trace(stages, preprocess, classes):
     """Signature name -> concrete function: a stage, with the inputs and outputs of the file."""
     if not stages:
-        raise ValueError("Argument `stages` must hold at least one stage. Received: none")
+        raise ArgumentError("stages", "at least one stage", Words("none"), must="hold")
     functions, carried = {}, None
     for number, stage in enumerate(stages, start=1):
         shape = tuple(stage.input_shape[1:])
         if number > 1 and shape != carried:
-            raise ValueError(
-                "Argument `stages` must each take the features of the one before. Received: stage "
-                f"{number} takes {shape}, stage {number - 1} returns {carried}"
-            )
+            received = f"stage {number} takes {shape}, stage {number - 1} returns {carried}"
+            accepted = "the features of the one before"
+            raise ArgumentError("stages", accepted, Words(received), must="each take")
         expected = {"logits"} if number == len(stages) else {"logits", "features"}
         outputs = stage.output
         if not isinstance(outputs, dict) or outputs.keys() != expected:
-            raise ValueError(
-                "Argument `stages` must return a dict of logits and, all but the last, features. "
-                f"Received: stage {number} of {len(stages)} returns "
-                f"{sorted(outputs) if isinstance(outputs, dict) else 'no dict'}"
-            )
+            returned = sorted(outputs) if isinstance(outputs, dict) else "no dict"
+            received = Words(f"stage {number} of {len(stages)} returns {returned}")
+            accepted = "a dict of logits and, all but the last, features"
+            raise ArgumentError("stages", accepted, received, must="return")
         units = outputs["logits"].shape[-1]
         if units != classes:
-            raise ValueError(
-                f"Argument `labels` must be {units} names, one for each logit of stage {number}. "
-                f"Received: {classes}"
-            )
+            accepted = f"{units} names, one for each logit of stage {number}"
+            raise ArgumentError("labels", accepted, Words(classes))
         carried = outputs["features"].shape[1:] if "features" in outputs else None
         functions[f"stage_{number}"] = _stage_function(stage, preprocess if number == 1 else None)
     return functions

@@ -1,8 +1,10 @@
 """What may be chosen of a packaged early exit; no Keras, for command lines."""
 
-from kdtoolkit._checks import Interval, OneOf
+from kdtoolkit._checks import BELOW_1, Interval, OneOf
+from kdtoolkit.export import quantizations
 
-QUANTIZATIONS = ("float32", "float16", "dynamic_range", "int8")  # features are handed on as floats
+# Features are handed on as floats.
+QUANTIZATIONS = tuple(kind for kind in quantizations.QUANTIZATIONS if kind != "uint8")
 COST_UNIT = OneOf(("macs", "milliseconds"))
-MAX_ACCURACY_DROP = Interval(0, 1, open_high=True)
+MAX_ACCURACY_DROP = BELOW_1
 BUDGET = Interval(0, 1, open_low=True)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras, files
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.export.artefact import Exported, exported_at
@@ -33,17 +34,15 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
     """
     check_logits(network)
     if network.input_shape[1:] != preprocessing.image_shape:
-        raise ValueError(
-            f"Argument `preprocessing` must be of images {network.input_shape[1:]}, as the network "
-            f"takes them. Received: preprocessing of images {preprocessing.image_shape}"
-        )
+        accepted = f"of images {network.input_shape[1:]}, as the network takes them"
+        received = Words(f"preprocessing of images {preprocessing.image_shape}")
+        raise ArgumentError("preprocessing", accepted, received)
     kinds = {type(layer) for layer in _keras.all_layers(network)}
     foreign = sorted(kind.__name__ for kind in kinds if kind.__module__.split(".")[0] != "keras")
     if foreign:
-        raise ValueError(
-            "Argument `network` must have Keras' own layers, for plain Keras to load it. Received: "
-            f"{network.name!r}, with {', '.join(foreign)}"
-        )
+        accepted = "Keras' own layers, for plain Keras to load it"
+        received = Words(f"{network.name!r}, with {', '.join(foreign)}")
+        raise ArgumentError("network", accepted, received, must="have")
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     pixels = keras.layers.Rescaling(
         scale=(1 / (255 * std)).tolist(), offset=(-mean / std).tolist(), dtype="float32"

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
+from kdtoolkit.export.quantizations import INTEGERS, QUANTIZATIONS
 from kdtoolkit.export.quiet import quiet
 
-_INTEGERS = ("int8", "uint8")
-QUANTIZATIONS = ("float32", "float16", "dynamic_range", *_INTEGERS)
 _SIGNATURE = "serving_default"
 _LOOPS = ("While", "StatelessWhile")
 
@@ -59,11 +59,7 @@ def to_litert(
             `quantization` is none of the above, not one of integers for a quantisation-aware
             network, or one for a network with a loop, or `calibration` is needed or no such images.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(
-            f"Argument `quantization` must be one of {', '.join(QUANTIZATIONS)}. "
-            f"Received: quantization={quantization!r}"
-        )
+    check("quantization", quantization, OneOf(QUANTIZATIONS))
     full = quantization == "uint8"
     function = trace(network, preprocessing, batch=1, float_pixels=full)
     samples = None
@@ -93,10 +89,8 @@ def calibration_images(calibration, image_shape):
     images = np.asarray(calibration)
     if images.dtype != np.uint8 or images.shape[1:] != image_shape or not len(images):
         received = "none" if calibration is None else f"{images.dtype}, shape {images.shape}"
-        raise ValueError(
-            "Argument `calibration` must be uint8 images of shape (n, "
-            f"{', '.join(map(str, image_shape))}). Received: {received}"
-        )
+        accepted = f"uint8 images of shape (n, {', '.join(map(str, image_shape))})"
+        raise ArgumentError("calibration", accepted, Words(received))
     return images
 
 
@@ -118,14 +112,13 @@ def convert(functions, quantization, samples=None):
             whose ranges the samples were to give.
     """
     ranged = any(map(_has_ranges, functions.values()))
-    if quantization not in _INTEGERS and ranged:
-        raise ValueError(  # The converter would drop the rounding, and compute something else.
-            f"Argument `quantization` must be {' or '.join(_INTEGERS)} for a quantisation-aware "
-            f"network. Received: quantization={quantization!r}"
-        )
+    if quantization not in INTEGERS and ranged:
+        # The converter would drop the rounding, and compute something else.
+        accepted = f"{' or '.join(INTEGERS)} for a quantisation-aware network"
+        raise ArgumentError("quantization", accepted, quantization)
     if quantization == "int8" and ranged:
         samples = None  # What has no range has learned to compute in floats.
-    if quantization in _INTEGERS and samples is not None:
+    if quantization in INTEGERS and samples is not None:
         for function in functions.values():
             check_calibration(function)
     module = tf.Module()
@@ -139,7 +132,7 @@ def convert(functions, quantization, samples=None):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if quantization in _INTEGERS:
+        if quantization in INTEGERS:
             converter.representative_dataset = samples
         if quantization == "uint8":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -162,11 +155,13 @@ def check_calibration(function):
     nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
     loops = [node.name for node in nodes if node.op in _LOOPS]
     if loops:
-        raise ValueError(
-            f"Argument `quantization` must not be {' or '.join(_INTEGERS)} for a network with a "
-            "loop, as recurrent layers have: its activations cannot be calibrated. Received: a "
-            f"network with {loops[0]!r}. Accepted: another kind of file, or the layer with "
-            "`unroll=True`, where it has that"
+        raise ArgumentError(
+            "quantization",
+            f"{' or '.join(INTEGERS)} for a network with a loop, as recurrent layers have: its "
+            "activations cannot be calibrated",
+            Words(f"a network with {loops[0]!r}"),
+            "Accepted: another kind of file, or the layer with `unroll=True`, where it has that",
+            must="not be",
         )
 
 

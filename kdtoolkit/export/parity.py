@@ -12,6 +12,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import files
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace_logits
@@ -134,10 +135,9 @@ def measure(
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise ValueError(
-            "Argument `images` must be uint8 images of shape (n, height, width, channels). "
-            f"Received: {images.dtype}, shape {images.shape}"
-        )
+        accepted = "uint8 images of shape (n, height, width, channels)"
+        received = Words(f"{images.dtype}, shape {images.shape}")
+        raise ArgumentError("images", accepted, received)
     run, batch = _RUNNERS[exported.format](exported.path)
     logits = _in_batches(_reference(network, preprocessing), images, _BATCH)
     expected = tf.nn.softmax(logits).numpy()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.training.evaluation import log_probabilities
 
@@ -65,10 +65,9 @@ def operating_points(
     """
     exits = len(logits)
     if not len(temperatures) == len(costs) == exits:
-        raise ValueError(
-            "Arguments `logits`, `temperatures` and `costs` must have one entry for each exit. "
-            f"Received: {exits}, {len(temperatures)} and {len(costs)}"
-        )
+        received = Words(f"{exits}, {len(temperatures)} and {len(costs)}")
+        accepted = "one entry for each exit, as `temperatures` and `costs` have"
+        raise ArgumentError("logits", accepted, received, must="have")
     log_f = [log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)]
     correct = [f.argmax(-1) == labels for f in log_f]
     levels = max(_LEAST_CELLS, int(_MOST_CELLS ** (1 / max(exits - 1, 1))) - 2)

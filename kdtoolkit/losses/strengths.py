@@ -10,6 +10,9 @@ import math
 
 from kdtoolkit._checks import FRACTION, ArgumentError
 
+PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
+"""Kinds of a `kdtoolkit.training.Patriarch`; here, since a command line checks them."""
+
 NORMALIZATIONS = ("l2", "l1")
 """What `focal_weights` divides logits by; here, since a command line checks it."""
 

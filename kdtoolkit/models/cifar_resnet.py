@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit.models.layers import batch_norm, classifier, conv, pad_channels
 
 
@@ -45,17 +46,11 @@ def cifar_resnet(
     Raises:
         ValueError: an argument is none of the above.
     """
-    if shortcut not in ("conv", "identity"):
-        raise ValueError(
-            f"Argument `shortcut` must be 'conv' or 'identity'. Received: shortcut={shortcut!r}"
-        )
-    if downsample not in ("stride", "pool"):
-        raise ValueError(
-            f"Argument `downsample` must be 'stride' or 'pool'. Received: downsample={downsample!r}"
-        )
+    check("shortcut", shortcut, OneOf(("conv", "identity")))
+    check("downsample", downsample, OneOf(("stride", "pool")))
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
-        raise ValueError(f"Argument `depth` must be 6n + 2, n >= 1. Received: depth={depth}")
+        raise ArgumentError("depth", "6n + 2, n >= 1", depth)
 
     image = keras.Input(input_shape, name="image")
     x = conv(image, stem_width, 3, name="stem_conv")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.models.graph import check_graph, origin
 
 
@@ -22,16 +23,13 @@ def check_logits(network, argument="network"):
         check_graph(network, argument)
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
-        raise ValueError(
-            f"Argument `{argument}` must return logits of shape (batch, classes). Received: "
-            f"{network.name!r}, which returns {shape}"
-        )
+        received = Words(f"{network.name!r}, which returns {shape}")
+        raise ArgumentError(argument, "logits of shape (batch, classes)", received, must="return")
     activation = _last_activation(network)
     if activation:
-        raise ValueError(
-            f"Argument `{argument}` must return logits: no activation after its last layer. "
-            f"Received: {network.name!r}, which ends with {activation}"
-        )
+        accepted = "logits: no activation after its last layer"
+        received = Words(f"{network.name!r}, which ends with {activation}")
+        raise ArgumentError(argument, accepted, received, must="return")
 
 
 def non_finite(variables: Iterable[keras.Variable]) -> str | None:
@@ -58,10 +56,8 @@ def check_finite(network, argument="network"):
     """
     found = non_finite(network.variables)
     if found:
-        raise ValueError(
-            f"Argument `{argument}` must have finite variables. Received: {network.name!r}, whose "
-            f"{found} is not"
-        )
+        received = Words(f"{network.name!r}, whose {found} is not")
+        raise ArgumentError(argument, "finite variables", received, must="have")
 
 
 def _last_activation(network):

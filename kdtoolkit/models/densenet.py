@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.models.layers import classifier, conv, norm_relu
 
 
@@ -28,7 +29,7 @@ def densenet(input_shape, classes, name, *, depth, growth, dropout=0.0):
     """
     blocks, rest = divmod(depth - 4, 6)
     if blocks < 1 or rest:
-        raise ValueError(f"Argument `depth` must be 6n + 4, n >= 1. Received: depth={depth}")
+        raise ArgumentError("depth", "6n + 4, n >= 1", depth)
     image = keras.Input(input_shape, name="image")
     x = conv(image, 2 * growth, 3, name="stem")
     for stage in (1, 2, 3):

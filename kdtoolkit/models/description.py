@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 from kdtoolkit.models.cost import use_macs, uses
 from kdtoolkit.models.exits import exit_names
@@ -63,10 +64,8 @@ def describe(network: Network) -> list[Row]:
     """
     for image in network.inputs:
         if None in image.shape[1:]:
-            raise ValueError(
-                f"Argument `network` must take inputs of a fixed shape. Received: {network.name!r},"
-                f" which takes {image.shape}"
-            )
+            received = Words(f"{network.name!r}, which takes {image.shape}")
+            raise ArgumentError("network", "inputs of a fixed shape", received, must="take")
     exits = {}
     if not isinstance(network, keras.Sequential) and isinstance(network.output, dict):
         exits = {name: network.output[name] for name in exit_names(network)}

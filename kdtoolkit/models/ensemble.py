@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor, TensorLike
 from kdtoolkit.models.contract import check_logits
 
@@ -36,15 +37,14 @@ class Ensemble(keras.Model):
     def __init__(self, networks: Iterable[Network], name: str = "ensemble") -> None:
         networks = list(networks)
         if not networks:
-            raise ValueError("Argument `networks` must hold at least one network. Received: none")
+            raise ArgumentError("networks", "at least one network", Words("none"), must="hold")
         for network in networks:
             check_logits(network, "networks")
         for kind in ("input_shape", "output_shape"):
             shapes = {getattr(network, kind) for network in networks}
             if len(shapes) > 1:
-                raise ValueError(
-                    f"Argument `networks` must agree in {kind}. Received: {sorted(shapes, key=str)}"
-                )
+                received = Words(sorted(shapes, key=str))
+                raise ArgumentError("networks", f"in {kind}", received, must="agree")
         super().__init__(name=name, dtype="float32")
         self.networks = networks
         self.built = True

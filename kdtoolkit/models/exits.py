@@ -12,16 +12,15 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from kdtoolkit._checks import UnsuitableError, near
+from kdtoolkit._checks import ArgumentError, Integers, OneOf, Words, check, near
 from kdtoolkit._keras import all_layers, node_of, operation_of
 from kdtoolkit._types import Network
+from kdtoolkit.models.choices import HEADS
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
 from kdtoolkit.models.layers import batch_norm, he_normal
 from kdtoolkit.models.quantized_layers import grid_of
-
-HEADS = ("bottleneck", "attention")
 
 _WIDTHS = (128, 64, 32, 16, 8)  # the first is the paper's
 _SHARE = 1 / 8  # of what stopping saves, for a head that is sized here
@@ -66,18 +65,15 @@ def add_exits(
     """
     check_logits(network)
     check_graph(network)
-    if head not in HEADS:
-        raise ValueError(f"Argument `head` must be one of {', '.join(HEADS)}. Received: {head!r}")
-    if mid is not None and mid < 1:
-        raise ValueError(f"Argument `mid` must be at least 1. Received: mid={mid}")
+    check("head", head, HEADS)
+    if mid is not None:
+        check("mid", mid, Integers(1))
     network = flatten(network)
     at = _default_points(network) if at is None else list(at)
     points = _attachments(network, at)
     if head == "attention" and any(len(point.shape) != 4 for point in points):
-        raise ValueError(
-            "Argument `head` must be 'bottleneck' for features of tokens, which have no height and "
-            f"width. Received: head={head!r}"
-        )
+        accepted = "'bottleneck' for features of tokens, which have no height and width"
+        raise ArgumentError("head", accepted, head)
     (logits,) = network.outputs
     width = _classified(logits).shape[-1]
     whole = macs(network)
@@ -113,10 +109,11 @@ def exit_names(network: Network) -> list[str]:
     check_graph(network)
     output = network.outputs if isinstance(network, keras.Sequential) else network.output
     if not isinstance(output, dict) or not all(re.fullmatch(r"exit_\d+", name) for name in output):
-        raise ValueError(
-            "Argument `network` must be a multi-exit network, which returns a dict of logits "
-            f"exit_1, exit_2, ... Received: {network.name!r}, which returns "
-            f"{sorted(output) if isinstance(output, dict) else 'one output'}"
+        returned = sorted(output) if isinstance(output, dict) else "one output"
+        raise ArgumentError(
+            "network",
+            "a multi-exit network, which returns a dict of logits, exit_1, exit_2 and so on",
+            Words(f"{network.name!r}, which returns {returned}"),
         )
     return sorted(output, key=lambda name: int(name.removeprefix("exit_")))
 
@@ -150,9 +147,7 @@ def cut(network: Network, exit: str) -> Network:
         ValueError: there is no such exit.
     """
     names = exit_names(network)
-    if exit not in names:
-        message = f"Argument `exit` must be one of {', '.join(names)}. Received: {exit!r}"
-        raise UnsuitableError("exit", exit, message)
+    check("exit", exit, OneOf(tuple(names)))
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
 
 
@@ -215,10 +210,9 @@ def stages(network: Network) -> list[Network]:
                 _on_its_grid(keras.Model(start, outputs, name=f"stage_{index + 1}"), start)
             )
         except ValueError as error:
-            raise ValueError(
-                f"Argument `network` must not bypass its exits: {name} needs more than the "
-                f"features at exit_{index}. Received: {network.name!r}"
-            ) from error
+            accepted = f"its exits: {name} needs more than the features at exit_{index}"
+            received = Words(repr(network.name))
+            raise ArgumentError("network", accepted, received, must="not bypass") from error
     return models
 
 
@@ -235,9 +229,8 @@ def _default_points(network):
     names = {layer.name for layer in network.layers}
     stages = [f"stage{k}" for k in range(1, len(names)) if f"stage{k}" in names]
     if len(stages) < 2:
-        raise ValueError(
-            f"Argument `at` is needed: {network.name!r} has no layers named stage1, stage2, ..."
-        )
+        accepted = f"given: {network.name!r} has no layers named stage1, stage2 and so on"
+        raise ArgumentError("at", accepted, Words("none"))
     points = stages[:-1]
     if len(points) < 3:
         inner = [name for name in names if name.startswith(f"{stages[-1]}_block")]
@@ -252,36 +245,35 @@ def _attachments(network, at):
     for name in at:
         names = [layer.name for layer in network.layers]
         if name not in names:
-            raise ValueError(
-                f"Argument `at` must name layers of {network.name!r}. Received: {name!r}"
-                f"{_where_it_is(network, name, names)}"
-            )
+            received = Words(f"{name!r}{_where_it_is(network, name)}")
+            accepted, hint = f"layers of {network.name!r}", near(name, names)
+            raise ArgumentError("at", accepted, received, hint, must="name")
         tensor = output_of(network, name)
         if isinstance(tensor, list) or len(tensor.shape) not in (3, 4):
             returned = "several" if isinstance(tensor, list) else tensor.shape
-            raise ValueError(
-                "Argument `at` must name layers that return features of shape (batch, height, "
-                "width, channels), or (batch, tokens, channels). "
-                f"Received: {name!r}, which returns {returned}"
+            raise ArgumentError(
+                "at",
+                "layers that return features of shape (batch, height, width, channels), or "
+                "(batch, tokens, channels)",
+                Words(f"{name!r}, which returns {returned}"),
+                must="name",
             )
         tensors.append(tensor)
     if not tensors:
-        raise ValueError("Argument `at` must name at least one layer. Received: none")
+        raise ArgumentError("at", "at least one layer", at, must="name")
     for index in range(1, len(tensors)):
         if id(tensors[index - 1]) not in _ancestors(tensors[index]):
-            raise ValueError(
-                "Argument `at` must be in order, shallow to deep. "
-                f"Received: {at[index - 1]!r} before {at[index]!r}"
-            )
+            received = Words(f"{at[index - 1]!r} before {at[index]!r}")
+            raise ArgumentError("at", "in order, shallow to deep", received)
     return tensors
 
 
-def _where_it_is(network, name, names):
-    """The end of a message about a name that no layer of the network has."""
+def _where_it_is(network, name):
+    """What a message adds to the name of a layer that is inside another."""
     for layer in network.layers:
         if name in [inner.name for inner in all_layers(layer, include_self=False)]:
             return f", which is inside {layer.name!r}, whose layers are called out of sight"
-    return "." + near(name, names, " ")
+    return ""
 
 
 def _affordable_width(point, stride, deepest, logits, saved, mask, name):
@@ -292,11 +284,15 @@ def _affordable_width(point, stride, deepest, logits, saved, mask, name):
 
     width = next((mid for mid in _WIDTHS if cost(mid) <= _SHARE * saved), _WIDTHS[-1])
     if cost(width) + mask >= saved:
-        raise ValueError(
-            "Argument `at` must name layers where a head costs less than going on. Received: "
-            f"{name!r}, where stopping saves {saved:,} multiply-accumulates and a head of {width} "
-            f"channels takes {cost(width) + mask:,}; a shallower layer saves more, and a given "
-            "`mid` attaches a head that only teaches"
+        raise ArgumentError(
+            "at",
+            "layers where a head costs less than going on",
+            Words(
+                f"{name!r}, where stopping saves {saved:,} multiply-accumulates and a head of "
+                f"{width} channels takes {cost(width) + mask:,}; a shallower layer saves more, and "
+                "a given `mid` attaches a head that only teaches"
+            ),
+            must="name",
         )
     return width
 
@@ -347,10 +343,9 @@ def _classified(logits):
         logits = _inputs(logits)[0]
     last = operation_of(logits)
     if not isinstance(last, (layers.Dense, layers.Conv2D)):
-        raise ValueError(
-            "Argument `network` must end with a dense layer, or a convolution, that returns "
-            f"logits. Received: {type(last).__name__} {last.name!r}"
-        )
+        accepted = "with a dense layer, or a convolution, that returns logits"
+        received = Words(f"{type(last).__name__} {last.name!r}")
+        raise ArgumentError("network", accepted, received, must="end")
     classified = _inputs(logits)[0]
     while isinstance(operation_of(classified), layers.Dropout):  # features are what is dropped from
         classified = _inputs(classified)[0]
@@ -377,7 +372,8 @@ def _image_shaped(logits):
         if len(tensor.shape) == 4:
             return _unpooled(tensor)
         waiting.extend(_inputs(tensor))
-    raise ValueError("Argument `network` must classify features that had a height and a width")
+    accepted = "features that had a height and a width"
+    raise ArgumentError("network", accepted, Words("others"), must="classify")
 
 
 def _unpooled(tensor):

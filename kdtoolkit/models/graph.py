@@ -5,6 +5,7 @@ import collections
 import keras
 
 from kdtoolkit import _keras
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 
 
@@ -28,15 +29,16 @@ def check_graph(network, argument="network"):
         ValueError: it is no functional model, nor a sequential one that has been built.
     """
     if not isinstance(network, keras.Model):
-        raise ValueError(
-            f"Argument `{argument}` must be a functional or sequential Keras model. "
-            f"Received: {type(network).__name__} {str(network)[:80]!r}"
-        )
+        received = Words(f"{type(network).__name__} {str(network)[:80]!r}")
+        raise ArgumentError(argument, "a functional or sequential Keras model", received)
     if not getattr(network, "inputs", None):
-        raise ValueError(
-            f"Argument `{argument}` must be a functional or sequential Keras model that has been "
-            f"built. Received: {type(network).__name__} {network.name!r}; with image = "
-            "keras.Input(shape), keras.Model(image, model(image)) is a functional one"
+        raise ArgumentError(
+            argument,
+            "a functional or sequential Keras model that has been built",
+            Words(
+                f"{type(network).__name__} {network.name!r}; with image = keras.Input(shape), "
+                "keras.Model(image, model(image)) is a functional one"
+            ),
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.models.layers import classifier
 
 # Of the red, green and blue of ImageNet's images, from 0 to 1.
@@ -60,11 +61,7 @@ def keras_application(input_shape, classes, name, *, application, weights=None, 
 
 def _check_weights(weights, input_shape):
     if weights != "imagenet" and not Path(weights).is_file():
-        raise ValueError(
-            f"Argument `weights` must be None, 'imagenet' or a file. Received: weights={weights!r}"
-        )
+        raise ArgumentError("weights", "None, 'imagenet' or a file", weights)
     if input_shape[-1] != 3:
-        raise ValueError(
-            "Argument `weights` is for images of three channels. "
-            f"Received: input_shape={input_shape}"
-        )
+        accepted = f"None for images {input_shape}, which are not red, green and blue"
+        raise ArgumentError("weights", accepted, weights)

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from kdtoolkit._checks import BELOW_1, OneOf, check
+
 
 def he_normal():
     """Normal with variance `2 / fan_out`, not truncated."""
@@ -38,10 +40,7 @@ def max_pool(x, size, strides, *, padding="same", name):
 
 def padded(x, size, strides, padding, name):
     """Returns `x`, padded as PyTorch does if that makes a difference, and a layer's `padding`."""
-    if padding not in ("same", "torch"):
-        raise ValueError(
-            f"Argument `padding` must be 'same' or 'torch'. Received: padding={padding!r}"
-        )
+    check("padding", padding, OneOf(("same", "torch")))
     if padding == "same" or strides == 1 or size == 1:
         return x, "same"
     return layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
@@ -78,8 +77,7 @@ def classifier(x, classes, dropout=0.0):
 
 def logits(x, classes, dropout=0.0):
     """The end of `classifier`, for features that are pooled already."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Argument `dropout` must be in [0, 1). Received: dropout={dropout}")
+    check("dropout", dropout, BELOW_1)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(classes, dtype="float32", name="logits")(x)

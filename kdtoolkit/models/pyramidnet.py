@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.models.layers import batch_norm, classifier, conv, norm_relu, pad_channels
 
 _STEM = 16
@@ -35,7 +36,7 @@ def pyramidnet(input_shape, classes, name, *, depth, alpha, padding="same", drop
     """
     blocks, rest = divmod(depth - 2, 9)
     if blocks < 1 or rest:
-        raise ValueError(f"Argument `depth` must be 9n + 2, n >= 1. Received: depth={depth}")
+        raise ArgumentError("depth", "9n + 2, n >= 1", depth)
     image = keras.Input(input_shape, name="image")
     x = conv(image, _STEM, 3, name="stem_conv")
     x = batch_norm(x, name="stem")

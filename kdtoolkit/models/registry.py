@@ -1,6 +1,5 @@
 """Networks by name. Keras is imported when a network is built, not before."""
 
-import difflib
 import importlib
 import inspect
 import numbers
@@ -9,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, Integers, OneOf, Words, check, near
 from kdtoolkit._types import Network
 
 
@@ -251,32 +250,25 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
     family, arguments = _find(name)
     shape = tuple(input_shape)
     if len(shape) != 3 or any(not isinstance(size, numbers.Integral) or size < 1 for size in shape):
-        raise ValueError(
-            "Argument `input_shape` must be three positive integers, (height, width, channels). "
-            f"Received: input_shape={input_shape}"
-        )
+        accepted = "three positive integers, (height, width, channels)"
+        raise ArgumentError("input_shape", accepted, input_shape)
     if min(shape[:2]) < family.smallest:
-        raise ValueError(
-            f"Argument `input_shape` must be at least {family.smallest} pixels high and wide for "
-            f"{name}. Received: input_shape={input_shape}"
-        )
-    if classes < 2:
-        raise ValueError(f"Argument `classes` must be at least 2. Received: classes={classes}")
+        accepted = f"at least {family.smallest} pixels high and wide for {name}"
+        raise ArgumentError("input_shape", accepted, input_shape)
+    check("classes", classes, Integers(2))
     builder = family.builder
     if isinstance(builder, str):
         module, _, function = builder.partition(":")
         builder = getattr(importlib.import_module(module), function)
-    accepted = [
+    known = [
         parameter.name
         for parameter in inspect.signature(builder).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in arguments
     ]
-    unknown = sorted(set(options) - set(accepted))
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(
-            f"Arguments `options` of {name} must be among {', '.join(accepted)}. "
-            f"Received: {', '.join(unknown)}"
-        )
+        received = Words(", ".join(unknown))
+        raise ArgumentError("options", f"among {', '.join(known)}", received, owner=name)
     return builder(shape, classes, name, **arguments, **options)
 
 
@@ -286,11 +278,7 @@ def _find(name):
         if match:
             groups = {k: int(v) if v.isdigit() else v for k, v in match.groupdict().items() if v}
             return family, {**groups, **family.arguments}
-    known = {known.lower(): known for f in _families() for known in (*f.names, *f.unlisted)}
-    near = difflib.get_close_matches(name.lower(), known)
-    hint = f" Near matches: {', '.join(known[match] for match in near)}." if near else ""
+    known = [known for family in _families() for known in (*family.names, *family.unlisted)]
     forms = ", ".join(dict.fromkeys(family.form for family in _families() if family.form))
-    raise ValueError(
-        f"Argument `name` must be one of {', '.join(names())}, or like {forms}. "
-        f"Received: name={name!r}.{hint}"
-    )
+    accepted = f"{OneOf(tuple(names()))}, or like {forms}"
+    raise ArgumentError("name", accepted, name, near(name, known))

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import OneOf, check
 from kdtoolkit.models.layers import batch_norm, classifier, conv, max_pool
 
 _BLOCKS = {
@@ -42,8 +43,7 @@ def resnet(
     Raises:
         ValueError: an argument is none of the above.
     """
-    if stem not in ("cifar", "imagenet"):
-        raise ValueError(f"Argument `stem` must be 'cifar' or 'imagenet'. Received: stem={stem!r}")
+    check("stem", stem, OneOf(("cifar", "imagenet")))
     block_of = _bottleneck if depth >= 50 else _basic
     image = keras.Input(input_shape, name="image")
     if stem == "cifar":

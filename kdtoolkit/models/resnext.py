@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.models.layers import batch_norm, classifier, conv, norm_relu
 
 
@@ -30,7 +31,7 @@ def resnext(input_shape, classes, name, *, depth, cardinality, width, padding="s
     """
     blocks, rest = divmod(depth - 2, 9)
     if blocks < 1 or rest:
-        raise ValueError(f"Argument `depth` must be 9n + 2, n >= 1. Received: depth={depth}")
+        raise ArgumentError("depth", "9n + 2, n >= 1", depth)
     image = keras.Input(input_shape, name="image")
     x = conv(image, 64, 3, name="stem_conv")
     x = norm_relu(x, name="stem", output_name="stem")

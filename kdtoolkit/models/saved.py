@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras, bounded
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit._types import ImageShape, Network, PathLike
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
@@ -218,11 +218,7 @@ def from_input_range(network, preprocessing, input_range):
     Raises:
         ValueError: `input_range` is none of these.
     """
-    if input_range not in INPUT_RANGES:
-        raise ValueError(
-            f"Argument `input_range` must be one of {', '.join(INPUT_RANGES)}. "
-            f"Received: input_range={input_range!r}"
-        )
+    check("input_range", input_range, OneOf(INPUT_RANGES))
     if input_range == "normalized":
         return network
     top = 255.0 if input_range == "bytes" else 1.0

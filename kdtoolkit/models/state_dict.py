@@ -5,6 +5,7 @@ import re
 import numpy as np
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.wording import listed, shown
 from kdtoolkit.models import tensor_files
@@ -169,10 +170,14 @@ def _check_padding(network):
             _before(*sides) != sides[1] // 2
             for sides in zip(sizes, kernel, layer.strides, strict=True)
         ):
-            raise ValueError(
-                "Argument `network` must pad images as PyTorch does: build it with "
-                f"padding='torch'. Received: {network.name!r}, whose {layer.name!r} pads "
-                f"{sizes[0]}x{sizes[1]} pixels on one side more than on the other"
+            raise ArgumentError(
+                "network",
+                "images as PyTorch does: build it with padding='torch'",
+                Words(
+                    f"{network.name!r}, whose {layer.name!r} pads {sizes[0]}x{sizes[1]} pixels on "
+                    "one side more than on the other"
+                ),
+                must="pad",
             )
 
 

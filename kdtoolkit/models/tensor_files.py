@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from kdtoolkit import bounded
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.data.wording import shown
 
 # Keys under which training code keeps the state dict beside an epoch, an optimizer, a score.
@@ -73,7 +74,7 @@ def read(path):
     path = Path(path)
     reader = next((r for ending, r in _READERS.items() if path.name.lower().endswith(ending)), None)
     if reader is None:
-        raise ValueError(f"Argument `path` must end in {', '.join(_READERS)}. Received: {path}")
+        raise ArgumentError("path", f"in {', '.join(_READERS)}", str(path), must="end")
     try:
         bounded.check_regular(path)
         return reader(path)

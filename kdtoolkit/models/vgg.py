@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import Integers, check
 from kdtoolkit.models.layers import conv, logits, max_pool, norm_relu
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -33,8 +34,7 @@ def vgg(input_shape, classes, name, *, depth, width=64, hidden=0, dropout=0.0):
     Raises:
         ValueError: `hidden` is negative, or `dropout` is not in [0, 1).
     """
-    if hidden < 0:
-        raise ValueError(f"Argument `hidden` must be at least 0. Received: hidden={hidden}")
+    check("hidden", hidden, Integers(0))
     image = x = keras.Input(input_shape, name="image")
     for stage, convolutions in enumerate(_CONVOLUTIONS[depth]):
         stage_name = f"stage{stage}" if stage else "stem"

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from kdtoolkit._checks import ArgumentError, Integers, check
 from kdtoolkit.models.layers import classifier, conv, norm_relu
 
 
@@ -37,12 +38,9 @@ def wide_resnet(
     """
     said, rest = divmod(depth - 2, 6)
     if said < 1 or rest not in (0, 2):
-        raise ValueError(
-            f"Argument `depth` must be 6n + 4 or 6n + 2, n >= 1. Received: depth={depth}"
-        )
+        raise ArgumentError("depth", "6n + 4 or 6n + 2, n >= 1", depth)
     blocks = said if blocks is None else blocks
-    if blocks < 1:
-        raise ValueError(f"Argument `blocks` must be at least 1. Received: blocks={blocks}")
+    check("blocks", blocks, Integers(1))
     image = keras.Input(input_shape, name="image")
     x = conv(image, 16, 3, name="stem")
     for stage, channels in enumerate((16 * width, 32 * width, 64 * width), start=1):

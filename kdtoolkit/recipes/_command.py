@@ -4,7 +4,6 @@ Nothing here imports TensorFlow: a mistake is one line and exit status 2 before 
 """
 
 import contextlib
-import difflib
 import os
 import sys
 import textwrap
@@ -15,7 +14,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from kdtoolkit import _errors, bounded, cluster, files
-from kdtoolkit._checks import ArgumentError, UnsuitableError
+from kdtoolkit._checks import ArgumentError, OneOf, UnsuitableError, Words, check, near
 from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
 
@@ -48,25 +47,30 @@ def blaming(flag: str, kind: type[ValueError] = ValueError):
 
 
 @contextlib.contextmanager
-def blaming_arguments(also: Sequence[str] = (), **flags: str):
+def blaming_arguments(flags: "Flags", also: Sequence[str] = (), **renamed: str):
     """Turns a library's `ArgumentError` into a `UsageError` that names the flag.
 
-    That is the argument's own name, and `--METHOD_OPTION` for an option of a method.
+    That is the argument's own name, and `--METHOD_OPTION` for an option of a method. An argument
+    that is no flag is not the command line's, and its error passes.
 
     Args:
+        flags: of the run.
         also: further names that `--methods` takes.
-        **flags: argument -> flag, where that has another name.
+        **renamed: argument -> flag, where that has another name.
     """
     try:
         yield
     except ArgumentError as error:
         flag, hint, value = error.argument, error.hint, shown(error.received)
         if flag in ("corrections", "methods"):
-            flag, hint = "methods", hint or _did_you_mean(value, also)
+            flag, hint = "methods", hint or near(value, also)
         elif error.owner is not None:
             flag = f"{error.owner}_{flag}"
-        flag = flags.get(flag, flag)
-        message = f"--{flag} must be {error.accepted}. Received: --{flag}={value}"
+        flag = renamed.get(flag, flag)
+        if flag not in flags:
+            raise
+        found = value if isinstance(error.received, Words) else f"--{flag}={value}"
+        message = f"--{flag} must {error.must} {error.accepted}. Received: {found}"
         if isinstance(error, UnsuitableError):
             message, hint = f"--{flag}: {hint}", ""
         raise UsageError(f"{message}. {hint}" if hint else message) from error
@@ -79,11 +83,6 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(":".join(v) if isinstance(v, tuple) else str(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _did_you_mean(value, names):
-    near = difflib.get_close_matches(value, names, n=1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 class Flags(absl_flags.FlagValues):
@@ -193,13 +192,8 @@ class Flags(absl_flags.FlagValues):
 
     def require_one_of(self, flag: str, names: Sequence[str]):
         """Raises a `UsageError` with near matches unless the flag's value is one of `names`."""
-        value = self[flag].value
-        if value not in names:
-            near = difflib.get_close_matches(str(value), names, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(
-                f"--{flag} must be one of {', '.join(names)}. Received: --{flag}={value}.{hint}"
-            )
+        with blaming_arguments(self):
+            check(flag, self[flag].value, OneOf(tuple(names)))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class MethodFlags:
         Raises:
             UsageError: there is no such method, or an option is not what is accepted.
         """
-        with blaming_arguments(self.alone):
+        with blaming_arguments(flags, self.alone):
             return methods.parse(name, self.maker(flags, student))
 
     def maker(self, flags, student: tuple[int, int] | None = None):
@@ -96,7 +96,7 @@ class MethodFlags:
         for name, _, flag in _options(flags):
             flags.require_use(name in used, f"the method {name}", flag.name)
         if classes is not None:
-            with blaming_arguments():
+            with blaming_arguments(flags):
                 for method in chosen:
                     method.check_classes(classes)
 
@@ -122,7 +122,7 @@ class MethodFlags:
         for part in dict.fromkeys(part for name in named for part in name.split("+")):
             if ":" not in part:
                 continue
-            with blaming_arguments():
+            with blaming_arguments(flags):
                 cls = methods.get(part)
             if not any(f"{cls.name}_{option.name}" in flags for option in methods.options(cls)):
                 self._define_options(flags, cls)

@@ -121,7 +121,7 @@ def loader(flags, flag: str, path: Path, data, exit: str | None = None):
     from kdtoolkit.models import saved
 
     def load():
-        with blaming(flag), blaming_arguments():
+        with blaming(flag), blaming_arguments(flags):
             info = data.info
             return saved.load_classifier(path, info.image_shape, info.classes, exit)
 

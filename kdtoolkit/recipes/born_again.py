@@ -2,11 +2,11 @@
 
 import sys
 
+from kdtoolkit.losses.strengths import PATRIARCHS
 from kdtoolkit.recipes import _command, _flags, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
-_PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 _MOST_GENERATIONS = 1000
 # D(0.6, 0.6): Eqn 4 has no temperature. An option may have a value for each student, by commas.
 _METHODS = MethodFlags({"kd_weight": 0.6, "kd_temperature": 1.0})
@@ -37,7 +37,7 @@ def _define(flags):
     _flags.define_network(flags)
     group = "Generations"
     flags.add("integer", group, "generations", 2, "Number of students after the patriarch.")
-    flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(_PATRIARCHS)}.")
+    flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(PATRIARCHS)}.")
     flags.add(
         "float",
         group,
@@ -79,7 +79,7 @@ def _check(flags):
     family = _flags.check_network(flags, info)
     in_range = 0 <= flags.generations <= _MOST_GENERATIONS
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
-    flags.require_one_of("patriarch", _PATRIARCHS)
+    flags.require_one_of("patriarch", PATRIARCHS)
     if flags.top_k is None:
         flags.top_k = min(5, info.classes or 5)
     flags.require("top_k", flags.top_k >= 2, "at least 2")
@@ -124,7 +124,7 @@ def _run(flags, usual):
 
     chosen = _check_methods(flags, classes)
     session.begin()
-    with session.guarded(), blaming_arguments():
+    with session.guarded(), blaming_arguments(flags):
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes),
             session.data,

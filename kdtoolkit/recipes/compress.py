@@ -96,7 +96,7 @@ def _check(flags):
     flags.require("model", flags.model is not None, "given: a .keras file or an output directory")
     _outputs.check_network(flags, "model")
     flags.require_one_of("model_input", INPUTS)
-    with blaming_arguments():
+    with blaming_arguments(flags):
         options = Options(**_options(flags))
     flags.structure, flags.sparsity = options.structure, options.sparsity
     _METHODS.check(flags, chosen_methods(flags), info.classes)
@@ -130,7 +130,7 @@ def _run_recipe(flags, usual):
 
     with compute.policy():
         build = _outputs.loader(flags, "model", path, data, flags.exit)
-    with session.guarded(), blaming_arguments(network="model"):
+    with session.guarded(), blaming_arguments(flags, network="model"):
         result = compression.compress(
             build,
             data,

@@ -143,7 +143,7 @@ def _check_ways(flags, info):
         flags.methods, flags.method = [flags.method], None
     flags.require("methods", len(set(flags.methods)) == len(flags.methods) > 0, "different names")
     make = _METHODS.maker(flags)
-    with blaming_arguments(teaching.NAMES):
+    with blaming_arguments(flags, teaching.NAMES):
         ways = [teaching.parse_way(name, make) for name in flags.methods]
     _METHODS.check(flags, (method for way in ways for method in way.methods), info.classes)
     return ways
@@ -181,7 +181,7 @@ def _check_seeds(flags):
         seeds = [int(seed) for seed in flags.seeds]
     except ValueError as error:
         raise UsageError(f"--seeds must be integers. Received: {','.join(flags.seeds)}") from error
-    with blaming_arguments():
+    with blaming_arguments(flags):
         check_seeds(seeds)
     flags.require("seed", flags.seed in (0, seeds[0]), f"left out beside --seeds={seeds}")
     flags.seed = seeds[0]
@@ -212,7 +212,7 @@ def _run_recipe(flags, checked):
         teacher = build(flags.teacher)
         if from_file:
             teacher = _outputs.loader(flags, "teacher", path, data)()
-    with session.guarded(), blaming_arguments(cached_views="cache_teacher"):
+    with session.guarded(), blaming_arguments(flags, cached_views="cache_teacher"):
         result = compare(
             build(flags.student),
             data,

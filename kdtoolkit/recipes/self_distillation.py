@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import OneOf, check
 from kdtoolkit.export.early_exit_options import (
     BUDGET,
     COST_UNIT,
@@ -11,8 +11,9 @@ from kdtoolkit.export.early_exit_options import (
     QUANTIZATIONS,
 )
 from kdtoolkit.export.rows import early_exit_facts
+from kdtoolkit.models.choices import HEADS
 from kdtoolkit.recipes import _command, _exit_tables, _flags, _session, _smoke
-from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
+from kdtoolkit.recipes._command import blaming, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
 # Be Your Own Teacher's; its embedding's weight is the method's own.
@@ -25,7 +26,6 @@ _RENAMED = {
     "dynamic_temperature": "--methods=focal+embedding or --methods=student_max+embedding",
     "temperature_slope": "--focal_slope or --student_max_slope",
 }
-_HEADS = ("bottleneck", "attention")
 _EXPORTS = ("early_exit", "none")
 
 
@@ -41,7 +41,7 @@ def _define(flags):
         "Names of the layers that get an exit, shallow to deep, separated by commas (default: the "
         "network's stages).",
     )
-    flags.add("string", group, "head", "bottleneck", f"Of the exits: {' or '.join(_HEADS)}.")
+    flags.add("string", group, "head", "bottleneck", f"Of the exits: {' or '.join(HEADS.names)}.")
     flags.add(
         "integer",
         group,
@@ -97,7 +97,7 @@ def _check(flags):
     _smoke.shrink(flags, "model", head_width=8)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info)
-    flags.require_one_of("head", _HEADS)
+    flags.require_one_of("head", HEADS.names)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
     in_range = flags.max_accuracy_drop in MAX_ACCURACY_DROP
@@ -106,11 +106,9 @@ def _check(flags):
     flags.require_one_of("cost", COST_UNIT.names)
     flags.require_one_of("export", _EXPORTS)
     flags.require("quantize", any(flags.quantize), "at least one kind")
-    for kind in flags.quantize:
-        if kind not in QUANTIZATIONS:
-            raise UsageError(
-                f"--quantize must be among {', '.join(QUANTIZATIONS)}. Received: {kind}"
-            )
+    with blaming_arguments(flags):
+        for kind in flags.quantize:
+            check("quantize", kind, OneOf(QUANTIZATIONS))
     usual = _flags.usual_schedule(flags, family.schedule)
     _flags.check_training(flags, usual)
     _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
@@ -136,11 +134,11 @@ def _run(flags, usual):
     def taught(network):
         return training.SelfDistillation(network, chosen, **options)
 
-    with blaming("exits"):
+    with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
         example = with_exits()
     _check_budget(flags, models.cut_costs(example))
     METHODS.check(flags, chosen, classes)
-    with blaming_arguments():
+    with blaming_arguments(flags):
         taught(example)
     session.begin()
     costs = models.exit_costs(example)
@@ -173,7 +171,10 @@ def _run(flags, usual):
     }
 
     def package():
-        with session.guarded(), blaming("budget", ArgumentError):
+        with (
+            session.guarded(),
+            blaming_arguments(flags, quantizations="quantize", cost_unit="cost"),
+        ):
             made = export.package_early_exit(
                 network,
                 data,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.models.contract import check_logits
@@ -31,7 +32,7 @@ class Patriarch(Trainer):
         ValueError: an argument is outside its range.
     """
 
-    KINDS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
+    KINDS = strengths.PATRIARCHS
 
     def __init__(
         self,
@@ -41,10 +42,7 @@ class Patriarch(Trainer):
         top_k: int = 5,
         **kwargs: Any,
     ) -> None:
-        if kind not in self.KINDS:
-            raise ValueError(
-                f"Argument `kind` must be one of {', '.join(self.KINDS)}. Received: kind={kind!r}"
-            )
+        check("kind", kind, OneOf(self.KINDS))
         if primary_score == 1:
             kind = "plain"
         check_logits(network)
@@ -59,10 +57,7 @@ class Patriarch(Trainer):
 def _tolerant(primary_score, top_k, classes):
     eta = strengths.eta_from_primary_score(primary_score, top_k)
     if top_k > classes:
-        raise ValueError(
-            f"Argument `top_k` must be at most the number of classes, {classes}. "
-            f"Received: top_k={top_k}"
-        )
+        raise ArgumentError("top_k", f"at most the number of classes, {classes}", top_k)
     return {
         "crossentropy": lambda y, z: (1 - eta) * crossentropies.crossentropy(y, z),
         "score_difference": lambda y, z: eta * tolerance.score_difference(z, top_k),

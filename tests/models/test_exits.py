@@ -468,9 +468,11 @@ def test_wrong_arguments():
     network = models.build("resnet8", (8, 8, 1), 3)
     with pytest.raises(ValueError, match="`head` must be one of bottleneck, attention"):
         models.add_exits(network, head="neck")
-    with pytest.raises(ValueError, match="`mid` must be at least 1"):
+    with pytest.raises(ValueError, match="`mid` must be a positive integer"):
         models.add_exits(network, mid=0)
-    with pytest.raises(ValueError, match="`at` is needed: 'bypassed' has no layers named stage1"):
+    with pytest.raises(
+        ValueError, match="`at` must be given: 'bypassed' has no layers named stage1"
+    ):
         models.add_exits(bypassed())
 
 
@@ -499,7 +501,7 @@ def test_networks_without_exits(function):
 
 def test_cut_at_an_unknown_exit():
     exits = models.add_exits(models.build("resnet8", (8, 8, 1), 3), mid=4)
-    with pytest.raises(ValueError, match=r"one of exit_1, exit_2, exit_3. Received: 'exit_4'"):
+    with pytest.raises(ValueError, match=r"one of exit_1, exit_2, exit_3. Received: exit='exit_4'"):
         models.cut(exits, "exit_4")
 
 

@@ -116,7 +116,9 @@ def test_default_exits(name):
     network, at = small(name), SMALL[name][1]
     expected = models.add_exits(network, at=at, mid=8)
     if name.startswith("keras:"):
-        with pytest.raises(ValueError, match="`at` is needed: 'keras-MobileNetV2' has no layers"):
+        with pytest.raises(
+            ValueError, match="`at` must be given: 'keras-MobileNetV2' has no layers"
+        ):
             models.add_exits(network)
     else:
         found = models.add_exits(network, mid=8)

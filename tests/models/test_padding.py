@@ -55,5 +55,5 @@ def test_even_and_odd_images(name):
 
 
 def test_other_paddings():
-    with pytest.raises(ValueError, match=r"`padding` must be 'same' or 'torch'.*padding='valid'"):
+    with pytest.raises(ValueError, match=r"`padding` must be one of same, torch.*padding='valid'"):
         models.build("resnet8", (8, 8, 3), 5, padding="valid")

@@ -95,5 +95,5 @@ def test_stem_for_imagenet(padding):
 
 
 def test_wrong_stem():
-    with pytest.raises(ValueError, match=r"'cifar' or 'imagenet'. Received: stem='none'"):
+    with pytest.raises(ValueError, match=r"one of cifar, imagenet. Received: stem='none'"):
         models.build("resnet18", (32, 32, 3), 10, stem="none")

@@ -52,5 +52,7 @@ def test_widths():
 
 
 def test_wrong_hidden():
-    with pytest.raises(ValueError, match=r"`hidden` must be at least 0. Received: hidden=-1"):
+    with pytest.raises(
+        ValueError, match=r"`hidden` must be an integer of at least 0. Received: hidden=-1"
+    ):
         models.build("vgg8", (16, 16, 3), 5, hidden=-1)

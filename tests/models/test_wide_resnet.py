@@ -48,7 +48,9 @@ def test_blocks(name, options, blocks):
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match=r"`blocks` must be at least 1. Received: blocks=0"):
+    with pytest.raises(
+        ValueError, match=r"`blocks` must be a positive integer. Received: blocks=0"
+    ):
         models.build("wrn-10-1", (8, 8, 1), 2, blocks=0)
     with pytest.raises(ValueError, match=r"`depth` must be 6n \+ 4 or 6n \+ 2, n >= 1"):
         wide_resnet((8, 8, 1), 2, "wrn", depth=4, width=1)

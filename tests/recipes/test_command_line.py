@@ -32,7 +32,7 @@ def in_empty_directory(tmp_path, monkeypatch):
     [
         (["--model=resnet21"], ["--model", "resnet21", "resnet20"]),
         (["--dataset=cifar101"], ["--dataset", "cifar101", "cifar100"]),
-        (["--patriarch=tolerent"], ["--patriarch", "tolerent", "mean tolerant"]),
+        (["--patriarch=tolerent"], ["--patriarch", "tolerent", "matches: tolerant"]),
         (["--primary_score=0.2"], ["--primary_score", "(1/5, 1]", "0.2"]),
         (["--primary_score=1.5"], ["--primary_score", "(1/5, 1]", "1.5"]),
         (["--patriarch=label_smoothing", "--primary_score=0.1"], ["--primary_score", "(1/10, 1]"]),
@@ -153,7 +153,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--methods=kdd"], ["--methods", "kdd", "Near matches: kd"]),
         (["--methods=kd,kd"], ["--methods", "different", "kd,kd"]),
         (["--methods=plain+kd"], ["--methods", "plain"]),
-        (["--methods=plan"], ["--methods", "plan", "mean plain?"]),
+        (["--methods=plan"], ["--methods", "plan", "matches: plain"]),
         (["--methods=focal+student_max"], ["--methods", "one of a kind", "temperature"]),
         (["--methods=self_distillation+fitnet"], ["--methods", "deepest exit"]),
         (["--method=kd", "--methods=plain"], ["--method ", "--methods", "both"]),
@@ -488,6 +488,6 @@ def test_console_command_lists_and_dispatches(capsys):
     for name, summary in cli.recipe_summaries().items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", listed, re.MULTILINE)
     assert cli.main(["born_agian"]) == 2
-    assert "Did you mean born_again?" in capsys.readouterr().err
+    assert "Near matches: born_again." in capsys.readouterr().err
     assert cli.main(["born_again", "--epochs=0"]) == 2
     assert "--epochs" in capsys.readouterr().err

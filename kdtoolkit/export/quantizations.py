@@ -1,0 +1,6 @@
+"""The kinds of LiteRT files; no TensorFlow, for command lines."""
+
+INTEGERS = ("int8", "uint8")
+"""Those that need ranges, which images or training give."""
+
+QUANTIZATIONS = ("float32", "float16", "dynamic_range", *INTEGERS)
