@@ -11,8 +11,8 @@ from kdtoolkit._lazy import attach
 if TYPE_CHECKING:
     from kdtoolkit.data.arrays import Arrays as Arrays
     from kdtoolkit.data.augmentation import Augmentation as Augmentation
+    from kdtoolkit.data.augmentation import Augmenter as Augmenter
     from kdtoolkit.data.augmentation import EpochPlan as EpochPlan
-    from kdtoolkit.data.augmentation import PhotographPlan as PhotographPlan
     from kdtoolkit.data.augmentation import Views as Views
     from kdtoolkit.data.augmentation import epoch_plan as epoch_plan
     from kdtoolkit.data.catalog import describe as describe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdtoolkit.data.loading import from_arrays as from_arrays
     from kdtoolkit.data.loading import load as load
     from kdtoolkit.data.photographs import PhotographAugmentation as PhotographAugmentation
+    from kdtoolkit.data.photographs import PhotographPlan as PhotographPlan
     from kdtoolkit.data.pipeline import SORT_WINDOW as SORT_WINDOW
     from kdtoolkit.data.pipeline import Split as Split
     from kdtoolkit.data.pipeline import StreamingSplit as StreamingSplit
@@ -46,6 +47,7 @@ else:
             "from_arrays": "loading",
             "Data": "loading",
             "Preprocessing": "preprocessing",
+            "Augmenter": "augmentation",
             "Augmentation": "augmentation",
             "Views": "augmentation",
             "PhotographAugmentation": "photographs",
@@ -55,7 +57,7 @@ else:
             "StreamingSplit": "pipeline",
             "reading": "records",
             "DamagedDataError": "records",
-            "PhotographPlan": "augmentation",
+            "PhotographPlan": "photographs",
             "MEMORY_LIMIT": "loading",
             "SORT_WINDOW": "pipeline",
             "TEST_FRACTION": "source",

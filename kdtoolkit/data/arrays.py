@@ -7,8 +7,7 @@ import numpy as np
 
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.data import source
-from kdtoolkit.data.augmentation import Augmentation
-from kdtoolkit.data.photographs import PhotographAugmentation
+from kdtoolkit.data.augmentation import Augmentation, Augmenter
 
 
 class Arrays(source.Source):
@@ -36,7 +35,7 @@ class Arrays(source.Source):
         validation_data: tuple[np.ndarray, np.ndarray] | None = None,
         test_data: tuple[np.ndarray, np.ndarray] | None = None,
         class_names: Sequence[str] | None = None,
-        augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+        augmentation: Augmenter = Augmentation(),  # noqa: B008
     ) -> None:
         self.train = _checked("x", "y", x, y)
         shape = self.train[0].shape[1:]

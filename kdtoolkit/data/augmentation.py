@@ -1,16 +1,91 @@
 """What happens to which image in which epoch, decided in NumPy ahead of the pipeline."""
 
+import abc
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from kdtoolkit.data import photographs
+from kdtoolkit._types import Tensor
+from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, random_words
 
 
+class EpochPlan(NamedTuple):
+    """One epoch of `n` images.
+
+    Attributes:
+        order: image indices in the order of training, int32 `(n,)`.
+        offsets: top and left edge of image `i`'s crop in its padded image, int32 `(n, 2)`.
+        flips: whether image `i` is mirrored after the crop, bool `(n,)`.
+    """
+
+    order: np.ndarray
+    offsets: np.ndarray
+    flips: np.ndarray
+
+
+class Augmenter(abc.ABC):
+    """What changes training images: draws for each of them in NumPy, and applies that in batches.
+
+    A subclass is a frozen dataclass, whose fields tell what is seen from what another one shows
+    (`Split.fingerprint`).
+    """
+
+    for_device: ClassVar[bool] = True
+    """Whether `apply` can be a part of the train step (`Split.reader`), under XLA."""
+
+    crops_stored: ClassVar[bool] = False
+    """Whether a `StreamingSplit` cuts its `boxes` out of images before it scales them."""
+
+    @abc.abstractmethod
+    def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> tuple[Any, ...]:
+        """Draws an epoch: row `i` is a function of `(seed, generation, epoch, i)` alone.
+
+        Args:
+            order: image indices in the order of training, int32 `(n,)`.
+            seed, generation, epoch: integers, 0 or more.
+
+        Returns:
+            A named tuple of `order` and the draws: arrays of `n` rows, row `i` of image `i`.
+        """
+
+    @abc.abstractmethod
+    def apply(
+        self,
+        images: Tensor,
+        draws: Sequence[Tensor],
+        preprocessing: Preprocessing,
+        cropped: bool = False,
+    ) -> Tensor:
+        """Changes a batch, and normalises it.
+
+        Args:
+            images: uint8 `(b, height, width, channels)`.
+            draws: those of `plan`, the rows of these images.
+            preprocessing: a `Preprocessing`.
+            cropped: whether the images are their `boxes` already.
+
+        Returns:
+            float32, of the same shape.
+        """
+
+    def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        """What is cut out of images of these sizes, where that is done before they are scaled.
+
+        Args:
+            heights, widths: of the images, integers `(b,)` or `()`.
+            draws: as in `apply`, or one row of each.
+
+        Returns:
+            int32 `(b, 4)` or `(4,)`: top, left, height, width.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
+
+
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Augmenter):
     """Random crop of the padded image, then a horizontal flip of every second image on average.
 
     Attributes:
@@ -20,6 +95,27 @@ class Augmentation:
 
     pad: int = 4
     flip: bool = True
+
+    def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> EpochPlan:
+        """An `EpochPlan`."""
+        words = random_words(len(order), 4, Purpose.EPOCH, seed, generation, epoch)
+        return EpochPlan(
+            order=order,
+            offsets=(words[:, 1:3] % np.uint64(2 * self.pad + 1)).astype(np.int32),
+            flips=self.flip & (words[:, 3] >> np.uint64(63)).astype(bool),
+        )
+
+    def apply(
+        self,
+        images: Tensor,
+        draws: Sequence[Tensor],
+        preprocessing: Preprocessing,
+        cropped: bool = False,
+    ) -> Tensor:
+        from kdtoolkit.data import distortions
+
+        offsets, flips = draws
+        return distortions.crop_and_flip(preprocessing(images), offsets, flips, self.pad)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,40 +148,14 @@ class Views:
                 )
 
 
-class EpochPlan(NamedTuple):
-    """One epoch of `n` images.
-
-    Attributes:
-        order: image indices in the order of training, int32 `(n,)`.
-        offsets: top and left edge of image `i`'s crop in its padded image, int32 `(n, 2)`.
-        flips: whether image `i` is mirrored after the crop, bool `(n,)`.
-    """
-
-    order: np.ndarray
-    offsets: np.ndarray
-    flips: np.ndarray
-
-
-class PhotographPlan(NamedTuple):
-    """One epoch of `n` photographs.
-
-    Attributes:
-        order: as in `EpochPlan`.
-        draws: what is drawn for image `i`, in the epoch, float32 `(n, 9)`.
-    """
-
-    order: np.ndarray
-    draws: np.ndarray
-
-
 def epoch_plan(
     count: int,
     seed: int,
     generation: int,
     epoch: int,
-    augmentation: Augmentation | photographs.PhotographAugmentation = Augmentation(),
+    augmentation: Augmenter = Augmentation(),
     views: Views | None = None,
-) -> EpochPlan | PhotographPlan:
+) -> Any:
     """Draws an epoch: a pure function of its arguments.
 
     An image's crop and flip depend on `(seed, generation, epoch, index)` alone, whatever `count`,
@@ -95,21 +165,15 @@ def epoch_plan(
     Args:
         count: number of images.
         seed, generation, epoch: integers, 0 or more.
-        augmentation: an `Augmentation` or a `PhotographAugmentation`.
+        augmentation: an `Augmenter`.
         views: a `Views`, or None for crops and flips of this epoch's own.
 
     Returns:
-        An `EpochPlan` or a `PhotographPlan`, as the augmentation is.
+        The augmentation's plan: an `EpochPlan` of an `Augmentation`, a `PhotographPlan` of a
+        `PhotographAugmentation`.
     """
     words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
     order = np.argsort(words[:, 0], kind="stable").astype(np.int32)
     if views is not None:
         seed, generation, epoch = views.seed, views.generation, epoch % views.count
-        words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
-    if isinstance(augmentation, photographs.PhotographAugmentation):
-        return PhotographPlan(order, photographs.draw(count, seed, generation, epoch))
-    return EpochPlan(
-        order=order,
-        offsets=(words[:, 1:3] % np.uint64(2 * augmentation.pad + 1)).astype(np.int32),
-        flips=augmentation.flip & (words[:, 3] >> np.uint64(63)).astype(bool),
-    )
+    return augmentation.plan(order, seed, generation, epoch)

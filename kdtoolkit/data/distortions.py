@@ -1,4 +1,4 @@
-"""Random crops, tilts and colours of photographs: batched TensorFlow, given what was drawn."""
+"""Random crops, flips, tilts and colours: batched TensorFlow, given what was drawn."""
 
 import math
 
@@ -6,6 +6,36 @@ import tensorflow as tf
 
 # ITU-R BT.601, as Pillow's conversion to "L".
 _LUMA = (0.299, 0.587, 0.114)
+
+
+def crop_and_flip(images, offsets, flips, pad):
+    """Crops images out of their zero-padded selves and mirrors some of them.
+
+    `out[b, y, x] = padded[b, offsets[b, 0] + y, offsets[b, 1] + x']`, where `x'` is
+    `width - 1 - x` if `flips[b]`, else `x`.
+
+    Args:
+        images: float `(b, height, width, channels)`, normalised: the padding is the mean colour.
+        offsets: int32 `(b, 2)`, from 0 to `2 pad`.
+        flips: bool `(b,)`.
+        pad: pixels on each side.
+
+    Returns:
+        Like `images`.
+    """
+    height, width, channels = images.shape[1:]
+    batch = tf.shape(images)[0]
+    columns = tf.range(width)
+    columns = tf.where(flips[:, None], width - 1 - columns, columns) + offsets[:, 1:] - pad
+    rows = tf.range(height) + offsets[:, :1] - pad
+    row_inside = (rows >= 0) & (rows < height)
+    column_inside = (columns >= 0) & (columns < width)
+    inside = row_inside[:, :, None] & column_inside[:, None, :]
+    starts = tf.range(batch)[:, None, None] * (height * width)
+    # One gather of whole pixels for the batch; all that falls outside reads the zero at its end.
+    pixels = tf.concat([tf.reshape(images, [-1, channels]), tf.zeros([1, channels])], axis=0)
+    source = starts + rows[:, :, None] * width + columns[:, None, :]
+    return tf.gather(pixels, tf.where(inside, source, batch * height * width))
 
 
 def crop_boxes(heights, widths, draws, augmentation):

@@ -11,8 +11,7 @@ from kdtoolkit._checks import ArgumentError, Interval
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import catalog
 from kdtoolkit.data.arrays import Arrays
-from kdtoolkit.data.augmentation import Augmentation
-from kdtoolkit.data.photographs import PhotographAugmentation
+from kdtoolkit.data.augmentation import Augmentation, Augmenter
 from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, stratified
@@ -115,7 +114,7 @@ def from_arrays(
     test_data: tuple[np.ndarray, np.ndarray] | None = None,
     validation_fraction: float = 0.1,
     class_names: Sequence[str] | None = None,
-    augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+    augmentation: Augmenter = Augmentation(),  # noqa: B008
     name: str = "arrays",
 ) -> Data:
     """Makes a data set of arrays, as `load` does of what is stored.

@@ -1,15 +1,31 @@
 """How photographs are augmented, and what is drawn for each of them ahead of the pipeline."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from kdtoolkit._types import Tensor
+from kdtoolkit.data.augmentation import Augmenter
+from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, random_fractions
 
 
+class PhotographPlan(NamedTuple):
+    """One epoch of `n` photographs.
+
+    Attributes:
+        order: as in `EpochPlan`.
+        draws: what is drawn for image `i`, in the epoch, float32 `(n, 9)`.
+    """
+
+    order: np.ndarray
+    draws: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
-class PhotographAugmentation:
+class PhotographAugmentation(Augmenter):
     """Random crop of random size and proportions, mirrored or not, tilted, in other colours.
 
     Attributes:
@@ -19,12 +35,48 @@ class PhotographAugmentation:
         brightness, contrast, saturation: a factor is between 1 less and 1 more this much.
     """
 
+    for_device: ClassVar[bool] = False
+    crops_stored: ClassVar[bool] = True
+
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     rotation: float = 10.0
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
+
+    def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> PhotographPlan:
+        """A `PhotographPlan`."""
+        return PhotographPlan(order, draw(len(order), seed, generation, epoch))
+
+    def apply(
+        self,
+        images: Tensor,
+        draws: Sequence[Tensor],
+        preprocessing: Preprocessing,
+        cropped: bool = False,
+    ) -> Tensor:
+        import tensorflow as tf
+
+        from kdtoolkit.data import distortions
+
+        (rows,) = draws
+        drawn = Draws(*tf.unstack(rows, axis=-1))
+        count, (height, width) = tf.shape(images)[0], images.shape[1:3]
+        if cropped:
+            boxes = tf.repeat(tf.constant([[0, 0, height, width]]), count, axis=0)
+        else:
+            boxes = self.boxes(tf.fill([count], height), tf.fill([count], width), draws)
+        images = distortions.warp(tf.cast(images, tf.float32), boxes, drawn, self)
+        return preprocessing(distortions.jitter(images, drawn, self))
+
+    def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        import tensorflow as tf
+
+        from kdtoolkit.data import distortions
+
+        (rows,) = draws
+        return distortions.crop_boxes(heights, widths, Draws(*tf.unstack(rows, axis=-1)), self)
 
 
 class Draws(NamedTuple):

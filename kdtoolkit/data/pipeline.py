@@ -11,9 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit._types import Tensor
-from kdtoolkit.data import distortions
-from kdtoolkit.data.augmentation import Augmentation, Views, epoch_plan
-from kdtoolkit.data.photographs import Draws, PhotographAugmentation
+from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_plan
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.records import Records
 
@@ -31,7 +29,7 @@ class _Split(abc.ABC):
         self,
         size: int,
         preprocessing: Preprocessing,
-        augmentation: Augmentation | PhotographAugmentation,
+        augmentation: Augmenter,
     ) -> None:
         self._size = size
         self.preprocessing = preprocessing
@@ -224,16 +222,14 @@ class _Split(abc.ABC):
 
         return tf.data.Dataset.range(epochs.start, epochs.stop).map(plan)
 
+    _cropped = False
+    """Whether images come as the `boxes` of `augmentation`, and not whole."""
+
     def _prepare(self, images, *draws):
         """Stored images normalised, and augmented where something was drawn for them."""
         if not draws:
             return self.preprocessing(images)
-        if not isinstance(self.augmentation, PhotographAugmentation):
-            return crop_and_flip(self.preprocessing(images), *draws, self.augmentation.pad)
-        drawn = Draws(*tf.unstack(*draws, axis=1))
-        images, boxes = tf.cast(images, tf.float32), self._boxes(images, drawn)
-        images = distortions.warp(images, boxes, drawn, self.augmentation)
-        return self.preprocessing(distortions.jitter(images, drawn, self.augmentation))
+        return self.augmentation.apply(images, draws, self.preprocessing, self._cropped)
 
 
 class Split(_Split):
@@ -243,7 +239,7 @@ class Split(_Split):
         images: uint8 `(n, height, width, channels)`.
         labels: int32 `(n,)`.
         preprocessing: a `Preprocessing`.
-        augmentation: an `Augmentation` or a `PhotographAugmentation`.
+        augmentation: an `Augmenter`.
         views: a `Views` if crops and flips are fixed by `in_views`, else None.
     """
 
@@ -252,7 +248,7 @@ class Split(_Split):
         images: np.ndarray,
         labels: np.ndarray,
         preprocessing: Preprocessing,
-        augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+        augmentation: Augmenter = Augmentation(),  # noqa: B008
     ) -> None:
         super().__init__(len(images), preprocessing, augmentation)
         self.images = images
@@ -269,8 +265,7 @@ class Split(_Split):
     @property
     def bytes_for_device(self) -> int | None:
         """What `reader` keeps on the device; None for photographs, which XLA cannot distort."""
-        is_for_host = isinstance(self.augmentation, PhotographAugmentation)
-        return None if is_for_host else self.images.nbytes
+        return self.images.nbytes if self.augmentation.for_device else None
 
     def _identity(self):
         return self.images, self.labels
@@ -310,10 +305,6 @@ class Split(_Split):
             images, labels = tf.constant(images), tf.constant(labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
 
-    def _boxes(self, images, drawn):
-        heights, widths = (tf.fill(tf.shape(images)[:1], size) for size in images.shape[1:3])
-        return distortions.crop_boxes(heights, widths, drawn, self.augmentation)
-
 
 class StreamingSplit(_Split):
     """Images read from TensorFlow Datasets' files in every epoch.
@@ -328,7 +319,7 @@ class StreamingSplit(_Split):
 
     Attributes:
         preprocessing: a `Preprocessing`.
-        augmentation: an `Augmentation` or a `PhotographAugmentation`.
+        augmentation: an `Augmenter`.
         views: as in `Split`.
     """
 
@@ -336,7 +327,7 @@ class StreamingSplit(_Split):
         self,
         records: Records,
         preprocessing: Preprocessing,
-        augmentation: Augmentation | PhotographAugmentation = Augmentation(),  # noqa: B008
+        augmentation: Augmenter = Augmentation(),  # noqa: B008
     ) -> None:
         """
         Args:
@@ -367,7 +358,7 @@ class StreamingSplit(_Split):
         return _parallel(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
 
     def _plans(self, epochs, seed, generation, views, augment=True):
-        if views is not None and self._crops_stored:
+        if views is not None and self._cropped:
             raise ValueError(
                 "Argument `views` must be None for a streamed data set of photographs, which are "
                 f"cropped before they are scaled. Received: {views}"
@@ -400,53 +391,17 @@ class StreamingSplit(_Split):
         return plans.flat_map(epoch)
 
     @property
-    def _crops_stored(self):
-        return isinstance(self.augmentation, PhotographAugmentation)
+    def _cropped(self):
+        return self.augmentation.crops_stored
 
     def _decode(self, record, *draws):
-        if not draws or not self._crops_stored:
+        if not draws or not self._cropped:
             return self._records.decode(record)
-        drawn = Draws(*tf.unstack(*draws))
 
         def box(height, width):
-            return distortions.crop_boxes(height, width, drawn, self.augmentation)
+            return self.augmentation.boxes(height, width, draws)
 
         return self._records.decode_crop(record, box)
-
-    def _boxes(self, images, drawn):
-        # They were cropped when they were decoded.
-        whole = tf.constant([[0, 0, *images.shape[1:3]]])
-        return tf.repeat(whole, tf.shape(images)[0], axis=0)
-
-
-def crop_and_flip(images, offsets, flips, pad):
-    """Crops images out of their zero-padded selves and mirrors some of them.
-
-    `out[b, y, x] = padded[b, offsets[b, 0] + y, offsets[b, 1] + x']`, where `x'` is
-    `width - 1 - x` if `flips[b]`, else `x`.
-
-    Args:
-        images: float `(b, height, width, channels)`, normalised: the padding is the mean colour.
-        offsets: int32 `(b, 2)`, from 0 to `2 pad`.
-        flips: bool `(b,)`.
-        pad: pixels on each side.
-
-    Returns:
-        Like `images`.
-    """
-    height, width, channels = images.shape[1:]
-    batch = tf.shape(images)[0]
-    columns = tf.range(width)
-    columns = tf.where(flips[:, None], width - 1 - columns, columns) + offsets[:, 1:] - pad
-    rows = tf.range(height) + offsets[:, :1] - pad
-    row_inside = (rows >= 0) & (rows < height)
-    column_inside = (columns >= 0) & (columns < width)
-    inside = row_inside[:, :, None] & column_inside[:, None, :]
-    starts = tf.range(batch)[:, None, None] * (height * width)
-    # One gather of whole pixels for the batch; all that falls outside reads the zero at its end.
-    pixels = tf.concat([tf.reshape(images, [-1, channels]), tf.zeros([1, channels])], axis=0)
-    source = starts + rows[:, :, None] * width + columns[:, None, :]
-    return tf.gather(pixels, tf.where(inside, source, batch * height * width))
 
 
 def _with(attached, images):

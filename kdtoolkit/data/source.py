@@ -12,8 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from kdtoolkit.data.augmentation import Augmentation
-from kdtoolkit.data.photographs import PhotographAugmentation
+from kdtoolkit.data.augmentation import Augmentation, Augmenter
 
 TEST_FRACTION = 0.2
 """Share of a data set without a test split that is held out as one."""
@@ -59,9 +58,7 @@ class DatasetInfo:
     path: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
-    augmentation: Augmentation | PhotographAugmentation = dataclasses.field(
-        default_factory=Augmentation
-    )
+    augmentation: Augmenter = dataclasses.field(default_factory=Augmentation)
     unreadable: tuple[str, ...] = ()
 
     @property

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan, load
+from kdtoolkit.data import Augmentation, Augmenter, Preprocessing, Split, Views, epoch_plan, load
 from kdtoolkit.data.photographs import PhotographAugmentation
 
 RNG = np.random.default_rng(0)
@@ -166,6 +166,38 @@ def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
     for (images, labels), (same_images, same_labels) in pairs:
         np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Augmenter):
+    """An augmentation of one's own: noise of a strength that is drawn for each image."""
+
+    most: float = 0.5
+
+    def plan(self, order, seed, generation, epoch):
+        rng = np.random.default_rng((seed, generation, epoch))
+        return order, rng.uniform(0, self.most, len(order)).astype(np.float32)
+
+    def apply(self, images, draws, preprocessing, cropped=False):
+        (strengths,) = draws
+        return preprocessing(images) + strengths[:, None, None, None]
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_an_augmentation_of_ones_own(split, on_device):
+    split = Split(IMAGES, LABELS, split.preprocessing, Noise(2.0))
+    dataset = split.epochs(10, seed=1, first_epoch=1, epochs=2, on_device=on_device)
+    read = split.reader() if on_device else lambda x: x
+    images, labels = (
+        np.concatenate(part) for part in zip(*((read(x), y) for x, y in dataset), strict=True)
+    )
+    strengths = np.random.default_rng((1, 0, 1)).uniform(0, 2, 23)[labels, None, None, None]
+    expected = (IMAGES[labels] / 255 - MEAN) / STD + strengths
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    other = Split(IMAGES, LABELS, split.preprocessing, Noise(1.0))
+    assert split.fingerprint() != other.fingerprint()
+    with pytest.raises(NotImplementedError, match="Noise cuts nothing out"):
+        split.augmentation.boxes(4, 4, ())
 
 
 @pytest.mark.parametrize("compiled", [False, True])
