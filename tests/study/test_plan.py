@@ -59,7 +59,10 @@ def test_a_plan(tmp_path):
         (("epochs = 1", "epochs = {}"), "--epochs of arms.strict must be text, a number"),
         (("epochs = 1", "epoch = 1"), "arms.strict: Unknown command line flag 'epoch'"),
         (('recipe = "born_again"', ""), "`recipe` is missing: for arms.strict"),
-        (('patriarch_of = "strict"', 'recipe = "born"'), "of arms.tolerant must be one of born_again"),
+        (
+            ('patriarch_of = "strict"', 'recipe = "born"'),
+            "of arms.tolerant must be one of born_again",
+        ),
         (("primary_score = 1.0, kd_weight = 0.7", "primary_score = 0.6"), "by --primary_score"),
         (('of = ["tolerant"', 'of = ["other"'), "must be the name of an arm, of strict, tolerant"),
         (('patriarch_of = "strict"', 'patriarch_of = "tolerant"'), "must be an arm before it"),
