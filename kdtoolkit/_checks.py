@@ -147,6 +147,19 @@ class OneOf:
         return f"one of {', '.join(self.names)}"
 
 
+@dataclass(frozen=True)
+class OrNone:
+    """What is accepted, or None."""
+
+    accepted: Interval | OneOf
+
+    def __contains__(self, value):
+        return value is None or value in self.accepted
+
+    def __str__(self):
+        return str(self.accepted)
+
+
 def check(
     argument: str,
     value: object,

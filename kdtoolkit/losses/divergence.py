@@ -7,9 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from kdtoolkit._types import Tensor, TensorLike
-from kdtoolkit.losses.crossentropies import label_probabilities, log_probabilities
-
-_NEXT_TO_NOTHING = -1e30  # The logarithm of a probability; infinity has no gradient.
+from kdtoolkit.losses.crossentropies import log_probabilities
 
 
 def distillation_divergence(
@@ -42,50 +40,6 @@ def distillation_divergence(
     log_student = log_probabilities(student_logits, temperature)
     divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
     return ops.square(temperature) * divergence
-
-
-def decoupled_divergence(
-    labels: TensorLike,
-    teacher_logits: TensorLike,
-    student_logits: TensorLike,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: TensorLike | float = 4.0,
-) -> Tensor:
-    """`T^2 (alpha KL(b_t || b_s) + beta KL(p^ || q^))` (DKD, Zhao et al., CVPR 2022).
-
-    `b` are the probabilities of the true class and of all others together, `p^` and `q^` those of
-    the others among themselves, all at temperature `T`. In `T^2 KL(p || q)` the second part is
-    weighted by what the teacher leaves to the others: next to nothing where it is sure.
-
-    Args:
-        labels: class indices, or rows of probabilities whose largest entry is the true class.
-        teacher_logits: `(batch, classes)`.
-        student_logits: `(batch, classes)`.
-        alpha, beta: weights of the two parts.
-        temperature: positive scalar, or one value per sample, `(batch,)`.
-
-    Returns:
-        float32 `(batch,)`, at least 0.
-    """
-    classes = student_logits.shape[-1]
-    true = ops.argmax(label_probabilities(labels, student_logits), axis=-1, keepdims=True)
-    is_true = ops.cast(true, "int32") == ops.arange(classes, dtype="int32")[None, :]
-
-    def parts(logits):
-        """Logarithms of the true class, of all others together, and of each among them."""
-        all_classes = log_probabilities(logits, temperature)
-        at_true = ops.sum(ops.where(is_true, all_classes, 0.0), axis=-1)
-        others = ops.logsumexp(ops.where(is_true, _NEXT_TO_NOTHING, all_classes), axis=-1)
-        among = ops.where(is_true, 0.0, all_classes - ops.expand_dims(others, -1))
-        return at_true, others, among
-
-    (t_true, t_others, t_among), (s_true, s_others, s_among) = map(
-        parts, (teacher_logits, student_logits)
-    )
-    binary = ops.exp(t_true) * (t_true - s_true) + ops.exp(t_others) * (t_others - s_others)
-    among = ops.sum(ops.where(is_true, 0.0, ops.exp(t_among)) * (t_among - s_among), axis=-1)
-    return ops.square(ops.cast(temperature, "float32")) * (alpha * binary + beta * among)
 
 
 def permute_secondary(logits: TensorLike, seed: Sequence[int]) -> Tensor:

@@ -20,6 +20,7 @@ from kdtoolkit.methods.base import (
     options,
 )
 from kdtoolkit.methods.cwtm import CWTM
+from kdtoolkit.methods.dist import DIST
 from kdtoolkit.methods.dkd import DKD
 from kdtoolkit.methods.dkpp import DKPP
 from kdtoolkit.methods.dynamic_temperature import Focal, StudentMax
@@ -27,18 +28,32 @@ from kdtoolkit.methods.embedding import Embedding
 from kdtoolkit.methods.fitnet import FitNet
 from kdtoolkit.methods.kd import KD
 from kdtoolkit.methods.label_smooth import LabelSmooth
+from kdtoolkit.methods.nkd import NKD
 from kdtoolkit.methods.probability_shift import ProbabilityShift
 from kdtoolkit.methods.registry import Methods, as_methods, described, get, names, parse, register
+from kdtoolkit.methods.rkd import RKD
+from kdtoolkit.methods.rld import RLD
+from kdtoolkit.methods.similarity import Similarity
+from kdtoolkit.methods.standardize import Standardize
+from kdtoolkit.methods.ttm import TTM, WTTM
 from kdtoolkit.methods.ways import Way, parse_way
 
 for _method in (
     KD,
     DKD,
+    RLD,
+    NKD,
+    TTM,
+    WTTM,
+    DIST,
     DKPP,
     CWTM,
     FitNet,
     Attention,
     Embedding,
+    RKD,
+    Similarity,
+    Standardize,
     ProbabilityShift,
     LabelSmooth,
     Focal,
@@ -49,11 +64,17 @@ for _method in (
 __all__ = [
     "AT_LEAST_0",
     "CWTM",
+    "DIST",
     "DKD",
     "DKPP",
     "FRACTION",
     "KD",
+    "NKD",
     "POSITIVE",
+    "RKD",
+    "RLD",
+    "TTM",
+    "WTTM",
     "ArgumentError",
     "Attention",
     "Batch",
@@ -70,6 +91,8 @@ __all__ = [
     "OneOf",
     "Outputs",
     "ProbabilityShift",
+    "Similarity",
+    "Standardize",
     "StudentMax",
     "Way",
     "as_methods",

@@ -73,6 +73,15 @@ class Batch:
     epoch: Any
     epochs: Any
 
+    def of_each(self, value: Tensor) -> Tensor:
+        """A value of the whole global batch as that of each of its samples, `(batch,)`.
+
+        Its mean over them is the value again.
+        """
+        from keras import ops
+
+        return ops.broadcast_to(value, ops.shape(self.student.logits)[:1])
+
     def warmup(self, share: float) -> Tensor:
         """A factor that rises linearly to 1 over the first `share` of the epochs.
 
@@ -120,9 +129,12 @@ class Method(_Options):
         name: on command lines, in results, and of the loss term; by default the class' name in
             lower case with underscores. In `train_step`, `fit`'s logs hold a term of this name.
         needs_embedding: whether `Outputs.embedding` is read.
+        relates_samples: whether samples of a batch are compared with each other: a batch must have
+            two at least.
     """
 
     needs_embedding: ClassVar[bool] = False
+    relates_samples: ClassVar[bool] = False
 
     def term(self, batch: Batch) -> Tensor | None:
         """The term it adds: float32 `(batch,)`, weighted."""
@@ -158,6 +170,12 @@ class Method(_Options):
 
     def check_classes(self, classes: int) -> None:
         """Raises an `ArgumentError` if an option does not suit this number of classes."""
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises an `ArgumentError` if batches of this size teach nothing."""
+        if self.relates_samples and batch_size < 2:
+            accepted = f"at least 2 with {self.name}, which compares the samples of a batch"
+            raise ArgumentError("batch_size", accepted, batch_size)
 
     @classmethod
     def compares_layers(cls) -> bool:
@@ -200,6 +218,10 @@ class Correction(_Options):
 
     def check_method(self, method: "LogitsMethod") -> None:
         """Raises an `ArgumentError` if the correction cannot be one of this method's."""
+        corrects = type(self).temperature is not Correction.temperature
+        if corrects and not hasattr(method, "temperature"):
+            accepted = f"without {self.name}: {method.name} has no temperature"
+            method.refuse("corrections", accepted, self.name)
         for name, value in self.implied.items():
             received = getattr(method, name, value)
             if received != value:

@@ -95,10 +95,12 @@ class MethodFlags:
         used = {part.name for method in chosen for part in _parts(method)}
         for name, _, flag in _options(flags):
             flags.require_use(name in used, f"the method {name}", flag.name)
-        if classes is not None:
-            with blaming_arguments(flags):
-                for method in chosen:
+        with blaming_arguments(flags):
+            for method in chosen:
+                if classes is not None:
                     method.check_classes(classes)
+                if flags.batch_size is not None:
+                    method.check_batch_size(flags.batch_size)
 
     def shrink(self, flags):
         """For `--smoke`, which trains one student: keeps the first of several values."""
@@ -150,7 +152,8 @@ def _value(flag, cls, option, text, student):
                 f"--{flag} must be STUDENT:TEACHER, separated by commas. Received: --{flag}={text}"
             )
         return pairs
-    kind = typing.get_type_hints(cls)[option.name]
+    hint = typing.get_type_hints(cls)[option.name]
+    kind = next((k for k in typing.get_args(hint) if k is not type(None)), hint)
     values = text.split(",")
     if student is not None and len(values) > 1:
         number, count = student

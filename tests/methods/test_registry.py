@@ -36,6 +36,7 @@ def test_described_holds_every_option():
             "name": "kd",
             "weight": 0.9,
             "temperature": 1.0,
+            "labels": None,
             "corrections": [{"name": "label_smooth", "p": 0.9}],
         },
         {"name": "fitnet", "weight": 100.0, "layers": [["stage2", "stage2"]]},

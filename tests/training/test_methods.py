@@ -21,15 +21,23 @@ from kdtoolkit import methods, models
 from kdtoolkit.losses.divergence import permute_secondary_by
 from kdtoolkit.methods import (
     CWTM,
+    DIST,
     DKD,
     DKPP,
     KD,
+    NKD,
+    RKD,
+    RLD,
+    TTM,
+    WTTM,
     Attention,
     Embedding,
     FitNet,
     Focal,
     LabelSmooth,
     ProbabilityShift,
+    Similarity,
+    Standardize,
     StudentMax,
 )
 from kdtoolkit.training import (
@@ -185,24 +193,110 @@ def student(weight, temperature=ONE, adjust=unchanged, permuted=False):
     return terms
 
 
+def kl(log_p, log_q):
+    return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+
+
+def binary(logits, chosen, temperature=1):
+    """Log probabilities of a class, a one-hot row each, and of all others together."""
+    everyone = reference.log_softmax(logits / temperature)
+    others = everyone[chosen == 0].reshape(len(chosen), -1)
+    return np.stack([everyone[chosen == 1], np.logaddexp.reduce(others, axis=-1)], axis=-1)
+
+
+def among(logits, kept, temperature):
+    """Log probabilities among the classes of each sample that are kept, a list of vectors."""
+    pairs = zip(logits / temperature, kept, strict=True)
+    return [reference.log_softmax(z[own]) if own.any() else np.zeros(0) for z, own in pairs]
+
+
+def on_logits(name, taught, standardized=False, labels=1.0):
+    """A student taught by (labels, teacher's logits, student's logits) -> `(batch,)`."""
+
+    def terms(y, z, constant, signals, trainer):
+        t, s = signals["teacher_logits"], z
+        if standardized:
+            t, s = (
+                (v - v.mean(-1, keepdims=True)) / (v.std(-1, ddof=1, keepdims=True) + 1e-7)
+                for v in (t, s)
+            )
+        return {"label": labels * reference.crossentropy(y, z), name: taught(y, t, s)}
+
+    return terms
+
+
 def decoupled(alpha, beta, temperature):
     """DKD at the end of its warm-up."""
 
-    def parts(logits, y):
-        everyone = reference.log_softmax(logits / temperature)
-        others = everyone[y == 0].reshape(len(y), -1)
-        true = np.stack([everyone[y == 1], np.logaddexp.reduce(others, axis=-1)], axis=-1)
-        return true, reference.log_softmax(others)
+    def taught(y, t, z):
+        confidence = kl(binary(t, y, temperature), binary(z, y, temperature))
+        parts = zip(*(among(v, y == 0, temperature) for v in (t, z)), strict=True)
+        others = np.array([kl(p, q) for p, q in parts])
+        return temperature**2 * (alpha * confidence + beta * others)
 
-    def kl(log_p, log_q):
-        return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+    return taught
 
-    def terms(y, z, constant, signals, trainer):
-        (b_t, p), (b_s, q) = (parts(logits, y) for logits in (signals["teacher_logits"], z))
-        taught = alpha * kl(b_t, b_s) + beta * kl(p, q)
-        return {"label": reference.crossentropy(y, z), "dkd": temperature**2 * taught}
 
-    return terms
+def refined(y, t, z):
+    largest = np.eye(CLASSES)[t.argmax(-1)]
+    less_likely = t < (t * y).sum(-1, keepdims=True)
+    parts = zip(*(among(v, less_likely, 4) for v in (t, z)), strict=True)
+    return kl(binary(t, largest), binary(z, y)) + 8 * 16 * np.array([kl(p, q) for p, q in parts])
+
+
+def normalized(y, t, z):
+    pairs = zip(*(among(logits, y == 0, 3) for logits in (t, z)), strict=True)
+    others = np.array([(np.exp(log_p) * log_q).sum() for log_p, log_q in pairs])
+    target = (reference.softmax(t) * y).sum(-1) * (reference.log_softmax(z) * y).sum(-1)
+    return -target - 3.5 * 9 * others
+
+
+def transformed(beta, gamma, weighted):
+    def taught(y, t, z):
+        powers = gamma * reference.log_softmax(t)
+        total = np.exp(powers).sum(-1)
+        found = kl(powers - np.log(total)[:, None], reference.log_softmax(z))
+        return beta * found * (total if weighted else 1)
+
+    return taught
+
+
+def correlated(y, t, z):
+    p, q = reference.softmax(t / 4), reference.softmax(z / 4)
+
+    def distance(a, b):
+        with np.errstate(invalid="ignore"):
+            found = [np.corrcoef(*pair)[0, 1] for pair in zip(a, b, strict=True)]
+        return 1 - np.nan_to_num(found)  # of what is constant there is none
+
+    return 16 * (2 * distance(p, q) + 2 * distance(p.T, q.T).mean())
+
+
+def smooth_l1(x):
+    return np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
+
+
+def relational(t, s):
+    """RKD, triplet by triplet."""
+
+    def of(rows):
+        differences = rows[None] - rows[:, None]
+        distances = np.linalg.norm(differences, axis=-1)
+        unit = differences / np.where(distances > 0, distances, 1)[..., None]
+        return distances / distances[distances > 0].mean(), np.einsum("ijc,ikc->ijk", unit, unit)
+
+    (d_t, a_t), (d_s, a_s) = of(t), of(s)
+    found = 25 * smooth_l1(d_s - d_t).mean() + 50 * smooth_l1(a_s - a_t).mean()
+    return np.full(len(t), found)
+
+
+def alike(t, s):
+    def of(rows):
+        rows = rows.reshape(len(rows), -1)
+        products = rows @ rows.T
+        return products / np.linalg.norm(products, axis=-1, keepdims=True)
+
+    return np.full(len(t), ((of(s) - of(t)) ** 2).sum() / len(t) ** 2)
 
 
 def confident(y, z, constant, signals, trainer):
@@ -353,7 +447,20 @@ CASES = {
     "BAN": taught(student(1), KD(1.0, 1.0)),
     "BAN+L": taught(student(0.6), KD(0.6, 1.0)),
     "cwtm": taught(confident, CWTM()),
-    "dkd": taught(decoupled(1, 8, 4), DKD()),
+    "dkd": taught(on_logits("dkd", decoupled(1, 8, 4)), DKD()),
+    "rld": taught(on_logits("rld", refined), RLD()),
+    "nkd": taught(on_logits("nkd", normalized), NKD()),
+    "ttm": taught(on_logits("ttm", transformed(45, 0.1, False)), TTM()),
+    "wttm": taught(on_logits("wttm", transformed(4, 0.2, True)), WTTM()),
+    "dist": taught(on_logits("dist", correlated), DIST()),
+    "standardize": taught(
+        on_logits("kd", lambda y, t, z: 9 * reference.divergence(t, z, 2), True, labels=0.1),
+        KD(9.0, 2.0, labels=0.1, corrections=[Standardize()]),
+    ),
+    "dkd+standardize": taught(
+        on_logits("dkd", decoupled(18, 36, 3), True),
+        DKD(18.0, 36.0, 3.0, corrections=[Standardize()]),
+    ),
     "dkpp": taught(student(1, permuted=True), DKPP(), random=True),
     "probability_shift": taught(
         student(0.6, FOUR, shifted), KD(0.6, 4.0, corrections=[ProbabilityShift()])
@@ -389,6 +496,12 @@ CASES = {
         features("embedding", squared_norm, 0.5),
         **of_layers("pooled"),
     ),
+    "rkd": Case(
+        lambda n: Student(n.student(), n.student(1), RKD()),
+        features("rkd", relational, 1),
+        **of_layers("pooled"),
+    ),
+    "similarity": matched(features("similarity", alike, 3000), Similarity(), layers=["stage2"]),
     "self-distillation": own_teacher(exits(0.3, 0.5), KD(0.3, 3.0), Embedding(0.5)),
     "self-distillation, probability_shift+student_max": own_teacher(
         exits(0.3, 0.03, dynamic(student_max, 3, 2), shifted),
