@@ -93,7 +93,9 @@ def test_a_way_of_ones_own():
     assert described_way(Way("softer", KD(0.5, 8.0))) == {
         "name": "softer",
         "trainer": "student",
-        "methods": [{"name": "kd", "weight": 0.5, "temperature": 8.0, "corrections": []}],
+        "methods": [
+            {"name": "kd", "weight": 0.5, "temperature": 8.0, "labels": None, "corrections": []}
+        ],
     }
 
 
