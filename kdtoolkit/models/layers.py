@@ -32,6 +32,39 @@ def conv(x, filters, size, strides=1, *, padding="same", use_bias=False, name):
     )(x)
 
 
+def grouped_conv(x, filters, size, groups, strides=1, *, padding="same", name):
+    """A convolution in as many groups, one layer `{name}_group{g}` each.
+
+    Not `Conv2D(groups=...)`: TensorFlow has no gradient of it on a CPU, so that Keras goes through
+    XLA there, and a training step takes 20 to 27 times as long.
+    """
+    outputs = [
+        conv(part, filters // groups, size, strides, padding=padding, name=f"{name}_group{group}")
+        for group, part in enumerate(ops.split(x, groups, axis=-1), start=1)
+    ]
+    return layers.Concatenate(name=name)(outputs) if groups > 1 else outputs[0]
+
+
+def depthwise_conv(x, size, strides=1, *, padding="same", name):
+    """A convolution of each channel by itself, without bias; `padding` as of `conv`."""
+    x, padding = padded(x, size, strides, padding, name)
+    return layers.DepthwiseConv2D(
+        size,
+        strides,
+        padding=padding,
+        use_bias=False,
+        depthwise_initializer=he_normal(),
+        name=name,
+    )(x)
+
+
+def shuffle_channels(x, groups):
+    """Deals the channels of each group out to all, so that the next groups see every one."""
+    _, height, width, channels = x.shape
+    x = ops.reshape(x, (-1, height, width, groups, channels // groups))
+    return ops.reshape(ops.transpose(x, (0, 1, 2, 4, 3)), (-1, height, width, channels))
+
+
 def max_pool(x, size, strides, *, padding="same", name):
     """Maximum pooling of what is not negative: the zeros of `"torch"` padding must not win."""
     x, padding = padded(x, size, strides, padding, name)

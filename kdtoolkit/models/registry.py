@@ -163,6 +163,30 @@ FAMILIES = (
         schedule="self_distillation",
         tiny="vgg19-w4",
     ),
+    Family(
+        pattern=f"shufflenetv1(-w(?P<width>{_POSITIVE}))?",
+        names=("shufflenetv1",),
+        builder="kdtoolkit.models.shufflenet:shufflenet_v1",
+        schedule="distillation",
+        tiny="shufflenetv1-w36",
+        form="shufflenetv1-wWIDTH",
+    ),
+    Family(
+        pattern=f"shufflenetv2(-w(?P<width>{_POSITIVE}))?",
+        names=("shufflenetv2",),
+        builder="kdtoolkit.models.shufflenet:shufflenet_v2",
+        schedule="distillation",
+        tiny="shufflenetv2-w8",
+        form="shufflenetv2-wWIDTH",
+    ),
+    Family(
+        pattern=r"mobilenetv2-(?P<width>0\.[1-9][0-9]?|1\.0)",
+        names=("mobilenetv2-0.5",),
+        builder="kdtoolkit.models.mobilenet_v2:mobilenet_v2",
+        schedule="distillation",
+        tiny="mobilenetv2-0.1",
+        form="mobilenetv2-WIDTH",
+    ),
     *(
         Family(
             pattern=f"keras:(?P<application>(?i:{_any(applications)}))",

@@ -1,10 +1,10 @@
 """ResNeXt for small images: bottlenecks with a grouped convolution (Xie et al. 2017)."""
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from kdtoolkit._checks import ArgumentError
-from kdtoolkit.models.layers import batch_norm, classifier, conv, norm_relu
+from kdtoolkit.models.layers import batch_norm, classifier, conv, grouped_conv, norm_relu
 
 
 def resnext(input_shape, classes, name, *, depth, cardinality, width, padding="same", dropout=0.0):
@@ -42,7 +42,9 @@ def resnext(input_shape, classes, name, *, depth, cardinality, width, padding="s
             stride = 2 if stage > 1 and block == 1 else 1
             y = conv(x, cardinality * width * scale, 1, name=f"{prefix}_conv1")
             y = norm_relu(y, name=f"{prefix}_1")
-            y = _grouped_conv(y, cardinality, stride, padding, name=f"{prefix}_conv2")
+            y = grouped_conv(
+                y, y.shape[-1], 3, cardinality, stride, padding=padding, name=f"{prefix}_conv2"
+            )
             y = norm_relu(y, name=f"{prefix}_2")
             y = conv(y, 256 * scale, 1, name=f"{prefix}_conv3")
             y = batch_norm(y, name=f"{prefix}_bn3")
@@ -52,17 +54,3 @@ def resnext(input_shape, classes, name, *, depth, cardinality, width, padding="s
             y = layers.Add(name=f"{prefix}_add")([y, x])
             x = layers.ReLU(name=f"stage{stage}" if block == blocks else prefix)(y)
     return keras.Model(image, classifier(x, classes, dropout), name=name)
-
-
-def _grouped_conv(x, groups, stride, padding, name):
-    """A 3x3 convolution in as many groups, one layer `{name}_group{g}` each.
-
-    Not `Conv2D(groups=...)`: TensorFlow has no gradient of it on a CPU, so that Keras goes through
-    XLA there, and a training step takes 20 to 27 times as long.
-    """
-    width = x.shape[-1] // groups
-    outputs = [
-        conv(part, width, 3, stride, padding=padding, name=f"{name}_group{group}")
-        for group, part in enumerate(ops.split(x, groups, axis=-1), start=1)
-    ]
-    return layers.Concatenate(name=name)(outputs) if groups > 1 else outputs[0]

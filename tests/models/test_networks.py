@@ -52,6 +52,9 @@ PARAMETERS = {
     "vgg8": 3_965_028,
     "vgg13": 9_462_180,
     "vgg19": 20_086_692,
+    "shufflenetv1": 949_258,
+    "shufflenetv2": 1_355_528,
+    "mobilenetv2-0.5": 812_836,
 }
 VARIANTS = [
     ("resnet20", {"shortcut": "identity"}, 275_572),
@@ -73,6 +76,9 @@ SMALL = {
     "pyramidnet-20-8": ({}, ["stage1", "stage2", "stage3_block1"]),
     "vgg8": ({"width": 4, "hidden": 8}, ["stage1", "stage2", "stage3"]),
     "vgg19": ({"width": 4}, ["stage1", "stage2", "stage3"]),
+    "shufflenetv1-w36": ({}, ["stage1", "stage2", "stage3_block2"]),
+    "shufflenetv2-w8": ({"padding": "torch"}, ["stage1", "stage2", "stage3_block2"]),
+    "mobilenetv2-0.2": ({}, ["stage1", "stage2", "stage3"]),
     "keras:MobileNetV2": ({}, ["block_2_add", "block_5_add", "block_12_add"]),
 }
 SHAPE = (32, 32, 3)
