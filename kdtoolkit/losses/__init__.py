@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdtoolkit.losses.features import attention_map as attention_map
     from kdtoolkit.losses.features import attention_transfer as attention_transfer
     from kdtoolkit.losses.features import feature_distance as feature_distance
+    from kdtoolkit.losses.features import hierarchical_context as hierarchical_context
     from kdtoolkit.losses.features import hint as hint
     from kdtoolkit.losses.relations import angle_relation as angle_relation
     from kdtoolkit.losses.relations import correlation_distance as correlation_distance
@@ -79,6 +80,7 @@ else:
             "permute_secondary": "divergence",
             "permute_secondary_by": "divergence",
             "feature_distance": "features",
+            "hierarchical_context": "features",
             "hint": "features",
             "attention_map": "features",
             "attention_transfer": "features",

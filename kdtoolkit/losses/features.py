@@ -1,9 +1,11 @@
 """What a teacher's features teach."""
 
+import numpy as np
 from keras import ops
 
 from kdtoolkit._types import Tensor, TensorLike
 
+_CONTEXTS = (4, 2, 1)  # heights and widths
 _WEAKEST_MAP = 1e-12  # Squared norm of an attention map below which it counts as none.
 
 
@@ -80,6 +82,45 @@ def attention_transfer(teacher_features: TensorLike, student_features: TensorLik
     teacher_map, student_map = attention_map(teacher_features), attention_map(student_features)
     _check_same_shape(teacher_features.shape[:-1], student_features.shape[:-1], "height and width")
     return ops.mean(ops.square(student_map - teacher_map), axis=(1, 2))
+
+
+def hierarchical_context(teacher_features: TensorLike, student_features: TensorLike) -> Tensor:
+    """Mean squared difference at full size and pooled to 4, 2, 1 (HCL of Chen et al., CVPR 2021).
+
+    The parts have the weights 1, 1/2, 1/4, ..., over their sum; sizes that are not smaller than the
+    features' height are left out.
+
+    Args:
+        teacher_features: `(batch, height, width, channels)`.
+        student_features: the same shape.
+
+    Returns:
+        float32 `(batch,)`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_same_shape(teacher_features.shape, student_features.shape, "shape")
+    difference = ops.cast(student_features, "float32") - ops.cast(teacher_features, "float32")
+    height, width = difference.shape[1:3]
+    total, weight, weights = ops.mean(ops.square(difference), axis=(1, 2, 3)), 1.0, 1.0
+    for size in (size for size in _CONTEXTS if size < height):
+        # Pooling is linear: of the difference it is the difference of the pooled.
+        rows, columns = _bins(height, size), _bins(width, size)
+        pooled = ops.einsum("ih,bhwc,jw->bijc", rows, difference, columns)
+        weight /= 2
+        weights += weight
+        total += weight * ops.mean(ops.square(pooled), axis=(1, 2, 3))
+    return total / weights
+
+
+def _bins(length, count):
+    """Matrix `(count, length)` that averages over equal parts, which overlap where they must."""
+    matrix = np.zeros((count, length), "float32")
+    for index in range(count):
+        start, end = index * length // count, -(-(index + 1) * length // count)
+        matrix[index, start:end] = 1 / (end - start)
+    return matrix
 
 
 def _squared_difference(teacher_features, student_features):

@@ -31,6 +31,7 @@ from kdtoolkit.methods.label_smooth import LabelSmooth
 from kdtoolkit.methods.nkd import NKD
 from kdtoolkit.methods.probability_shift import ProbabilityShift
 from kdtoolkit.methods.registry import Methods, as_methods, described, get, names, parse, register
+from kdtoolkit.methods.reviewkd import ReviewKD
 from kdtoolkit.methods.rkd import RKD
 from kdtoolkit.methods.rld import RLD
 from kdtoolkit.methods.similarity import Similarity
@@ -51,6 +52,7 @@ for _method in (
     FitNet,
     Attention,
     Embedding,
+    ReviewKD,
     RKD,
     Similarity,
     Standardize,
@@ -91,6 +93,7 @@ __all__ = [
     "OneOf",
     "Outputs",
     "ProbabilityShift",
+    "ReviewKD",
     "Similarity",
     "Standardize",
     "StudentMax",

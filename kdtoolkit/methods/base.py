@@ -168,6 +168,32 @@ class Method(_Options):
         """
         return student
 
+    def project(
+        self, students: Sequence[Tensor], teachers: Sequence[Tensor], pairs: Pairs, name: str
+    ) -> Sequence[Tensor]:
+        """What all of a student's features go through: by default each through its `projector`.
+
+        Args:
+            students, teachers: symbolic outputs of the layers of all pairs.
+            pairs: of `pairs`.
+            name: prefix for the names of layers.
+
+        Raises:
+            ArgumentError: two cannot be compared; it names their layers.
+        """
+        projected = []
+        for number, (student, teacher, names) in enumerate(
+            zip(students, teachers, pairs, strict=True), start=1
+        ):
+            try:
+                projected.append(self.projector(student, teacher, f"{name}_{number}"))
+            except ArgumentError as error:
+                hint = f"The layers are {names[0]!r} and {names[1]!r}"
+                raise ArgumentError(
+                    error.argument, error.accepted, error.received, hint, error.owner
+                ) from error
+        return projected
+
     def check_classes(self, classes: int) -> None:
         """Raises an `ArgumentError` if an option does not suit this number of classes."""
 
@@ -286,13 +312,17 @@ class LayersMethod(Method, abc.ABC):
     def pairs(self, network: Network, teacher: Network) -> Pairs:
         if self.layers is not None:
             return self.layers
-        names = [{layer.name for layer in model.layers} for model in (network, teacher)]
-        stages = (f"stage{k}" for k in range(1, 9))
-        found = tuple((stage, stage) for stage in stages if all(stage in own for own in names))
+        students, teachers = _stage_sizes(network), _stage_sizes(teacher)
+        found = tuple((stage, stage) for stage in students if stage in teachers)
+        if any(students[stage] != teachers[stage] for stage, _ in found):
+            # Networks of two families: the last stage of each size that both have.
+            own, theirs = ({size: s for s, size in of.items()} for of in (students, teachers))
+            found = tuple((own[size], theirs[size]) for size in own if size in theirs)
         if not found:
             self.refuse(
                 "layers",
-                "given where the networks have no layers stage1, stage2, ... in common",
+                "given where the networks have no layers stage1, stage2, ... in common, of the "
+                "same height and width",
                 None,
             )
         return found
@@ -311,6 +341,13 @@ class LayersMethod(Method, abc.ABC):
     def term(self, batch: Batch) -> Tensor:
         pairs = zip(batch.teacher.features, batch.student.features, strict=True)
         return self.weight * sum(self.distance(teacher, student) for teacher, student in pairs)
+
+
+def _stage_sizes(network):
+    """Name -> height and width of the layers stage1, stage2, ... that a network has."""
+    names = {layer.name for layer in network.layers}
+    stages = [f"stage{k}" for k in range(1, 9) if f"stage{k}" in names]
+    return {stage: tuple(network.get_layer(stage).output.shape[1:-1]) for stage in stages}
 
 
 class _LayerPairs:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kdtoolkit import losses
 from kdtoolkit._checks import AT_LEAST_0
-from kdtoolkit._types import Tensor
+from kdtoolkit._types import Network, Tensor
 from kdtoolkit.methods.base import LAYER_PAIRS, LayersMethod, Pairs, option
 
 
@@ -21,8 +21,14 @@ class FitNet(LayersMethod):
 
     weight: float = option(100.0, "Weight of the hints.", AT_LEAST_0)
     layers: Pairs | None = option(
-        (("stage2", "stage2"),), "Layers that are compared, STUDENT:TEACHER.", LAYER_PAIRS
+        None,
+        "Layers that are compared, STUDENT:TEACHER (default: the second stages that both have).",
+        LAYER_PAIRS,
     )
+
+    def pairs(self, network: Network, teacher: Network) -> Pairs:
+        found = super().pairs(network, teacher)
+        return found if self.layers is not None else found[:2][-1:]
 
     def projector(self, student: Tensor, teacher: Tensor, name: str) -> Tensor:
         if student.shape[1:] == teacher.shape[1:]:

@@ -205,3 +205,21 @@ def foldable(network, kinds, taker_of):
 def is_on_last_axis(normalization):
     """Whether a batch normalisation is of the last axis of its input."""
     return normalization.axis in (-1, len(normalization.input.shape) - 1)
+
+
+def embedding_layer(network, argument="network"):
+    """Name of the layer whose vector, `(batch, channels)`, a network makes its logits of.
+
+    Raises:
+        ArgumentError: it makes them of something else.
+    """
+    last = origin(network.output)
+    taken = getattr(last, "input", None)
+    if len(getattr(taken, "shape", ())) != 2:
+        accepted = "a network whose logits are a dense layer's, of pooled features"
+        raise ArgumentError(argument, accepted, network.name)
+    made_by = origin(taken, lambda operation: isinstance(operation, keras.layers.Dropout))
+    if made_by.name not in [layer.name for layer in network.layers]:
+        accepted = "a network without others inside: see kdtoolkit.models.flatten"
+        raise ArgumentError(argument, accepted, network.name)
+    return made_by.name

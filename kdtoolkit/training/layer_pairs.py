@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit import _keras
-from kdtoolkit._checks import ArgumentError, near
+from kdtoolkit._checks import near
 from kdtoolkit.methods import Method, Outputs
-from kdtoolkit.models.graph import check_graph, origin, output_of
+from kdtoolkit.models.graph import check_graph, embedding_layer, output_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class LayerPairs:
     Attributes:
         probe, teaching: models that return logits, and features behind them where there are some.
         teacher_layers: name of the teacher's layer that each of the features comes from.
-        projectors: models from a student's features to what is compared with the teacher's.
+        projectors: models from the list of a method's features to what is compared with the
+            teacher's, of each method that has some.
         places: name of a method -> where its features are among all, and its embedding, or None.
     """
 
@@ -59,21 +60,21 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
     places: dict[str, tuple[slice, int | None]] = {}
     for method in methods:
         start = len(taught)
-        for names in method.pairs(network, teacher):
-            student, target = (
-                _output(of, name, method)
-                for of, name in zip((network, teacher), names, strict=True)
-            )
-            projected = _projected(method, student, target, names, len(projectors) + 1)
-            if projected is not student:
-                projectors.append(keras.Model(student, projected))
-            taught.append(projected)
-            teaching.append(target)
+        pairs = method.pairs(network, teacher)
+        students = [_output(network, name, method) for name, _ in pairs]
+        targets = [_output(teacher, name, method) for _, name in pairs]
+        prefix = f"projector_{method.name}"
+        projected = list(method.project(students, targets, pairs, prefix))
+        if any(after is not before for after, before in zip(projected, students, strict=True)):
+            taken = list({id(tensor): tensor for tensor in students}.values())
+            projectors.append(keras.Model(taken, projected))
+        taught += projected
+        teaching += targets
         embedding = len(taught) if method.needs_embedding else None
         places[method.name] = slice(start, len(taught)), embedding
         if embedding is not None:
-            taught.append(embedding_of(network, "network"))
-            teaching.append(embedding_of(teacher, "teacher"))
+            taught.append(output_of(network, embedding_layer(network, "network")))
+            teaching.append(output_of(teacher, embedding_layer(teacher, "teacher")))
     return LayerPairs(
         keras.Model(network.input, {"logits": network.output, "features": taught}),
         keras.Model(teacher.input, {"logits": teacher.output, "features": teaching}),
@@ -83,36 +84,8 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
     )
 
 
-def embedding_of(network, argument="network"):
-    """The vector `(batch, channels)` from which the last layer of a network makes its logits.
-
-    Raises:
-        ArgumentError: it makes them of something else.
-    """
-    last = origin(network.output)
-    taken = getattr(last, "input", None)
-    if len(getattr(taken, "shape", ())) != 2:
-        accepted = "a network whose logits are a dense layer's, of pooled features"
-        raise ArgumentError(argument, accepted, network.name)
-    made_by = origin(taken, lambda operation: isinstance(operation, keras.layers.Dropout))
-    if made_by.name not in [layer.name for layer in network.layers]:
-        accepted = "a network without others inside: see kdtoolkit.models.flatten"
-        raise ArgumentError(argument, accepted, network.name)
-    return output_of(network, made_by.name)
-
-
 def _output(network, name, method):
     names = [layer.name for layer in network.layers]
     if name not in names:
         method.refuse("layers", f"names of layers of {network.name!r}", name, near(name, names))
     return output_of(network, name)
-
-
-def _projected(method, student, target, names, number):
-    try:
-        return method.projector(student, target, f"projector_{number}")
-    except ArgumentError as error:
-        hint = f"The layers are {names[0]!r} and {names[1]!r}"
-        raise ArgumentError(
-            error.argument, error.accepted, error.received, hint, error.owner
-        ) from error

@@ -77,3 +77,15 @@ def test_features_that_are_all_zero_have_an_empty_map_and_no_gradient():
 def test_errors_name_what_was_received(call, message):
     with pytest.raises(ValueError, match=message):
         call(tf.constant(TEACHER), tf.constant(STUDENT[:, :, :4]))
+
+
+def test_hierarchical_context_of_sizes_that_do_not_divide():
+    """Seven pixels in four parts that overlap, as PyTorch's adaptive pooling has them."""
+    t, s = np.random.default_rng(0).normal(size=(2, 3, 7, 7, 2))
+    parts = {4: ((0, 2), (1, 4), (3, 6), (5, 7)), 2: ((0, 4), (3, 7)), 1: ((0, 7),)}
+    expected, weights = ((t - s) ** 2).mean((1, 2, 3)), 1.0
+    for weight, size in ((0.5, 4), (0.25, 2), (0.125, 1)):
+        means = [(t - s)[:, a:b, c:d].mean((1, 2)) for a, b in parts[size] for c, d in parts[size]]
+        expected, weights = expected + weight * np.mean(np.square(means), (0, 2)), weights + weight
+    found = losses.hierarchical_context(t, s)
+    np.testing.assert_allclose(found, expected / weights, rtol=1e-5)

@@ -39,7 +39,7 @@ def test_described_holds_every_option():
             "labels": None,
             "corrections": [{"name": "label_smooth", "p": 0.9}],
         },
-        {"name": "fitnet", "weight": 100.0, "layers": [["stage2", "stage2"]]},
+        {"name": "fitnet", "weight": 100.0, "layers": None},
     ]
 
 

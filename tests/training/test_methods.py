@@ -36,6 +36,7 @@ from kdtoolkit.methods import (
     Focal,
     LabelSmooth,
     ProbabilityShift,
+    ReviewKD,
     Similarity,
     Standardize,
     StudentMax,
@@ -272,6 +273,19 @@ def correlated(y, t, z):
     return 16 * (2 * distance(p, q) + 2 * distance(p.T, q.T).mean())
 
 
+def context(t, s):
+    """HCL, pooled block by block; the networks' features are 8, 4 and 1 pixels high."""
+    t = t.reshape(s.shape)
+    total, weights = ((t - s) ** 2).mean((1, 2, 3)), 1.0
+    for weight, size in zip(
+        (0.5, 0.25, 0.125), [k for k in (4, 2, 1) if k < s.shape[1]], strict=False
+    ):
+        blocks = (len(s), size, s.shape[1] // size, size, s.shape[2] // size, s.shape[3])
+        pooled = (t - s).reshape(blocks).mean((2, 4))
+        total, weights = total + weight * (pooled**2).mean((1, 2, 3)), weights + weight
+    return total / weights
+
+
 def smooth_l1(x):
     return np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
 
@@ -376,7 +390,7 @@ def of_layers(*names):
         found = layer_outputs(trainer.network, names, x)
         if trainer.projectors:
             (projector,) = trainer.projectors
-            found = [projector(found[0], training=False)]
+            found = keras.tree.flatten(projector(found, training=False))
         return {"logits": trainer.network(x, training=False), "features": found}
 
     def signals(trainer, x):
@@ -500,6 +514,9 @@ CASES = {
         lambda n: Student(n.student(), n.student(1), RKD()),
         features("rkd", relational, 1),
         **of_layers("pooled"),
+    ),
+    "reviewkd": matched(
+        features("reviewkd", context, 5), ReviewKD(), layers=["stage1", "stage2", "pooled"]
     ),
     "similarity": matched(features("similarity", alike, 3000), Similarity(), layers=["stage2"]),
     "self-distillation": own_teacher(exits(0.3, 0.5), KD(0.3, 3.0), Embedding(0.5)),
