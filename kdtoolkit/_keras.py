@@ -113,3 +113,12 @@ def build(model: keras.Model, batch: Any) -> None:
     `model.build` does so for the layers alone.
     """
     model._symbolic_build(data_batch=batch)
+
+
+def batch_specification(iterator: Any) -> Any:
+    """What the batches of an epoch are, `tf.TensorSpec`s, before one of them is made.
+
+    Keras hands its iterator to a hook, which could only take a batch from it; one that a generator
+    made is lost then.
+    """
+    return iterator._get_iterator().element_spec

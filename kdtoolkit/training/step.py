@@ -465,19 +465,27 @@ class Trainer(keras.Model):
         return lambda iterator: dict(zip(names, tf.unstack(function(iterator)), strict=True))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras averages a batch over the replicas here to learn its shapes, which fails where the
-        # first batch does not divide evenly; one replica's part tells as much.
+        # All variables exist before a step is traced: one that makes some is traced once more.
         if _keras.strategy_of(self) is None:
-            return
-        if iterator is not None:
-            _, _, batches = next(iter(iterator))
-            data_batch = keras.tree.map_structure(
-                lambda v: v.values[0] if isinstance(v, tf.distribute.DistributedValues) else v,
-                next(batches),
-            )
-        data_batch = keras.utils.pack_x_y_sample_weight(*self._read(data_batch))
+            if iterator is None or self.run_eagerly:
+                return
+            data_batch = _keras.batch_specification(iterator)
+            if not all(map(_has_rank, keras.tree.flatten(data_batch))):
+                return
+            read = tf.function(self._read).get_concrete_function(data_batch)
+            data_batch = read.structured_outputs
+        else:
+            # Keras averages a batch over the replicas here to learn its shapes, which fails where
+            # the first batch does not divide evenly; one replica's part tells as much.
+            if iterator is not None:
+                _, _, batches = next(iter(iterator))
+                data_batch = keras.tree.map_structure(
+                    lambda v: v.values[0] if isinstance(v, tf.distribute.DistributedValues) else v,
+                    next(batches),
+                )
+            data_batch = self._read(data_batch)
         with self.distribute_strategy.scope():
-            _keras.build(self, data_batch)
+            _keras.build(self, keras.utils.pack_x_y_sample_weight(*data_batch))
 
     # What is stored is the network.
 
@@ -607,6 +615,10 @@ def _check_labels(y, classes, argument="y"):
 def _are_indices(shape, classes):
     """Whether labels of a shape are indices of classes, as `label_probabilities` has it."""
     return len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1 and classes != 1)
+
+
+def _has_rank(specification):
+    return isinstance(specification, tf.TensorSpec) and specification.shape.rank is not None
 
 
 def _sum_over_replicas(values):

@@ -76,6 +76,36 @@ def test_one_step_is_the_papers_update():
     np.testing.assert_allclose(network.get_weights()[1], bias, rtol=1e-5, atol=1e-6)
 
 
+class Counted(Patriarch):
+    """Knows how often its steps were traced."""
+
+    traces = 0
+
+    def train_step(self, data):
+        self.traces += 1
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [lambda: batches(13, 2), lambda: ((X, Y) for _ in range(2))],
+    ids=["dataset", "generator"],
+)
+def test_a_step_is_traced_once(data):
+    """Its variables are there before, and no batch was taken to learn of them."""
+    trainer = Counted(linear(), "plain")
+    trainer.compile("sgd", metrics=["accuracy"])
+    trainer.fit(data(), steps_per_epoch=2, verbose=0)
+    assert (trainer.traces, int(trainer.optimizer.iterations)) == (1, 2)
+
+
+def test_a_step_that_reads_is_traced_once():
+    trainer = Counted(linear(), "plain")
+    trainer.compile("sgd", metrics=["accuracy"], reader=lambda index: tf.gather(X, index))
+    trainer.fit(np.arange(len(X)), Y, batch_size=13, verbose=0)
+    assert trainer.traces == 1
+
+
 def test_clipping_acts_on_the_whole_gradient(two_replicas):
     """The update of one plain SGD step has the clip norm, not the sum of two clipped halves."""
     for strategy in (tf.distribute.get_strategy(), two_replicas):
