@@ -1,10 +1,12 @@
 """Two logical CPU devices for every test: a two-replica strategy needs no GPU."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import keras  # noqa: F401  with TensorFlow, before what they made is frozen
 import pytest
 import tensorflow as tf
 from tensorflow.python.util import _pywrap_determinism
@@ -13,6 +15,11 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+
+# TensorFlow's converter collects garbage for each file: a third of a second to walk through what
+# these modules hold for ever, and a fifth of what the tests of files take.
+gc.freeze()
+gc.set_threshold(10_000, 10, 10)
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _ONEDNN_AT_FIRST = os.environ.get(_ONEDNN)
