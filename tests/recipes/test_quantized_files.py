@@ -1,14 +1,18 @@
 """Files that rounding spoils are shown as such, by the recipes that write them."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from kdtoolkit import export
 from kdtoolkit.export import early_exit, litert, parity
-from kdtoolkit.recipes import _session, compress, self_distillation
+from kdtoolkit.recipes import _command, _session, compress, self_distillation
+
+SELF_DISTILLATION = ("--smoke", "--model=resnet8", "--quantize=float32,int8")
 
 
 @pytest.fixture
@@ -25,6 +29,33 @@ def run(tmp_path, monkeypatch, capsys):
         return directory, output, json.loads((directory / "results.json").read_text())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def left_before_files(tmp_path_factory):
+    """A directory of self-distillation that was trained, and stopped before its first file."""
+
+    def stop(*_, **__):
+        raise _command.RunError("stopped")
+
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_session, "prepare_process", lambda flags: None)
+        patch.setattr(export, "package_early_exit", stop)
+        flags = [f"--output_dir={directory}", *SELF_DISTILLATION]
+        assert self_distillation.RECIPE.main(flags) == 1
+    return directory.with_name("run-smoke")
+
+
+@pytest.fixture
+def package(run, left_before_files, tmp_path):
+    """Goes on from there: what is written of the same network."""
+
+    def package(status=0):
+        shutil.copytree(left_before_files, tmp_path / "run-smoke")
+        return run(self_distillation, *SELF_DISTILLATION, status=status)
+
+    return package
 
 
 def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
@@ -86,12 +117,10 @@ def test_a_conversion_that_is_wrong_ends_compress(run, monkeypatch, tmp_path):
     assert not file.exists()
 
 
-def test_self_distillation_marks_a_file_that_is_wrong(run, monkeypatch):
+def test_self_distillation_marks_a_file_that_is_wrong(package, monkeypatch):
     """No rounding is allowed here, so that any of it is too much."""
     monkeypatch.setitem(parity.TOLERANCES, "int8", parity.Tolerance(1e-9, 1e-9))
-    directory, output, results = run(
-        self_distillation, "--smoke", "--model=resnet8", "--quantize=float32,int8"
-    )
+    directory, output, results = package()
     whole, integers, *_ = results["exports"]
     assert (whole["check"], integers["check"]) == ("passed", "FAILED")
     assert "The int8 file differs from the stages by" in integers["failure"]
@@ -112,7 +141,7 @@ def wrong(monkeypatch, name):
     monkeypatch.setattr(early_exit, "_check", checked)
 
 
-def test_a_conversion_that_is_wrong_ends_self_distillation(run, monkeypatch, tmp_path):
+def test_a_conversion_that_is_wrong_ends_self_distillation(package, monkeypatch, tmp_path):
     """What an earlier run left under that name is not taken for its file."""
     wrong(monkeypatch, "early_exit-float32")
     file = tmp_path / "run-smoke" / "export" / "early_exit-float32.tflite"
@@ -125,14 +154,14 @@ def test_a_conversion_that_is_wrong_ends_self_distillation(run, monkeypatch, tmp
         return output_dir
 
     monkeypatch.setattr(_session, "begin", left)
-    _, line, _ = run(self_distillation, "--smoke", "--model=resnet8", status=1)
+    _, line, _ = package(status=1)
     assert line == "self_distillation: It is wrong by 0.7"
     assert not file.exists()
 
 
-def test_a_file_is_kept_where_only_what_it_is_compared_with_is_wrong(run, monkeypatch):
+def test_a_file_is_kept_where_only_what_it_is_compared_with_is_wrong(package, monkeypatch):
     wrong(monkeypatch, "whole-float32")
-    directory, output, results = run(self_distillation, "--smoke", "--model=resnet8")
+    directory, output, results = package()
     row = results["exports"][0]
     assert (row["check"], row["not_compared"]) == ("passed", "It is wrong by 0.7")
     assert row["test_accuracy"] is not None and "full_test_accuracy" not in row
