@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit._checks import Integers, check
 from kdtoolkit._claim import held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.loading import Data
@@ -90,10 +91,7 @@ def train_generations(
         NonFiniteError: a loss or a variable was not finite; the message names the generation.
         WorkerLostError: another worker of the strategy ended.
     """
-    if generations < 0:
-        raise ValueError(
-            f"Argument `generations` must be at least 0. Received: generations={generations}"
-        )
+    check("generations", generations, Integers(0))
     chosen = [
         as_methods(methods(number) if callable(methods) else methods)
         for number in range(1, generations + 1)

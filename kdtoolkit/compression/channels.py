@@ -4,7 +4,6 @@ import collections
 import fnmatch
 import itertools
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras
-from kdtoolkit._checks import near
+from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, OneOf, Words, check, near
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import analyse, filters
 
@@ -96,26 +95,16 @@ def select_channels(
         ValueError: an argument is outside its range, matches nothing (near matches are named), or
             the network has nothing to prune.
     """
-    if not _is_number(fraction, numbers.Real) or not 0 <= fraction < 1:
-        raise ValueError(f"Argument `fraction` must be in [0, 1). Received: fraction={fraction!r}")
-    if score not in SCORES:
-        hint = near(score, SCORES, " ")
-        raise ValueError(
-            f"Argument `score` must be one of {', '.join(SCORES)}. Received: score={score!r}.{hint}"
-        )
-    if not _is_number(multiple, numbers.Integral) or multiple < 1:
-        raise ValueError(
-            f"Argument `multiple` must be a positive integer. Received: multiple={multiple!r}"
-        )
+    check("fraction", fraction, BELOW_1)
+    check("score", score, OneOf(SCORES))
+    check("multiple", multiple, Integers(1))
     analysis = analyse(network)
     groups = _matching(_groups(analysis), layers)
     if score == "bn_scale":
         groups = [group for group in groups if group.scales]
         if not groups:
-            raise ValueError(
-                "Argument `score` must be 'l1' for channels that pass no batch normalisation with "
-                f"a scale. Received: score={score!r} for {network.name!r}"
-            )
+            accepted = "'l1' for channels that pass no batch normalisation with a scale"
+            raise ArgumentError("score", accepted, score)
     keep: dict[str, np.ndarray] = {}
     for group in groups:
         best = np.argsort(-_scores(analysis.network, group, score), kind="stable")
@@ -200,10 +189,6 @@ def prune_channels(
     return shrink(network, select_channels(network, fraction, score, multiple, layers))
 
 
-def _is_number(value, kind):
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
 def _remaining(size, fraction, multiple):
     # Rounded first: 0.29 * 100 is just below 29.
     least = max(1, size - math.floor(round(size * fraction, 6)))
@@ -231,19 +216,16 @@ def _matching(groups, layers):
     names = list(dict.fromkeys(itertools.chain.from_iterable(group.layers for group in groups)))
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            hint = near(pattern, names, " ")
-            raise ValueError(
-                "Argument `layers` must match names of layers with channels that can be removed. "
-                f"Received: {pattern!r}, which matches none.{hint}"
-            )
+            accepted = "names of layers with channels that can be removed"
+            received, hint = Words(f"{pattern!r}, which matches none"), near(pattern, names)
+            raise ArgumentError("layers", accepted, received, hint, must="match")
     chosen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
     matching = [group for group in groups if chosen.issuperset(group.layers)]
     if not matching:
         tied = next((group.layers for group in groups if chosen & set(group.layers)), names)
-        raise ValueError(
-            "Argument `layers` must match all layers whose channels are tied. "
-            f"Received: {layers!r}, which does not match all of {', '.join(tied)}"
-        )
+        received = Words(f"{layers!r}, which does not match all of {', '.join(tied)}")
+        accepted = "all layers whose channels are tied"
+        raise ArgumentError("layers", accepted, received, must="match")
     return matching
 
 
@@ -266,9 +248,11 @@ def _groups(analysis):
             groups[key, frozenset(readers[root])].append(positions)
     if not groups:
         by = f", all tied to {', '.join(analysis.unknown[:3])}" if analysis.unknown else ""
-        raise ValueError(
-            "Argument `network` must have channels that can be removed, which inputs, outputs and "
-            f"unknown layers keep. Received: {analysis.network.name!r}{by}"
+        raise ArgumentError(
+            "network",
+            "channels that can be removed, which inputs, outputs and unknown layers keep",
+            Words(f"{analysis.network.name!r}{by}"),
+            must="have",
         )
     return tuple(_group(analysis, rows) for rows in groups.values())
 
@@ -288,38 +272,37 @@ def _alive(analysis, keep):
     removed = np.zeros(len(analysis.roots), bool)
     for name, kept in keep.items():
         if name not in layers:
-            hint = near(name, layers, " ")
-            raise ValueError(
-                "Argument `keep` must name convolutions and dense layers of "
-                f"{analysis.network.name!r}. Received: {name!r}.{hint}"
-            )
+            accepted = f"convolutions and dense layers of {analysis.network.name!r}"
+            received, hint = Words(repr(name)), near(name, layers)
+            raise ArgumentError("keep", accepted, received, hint, must="name")
         kept, outputs = np.asarray(kept), layers[name]
         if kept.dtype != bool or kept.shape != outputs.shape or not kept.any():
-            raise ValueError(
-                f"Argument `keep` must be booleans of shape {outputs.shape} for {name!r}, some of "
-                f"them true. Received: {kept.dtype}, shape {kept.shape}, {np.sum(kept)} true"
+            raise ArgumentError(
+                "keep",
+                f"booleans of shape {outputs.shape} for {name!r}, some of them true",
+                Words(f"{kept.dtype}, shape {kept.shape}, {np.sum(kept)} true"),
             )
         roots = analysis.roots[outputs[~kept]]
         if analysis.fixed[roots].any():
-            raise ValueError(
-                "Argument `keep` must keep channels that inputs, outputs or unknown layers need, "
-                f"see `channel_groups`. Received: channels of {name!r} to remove"
+            raise ArgumentError(
+                "keep",
+                "channels that inputs, outputs or unknown layers need, see `channel_groups`",
+                Words(f"channels of {name!r} to remove"),
+                must="keep",
             )
         removed[roots] = True
     for name, outputs in layers.items():
         kept = keep.get(name, np.ones(len(outputs), bool))
         if not np.array_equal(kept, ~removed[analysis.roots[outputs]]):
-            raise ValueError(
-                "Argument `keep` must remove tied channels together, see `channel_groups`. "
-                f"Received: channels to remove that {name!r} keeps"
-            )
+            accepted = "tied channels together, see `channel_groups`"
+            received = Words(f"channels to remove that {name!r} keeps")
+            raise ArgumentError("keep", accepted, received, must="remove")
     alive = ~removed[analysis.roots]
     for name, effect in analysis.effects.items():
         if not all(alive[part].any() for part in effect.parts):
-            raise ValueError(
-                f"Argument `keep` must leave a channel to each part of a split. Received: none to "
-                f"a part of {name!r}"
-            )
+            accepted = "a channel to each part of a split"
+            received = Words(f"none to a part of {name!r}")
+            raise ArgumentError("keep", accepted, received, must="leave")
     return alive
 
 

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Logs, Network
 from kdtoolkit.compression.layers import kernels
 from kdtoolkit.models.graph import flatten
@@ -32,10 +33,9 @@ class KeepZeros(keras.callbacks.Callback):
         found = _kernels(network)
         for name, mask in self._masks.items():
             if name not in found or tuple(found[name].shape) != mask.shape:
-                raise ValueError(
-                    f"Argument `pruned` must have the layers of {network.name!r}. "
-                    f"Received: {name!r} of shape {mask.shape}"
-                )
+                received = Words(f"{name!r} of shape {mask.shape}")
+                accepted = f"the layers of {network.name!r}"
+                raise ArgumentError("pruned", accepted, received, must="have")
         pairs = [(found[name], tf.constant(mask)) for name, mask in self._masks.items()]
 
         @tf.function(autograph=False)

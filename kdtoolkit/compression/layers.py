@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from kdtoolkit import _keras
-from kdtoolkit._checks import near
+from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
@@ -98,10 +98,9 @@ def choose(network, chosen=None):
     if chosen is None:
         found = _default(network, candidates)
         if not found:
-            raise ValueError(
-                "Argument `layers` must say which layers to prune, where all are left out by "
-                f"default. Received: layers=None, for {listed(candidates, most=8)}"
-            )
+            accepted = "which layers to prune, where all are left out by default"
+            received = Words(f"layers=None, for {listed(candidates, most=8)}")
+            raise ArgumentError("layers", accepted, received, must="say")
         return found
     several = isinstance(chosen, Sequence) and not isinstance(chosen, str)
     names = {
@@ -110,7 +109,7 @@ def choose(network, chosen=None):
         for name in _matching(candidates, choice, "layers")
     }
     if not names:
-        raise ValueError(f"Argument `layers` must choose a layer. Received: layers={chosen!r}")
+        raise ArgumentError("layers", "a layer", chosen, must="choose")
     return {name: layer for name, layer in candidates.items() if name in names}
 
 
@@ -137,16 +136,13 @@ def _candidates(network):
     found = {}
     for name, layer in _prunable(network):
         if not layer.built:
-            raise ValueError(
-                f"Argument `network` must be built before it is pruned. Received: "
-                f"{network.name!r}, whose layer {name!r} has no weights yet"
-            )
+            received = Words(f"{network.name!r}, whose layer {name!r} has no weights yet")
+            raise ArgumentError("network", "built before it is pruned", received)
         found[name] = layer
     if not found:
-        raise ValueError(
-            "Argument `network` must have convolutions or dense layers, and must be built. "
-            f"Received: {network.name!r}, which has {len(network.layers)} other layers"
-        )
+        received = Words(f"{network.name!r}, which has {len(network.layers)} other layers")
+        accepted = "convolutions or dense layers, and must be built"
+        raise ArgumentError("network", accepted, received, must="have")
     return found
 
 
@@ -199,15 +195,10 @@ def _matching(candidates, choice, argument):
     elif isinstance(choice, Callable):
         found = [name for name, layer in candidates.items() if choice(layer)]
     else:
-        raise ValueError(
-            f"Argument `{argument}` must be name patterns, types of layers or predicates. "
-            f"Received: {choice!r}"
-        )
+        raise ArgumentError(argument, "name patterns, types of layers or predicates", choice)
     if not found:
         shown = getattr(choice, "__name__", str(choice))
         hint = near(shown, candidates) or f"There are {listed(candidates, most=8)}."
-        raise ValueError(
-            f"Argument `{argument}` must match layers that can be pruned. Received: {shown!r}, "
-            f"which matches none. {hint}"
-        )
+        received = Words(f"{shown!r}, which matches none")
+        raise ArgumentError(argument, "layers that can be pruned", received, hint, must="match")
     return found

@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.compression import _tfmot
 
 
@@ -106,9 +107,12 @@ def check_groups(layers):
         or layer.kernel.shape[-2] % 4
     ]
     if unfit:
-        raise ValueError(
-            "Argument `structure` '2:4' needs dense layers and two-dimensional convolutions whose "
-            f"input channels divide by 4. Received: {', '.join(unfit)}"
+        raise ArgumentError(
+            "structure",
+            "None for others than dense layers and two-dimensional convolutions whose input "
+            "channels divide by 4",
+            "2:4",
+            f"There are {', '.join(unfit)}",
         )
 
 

@@ -6,10 +6,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kdtoolkit._checks import BELOW_1, ArgumentError, Interval, OneOf, Words, check
 from kdtoolkit._types import Logs, Network, Tensor
 from kdtoolkit.compression import schedules
 from kdtoolkit.compression.layers import by_pattern, choose, kernel, zeros
 from kdtoolkit.compression.masks import Masks, check_groups, update_by_magnitude, update_groups
+from kdtoolkit.compression.options import SCOPES
 from kdtoolkit.training.step import Trainer
 
 
@@ -69,25 +71,19 @@ class MagnitudePruning(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         schedules.check(schedule)
-        if threshold not in ("layer", "global"):
-            raise ValueError(
-                "Argument `threshold` must be 'layer' or 'global'. "
-                f"Received: threshold={threshold!r}"
-            )
+        check("threshold", threshold, OneOf(SCOPES))
         if structure not in (None, "2:4"):
-            raise ValueError(
-                f"Argument `structure` must be None or '2:4'. Received: structure={structure!r}"
-            )
+            raise ArgumentError("structure", "None or '2:4'", structure)
         if threshold == "global" and (sparsity or structure):
-            raise ValueError(
-                "Argument `threshold` must be 'layer' where layers have a sparsity of their own or "
-                f"a structure. Received: threshold='global', sparsity={sparsity!r}, "
-                f"structure={structure!r}"
-            )
-        limit = "[0, 1)" if structure is None else "[0, 0.5]"
-        schedules.check_sparsity(schedules.final_sparsity(schedule), limit, "schedule")
+            accepted = "'layer' where layers have a sparsity of their own or a structure"
+            hint = f"So they have: sparsity={sparsity!r}, structure={structure!r}"
+            raise ArgumentError("threshold", accepted, threshold, hint)
+        prunes = BELOW_1 if structure is None else Interval(0, 0.5)
+        end = schedules.final_sparsity(schedule)
+        if end not in prunes:
+            raise ArgumentError("schedule", f"with a sparsity {prunes}", Words(end), must="end")
         for value in (sparsity or {}).values():
-            schedules.check_sparsity(value, limit, "sparsity")
+            check("sparsity", value, prunes)
         self.schedule = schedule
         self.layers = layers
         self.sparsity = dict(sparsity or {})
@@ -154,10 +150,9 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         if self.model.steps_per_execution > 1:
-            raise ValueError(
-                "Argument `steps_per_execution` must be 1: weights are masked between the steps. "
-                f"Received: steps_per_execution={self.model.steps_per_execution}"
-            )
+            accepted = "1: weights are masked between the steps"
+            received = self.model.steps_per_execution
+            raise ArgumentError("steps_per_execution", accepted, received)
         self._is_checked = False
         self._is_ready = False  # whether the masks are those of the next step
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import activations, layers, ops
 
 from kdtoolkit import _keras
+from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, Words, check
 from kdtoolkit._types import Network, TensorLike
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models import quantized_layers as quantized
@@ -105,21 +106,16 @@ def quantization_aware(
             channels first, cannot be copied or is fake-quantised already; or an argument is outside
             its range.
     """
-    if not 2 <= bits <= 16:
-        raise ValueError(f"Argument `bits` must be from 2 to 16. Received: bits={bits}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"Argument `momentum` must be in [0, 1). Received: momentum={momentum}")
+    check("bits", bits, Integers(2, 16))
+    check("momentum", momentum, BELOW_1)
     graph = flatten(network)
     if len(graph.inputs) != 1:
-        raise ValueError(
-            f"Argument `network` must have one input. Received: {network.name!r}, which has "
-            f"{len(graph.inputs)}"
-        )
+        received = Words(f"{network.name!r}, which has {len(graph.inputs)}")
+        raise ArgumentError("network", "one input", received, must="have")
     if np.shape(images)[1:] != graph.input_shape[1:] or not len(images):
-        raise ValueError(
-            f"Argument `images` must be a batch for {network.name!r}, of shape (n, "
-            f"{', '.join(map(str, graph.input_shape[1:]))}). Received: shape {np.shape(images)}"
-        )
+        shape = f"(n, {', '.join(map(str, graph.input_shape[1:]))})"
+        accepted = f"a batch for {network.name!r}, of shape {shape}"
+        raise ArgumentError("images", accepted, Words(f"shape {np.shape(images)}"))
     _check_layers(graph)
     graph = elementary(graph)
     rewriting = _Rewriting(graph, bits, momentum)
@@ -149,10 +145,9 @@ def _check_layers(graph):
 
 
 def _refuse(operation, detail):
-    raise ValueError(
-        "Argument `network` must be made of layers that are called once, channels last. "
-        f"Received: {type(operation).__name__} {operation.name!r}{detail}"
-    )
+    accepted = "made of layers that are called once, channels last"
+    received = Words(f"{type(operation).__name__} {operation.name!r}{detail}")
+    raise ArgumentError("network", accepted, received)
 
 
 class _Rewriting:

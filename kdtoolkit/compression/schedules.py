@@ -1,9 +1,8 @@
 """TFMOT's pruning schedules: how sparse, from which step to which."""
 
-import numbers
-
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.compression._tfmot import ConstantSparsity as ConstantSparsity
 from kdtoolkit.compression._tfmot import PolynomialDecay as PolynomialDecay
 
@@ -22,41 +21,20 @@ def check(schedule):
         ValueError: not one of TFMOT's schedules, or one that ends before it begins or less sparse.
     """
     if not isinstance(schedule, ConstantSparsity | PolynomialDecay):
-        raise ValueError(
-            "Argument `schedule` must be a ConstantSparsity or a PolynomialDecay. "
-            f"Received: schedule={schedule!r}"
-        )
+        raise ArgumentError("schedule", "a ConstantSparsity or a PolynomialDecay", schedule)
     if isinstance(schedule, ConstantSparsity):
         return
     if schedule.end_step <= schedule.begin_step:
-        raise ValueError(
-            "Argument `schedule` must end after it begins. Received: "
-            f"begin_step={schedule.begin_step}, end_step={schedule.end_step}"
-        )
+        raise ArgumentError("schedule", "after it begins", _steps(schedule), must="end")
     if schedule.initial_sparsity > schedule.final_sparsity:
-        raise ValueError(
-            "Argument `schedule` must not end less sparse than it begins: what was pruned is gone. "
-            f"Received: initial_sparsity={schedule.initial_sparsity}, "
-            f"final_sparsity={schedule.final_sparsity}"
-        )
+        accepted = "less sparse than it begins: what was pruned is gone"
+        first, last = schedule.initial_sparsity, schedule.final_sparsity
+        received = Words(f"initial_sparsity={first}, final_sparsity={last}")
+        raise ArgumentError("schedule", accepted, received, must="not end")
 
 
-def check_sparsity(value, limit, argument):
-    """Checks a sparsity.
-
-    Args:
-        value: what was received.
-        limit: `"[0, 1)"` or `"[0, 0.5]"`.
-        argument: the name it has where it was passed.
-
-    Raises:
-        ValueError: it is outside its range.
-    """
-    within = isinstance(value, numbers.Real) and (
-        0 <= value < 1 if limit == "[0, 1)" else 0 <= value <= 0.5
-    )
-    if not within:
-        raise ValueError(f"Argument `{argument}` must be in {limit}. Received: {value!r}")
+def _steps(schedule):
+    return Words(f"begin_step={schedule.begin_step}, end_step={schedule.end_step}")
 
 
 def check_length(schedule, last_step):
@@ -66,10 +44,8 @@ def check_length(schedule, last_step):
         ValueError: it does not; the message names the steps.
     """
     if max(schedule.begin_step, schedule.end_step) > last_step:
-        raise ValueError(
-            f"Argument `schedule` must end within the training, whose last step is {last_step}. "
-            f"Received: begin_step={schedule.begin_step}, end_step={schedule.end_step}"
-        )
+        accepted = f"within the training, whose last step is {last_step}"
+        raise ArgumentError("schedule", accepted, _steps(schedule), must="end")
 
 
 def to_its_end(schedule, target=None):

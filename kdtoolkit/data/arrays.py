@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.data import source
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
 
@@ -86,10 +86,11 @@ class Arrays(source.Source):
 
 def _checked_pair(argument, pair, shape):
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise ArgumentError(argument, "a pair of arrays, or None", type(pair).__name__)
+        raise ArgumentError(argument, "a pair of arrays, or None", Words(type(pair).__name__))
     images, labels = _checked(argument, argument, *pair)
     if images.shape[1:] != shape:
-        raise ArgumentError(argument, f"of images {shape}, as `x` has them", images.shape[1:])
+        received = Words(images.shape[1:])
+        raise ArgumentError(argument, f"of images {shape}, as `x` has them", received)
     return images, labels
 
 
@@ -100,7 +101,7 @@ def _checked(images_argument, labels_argument, images, labels):
         raise ArgumentError(
             images_argument,
             "uint8 images of shape (n, height, width) or (n, height, width, channels)",
-            f"{images.dtype} of shape {images.shape}",
+            Words(f"{images.dtype} of shape {images.shape}"),
             "Floats from 0 to 1 are bytes as np.uint8(np.rint(255 * x))",
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -110,6 +111,6 @@ def _checked(images_argument, labels_argument, images, labels):
         raise ArgumentError(
             labels_argument,
             f"{len(images)} class indices, integers from 0, one for each image",
-            f"{labels.dtype} of shape {labels.shape}{lowest}",
+            Words(f"{labels.dtype} of shape {labels.shape}{lowest}"),
         )
     return images[..., None] if images.ndim == 3 else images, labels.astype(np.int32)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from kdtoolkit._checks import Integers, check
 from kdtoolkit._types import Tensor
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, random_words
@@ -141,11 +142,7 @@ class Views:
 
     def __post_init__(self):
         for name, lowest in (("count", 1), ("seed", 0), ("generation", 0)):
-            if getattr(self, name) < lowest:
-                raise ValueError(
-                    f"Argument `{name}` must be {lowest} or more. "
-                    f"Received: {name}={getattr(self, name)}"
-                )
+            check(name, getattr(self, name), Integers(lowest))
 
 
 def epoch_plan(

@@ -95,15 +95,14 @@ def find(name: str, data_dir: PathLike | None = None) -> Source:
     if ":" in name:
         return _made(name, imported("name", name, "function"))
     if data_dir is not None and not root.is_dir():
-        raise ValueError(f"Argument `data_dir` must be a folder. Received: {str(data_dir)!r}")
+        raise ArgumentError("data_dir", "a folder", str(data_dir))
     if known:
         return tfds.TfdsSource(root, path)
-    hint = near(name, {*own, *tfds.names()}, " ")
-    raise ValueError(
-        f"Unknown data set {name!r}: neither {', '.join(map(repr, own))} nor an existing folder "
-        "nor a .npz file nor package.module:function nor a name that TensorFlow Datasets knows or "
-        f"has prepared in {str(root)!r}.{hint}"
+    accepted = (
+        f"{', '.join(own)}, an existing folder, a .npz file, package.module:function, or a name "
+        f"that TensorFlow Datasets knows or has prepared in {str(root)!r}"
     )
+    raise ArgumentError("name", accepted, name, near(name, {*own, *tfds.names()}))
 
 
 def _made(name, make):

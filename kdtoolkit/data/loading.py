@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdtoolkit._checks import ArgumentError, Interval
+from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, UnsuitableError, check
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import catalog
 from kdtoolkit.data.arrays import Arrays
@@ -22,7 +22,6 @@ MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded images above which a TensorFlow Datasets set is streamed."""
 
 _MEASURED_IMAGES = 8192
-_FRACTION = Interval(0, 1, open_high=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +79,7 @@ def load(
     Raises:
         ValueError: as in `describe`; an argument outside its range; images that cannot be read.
     """
-    if validation_fraction not in _FRACTION:
-        raise ArgumentError("validation_fraction", _FRACTION, validation_fraction)
+    check("validation_fraction", validation_fraction, BELOW_1)
     source = catalog.find(name, data_dir)
     info = source.prepare(name, checked_image_size(image_size))
     if not (info.image_shape and info.classes and info.train_size and info.test_size is not None):
@@ -94,11 +92,12 @@ def load(
     if size > MEMORY_LIMIT and source.streams:
         return _stream(source, info, validation_fraction, train_examples)
     if size > MEMORY_LIMIT:
-        raise ValueError(
+        reason = (
             f"Data set {name!r} takes {size / 2**30:.1f} GiB decoded, more than the "
             f"{MEMORY_LIMIT / 2**30:g} GiB that a data set of kind {info.kind!r} may: "
             "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
         )
+        raise UnsuitableError("image_size", image_size, reason)
 
     def choose(labels):
         return cut(labels, info, validation_fraction, train_examples)
@@ -137,8 +136,7 @@ def from_arrays(
     Warns:
         UserWarning: classes are left without training images.
     """
-    if validation_fraction not in _FRACTION:
-        raise ArgumentError("validation_fraction", _FRACTION, validation_fraction)
+    check("validation_fraction", validation_fraction, BELOW_1)
     source = Arrays(
         x,
         y,
@@ -213,18 +211,15 @@ def cut(labels, info, validation_fraction, train_examples):
     count = max(round(validation_fraction * len(remaining)), 1) if is_cut else 0
     validation = _take(labels, remaining, count, Purpose.VALIDATION)
     if count and count == len(remaining):
-        raise ValueError(
-            "Argument `validation_fraction` must leave an image to train on of the "
-            f"{len(remaining)} of {info.name!r}. Received: {validation_fraction}"
-        )
+        accepted = f"an image to train on of the {len(remaining)} of {info.name!r}"
+        raise ArgumentError("validation_fraction", accepted, validation_fraction, must="leave")
     remaining = np.setdiff1d(remaining, validation, assume_unique=True)
     if train_examples is None:
         train_examples = len(remaining)
-    if not 1 <= train_examples <= len(remaining):
-        raise ValueError(
-            f"Argument `train_examples` must be from 1 to {len(remaining)}, the training images of "
-            f"{info.name!r} less validation, {count}. Received: {train_examples}"
-        )
+    if train_examples not in Integers(1, len(remaining)):
+        why = f"the training images of {info.name!r} less validation, {count}"
+        accepted = f"from 1 to {len(remaining)}, {why}"
+        raise ArgumentError("train_examples", accepted, train_examples)
     return _take(labels, remaining, train_examples, Purpose.EXAMPLES), validation, test
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError, Integers, check
 from kdtoolkit._types import Tensor
 from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_plan
 from kdtoolkit.data.preprocessing import Preprocessing
@@ -42,8 +43,7 @@ class _Split(abc.ABC):
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last may be smaller."""
-        if batch_size < 1:
-            raise ValueError(f"Argument `batch_size` must be 1 or more. Received: {batch_size}")
+        check("batch_size", batch_size, Integers(1))
         return -(-len(self) // batch_size)
 
     def batches(self, batch_size: int, views: Views | None = None) -> tf.data.Dataset:
@@ -122,17 +122,12 @@ class _Split(abc.ABC):
             `{"image": images, **values}`.
         """
         steps = self.steps_per_epoch(batch_size)
-        if min(seed, generation) < 0 or not 0 <= first_epoch <= epochs:
-            raise ValueError(
-                "Arguments `seed` and `generation` must be 0 or more and `first_epoch` from 0 to "
-                f"`epochs`. Received: seed={seed}, generation={generation}, "
-                f"first_epoch={first_epoch}, epochs={epochs}"
-            )
+        check("seed", seed, Integers(0))
+        check("generation", generation, Integers(0))
+        check("first_epoch", first_epoch, Integers(0, epochs))
         if self._attach and not augment:
-            raise ValueError(
-                "Argument `augment` must be True where values belong to augmented images. "
-                f"Received: augment={augment}"
-            )
+            accepted = "True where values belong to augmented images"
+            raise ArgumentError("augment", accepted, augment)
 
         def finish(images, labels, *drawn):
             *draws, indices, view = drawn
@@ -158,10 +153,8 @@ class _Split(abc.ABC):
             ValueError: `bytes_for_device` is None.
         """
         if self.bytes_for_device is None:
-            raise ValueError(
-                "Argument `on_device` must be False for images that are streamed or augmented as "
-                "photographs. Received: on_device=True"
-            )
+            accepted = "False for images that are streamed or augmented as photographs"
+            raise ArgumentError("on_device", accepted, True)
         images = tf.constant(self.images)  # type: ignore[attr-defined]  # of a `Split`
 
         def read(x):
@@ -359,10 +352,11 @@ class StreamingSplit(_Split):
 
     def _plans(self, epochs, seed, generation, views, augment=True):
         if views is not None and self._cropped:
-            raise ValueError(
-                "Argument `views` must be None for a streamed data set of photographs, which are "
-                f"cropped before they are scaled. Received: {views}"
+            accepted = (
+                "None for a streamed data set of photographs, which are cropped before they are "
+                "scaled"
             )
+            raise ArgumentError("views", accepted, views)
         return super()._plans(epochs, seed, generation, views, augment)
 
     def _shuffled(self, plans, batch_size, on_device):

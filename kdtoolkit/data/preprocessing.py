@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import TensorLike
 
 INPUT_RANGES = ("normalized", "unit", "bytes")
@@ -36,11 +37,11 @@ class Preprocessing:
         for name, kind in (("image_shape", int), ("mean", float), ("std", float)):
             object.__setattr__(self, name, tuple(kind(value) for value in getattr(self, name)))
         channels = self.image_shape[-1]
-        if not len(self.mean) == len(self.std) == channels:
-            raise ValueError(
-                f"Arguments `mean` and `std` must have one value for each of {channels} channels. "
-                f"Received: mean={self.mean}, std={self.std}"
-            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != channels:
+                accepted = f"of one value for each of {channels} channels"
+                raise ArgumentError(name, accepted, values)
 
     @classmethod
     def measure(cls, batches: Iterable[np.ndarray]) -> "Preprocessing":
@@ -83,10 +84,9 @@ class Preprocessing:
             size not in (None, expected)
             for size, expected in zip(shape, self.image_shape, strict=True)
         ):
-            raise ValueError(
-                f"Argument `images` must have shape (..., {', '.join(map(str, self.image_shape))})."
-                f" Received: shape {tuple(images.shape)}"
-            )
+            accepted = f"shape (..., {', '.join(map(str, self.image_shape))})"
+            received = Words(f"shape {tuple(images.shape)}")
+            raise ArgumentError("images", accepted, received, must="have")
         if isinstance(images, np.ndarray):
             images = images.astype(np.float32)
         else:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
 
 TEST_FRACTION = 0.2
@@ -183,10 +184,7 @@ def checked_image_size(image_size):
         return None
     size = (image_size,) * 2 if isinstance(image_size, numbers.Integral) else tuple(image_size)
     if len(size) != 2 or not all(isinstance(s, numbers.Integral) and s > 0 for s in size):
-        raise ValueError(
-            f"Argument `image_size` must be a positive int or (height, width). "
-            f"Received: {image_size!r}"
-        )
+        raise ArgumentError("image_size", "a positive integer or (height, width)", image_size)
     return int(size[0]), int(size[1])
 
 
@@ -202,9 +200,8 @@ def image_shape(name, stored, size):
         ValueError: they differ, and there is no size.
     """
     if size is None and None in stored:
-        raise ValueError(
-            f"Argument `image_size` is needed: the images of {name!r} have different sizes."
-        )
+        accepted = f"given: the images of {name!r} have different sizes"
+        raise ArgumentError("image_size", accepted, Words("none"))
     return (*(size or stored[:2]), stored[2])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import bounded
+from kdtoolkit._checks import Integers, check
 from kdtoolkit.data.wording import shown
 from kdtoolkit.edge import images, package
 
@@ -64,8 +65,7 @@ class EarlyExitClassifier:
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1) -> None:
-        if not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"Argument `threads` must be an integer from 1. Received: {threads!r}")
+        check("threads", threads, Integers(1))
         self.path = path
         self._lock = threading.Lock()  # of what LiteRT keeps between setting inputs and outputs
         try:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Words
+
 # ITU-R BT.601, as Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _WHITE = 255
@@ -26,18 +28,14 @@ def fit(image, image_shape):
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(
-            f"Argument `image` must be a uint8 array of pixels from 0 to 255. Received: {kind}"
-        )
+        raise ArgumentError("image", "a uint8 array of pixels from 0 to 255", Words(kind))
     if image.shape == image_shape:
         return image
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:
-        raise ValueError(
-            "Argument `image` must have shape (height, width) or (height, width, channels) with 1, "
-            f"3 or 4 channels. Received: shape {image.shape}"
-        )
+        accepted = "shape (height, width) or (height, width, channels) with 1, 3 or 4 channels"
+        raise ArgumentError("image", accepted, Words(f"shape {image.shape}"), must="have")
     return cover(_to_channels(image, image_shape[-1]), image_shape[:2])
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
+from kdtoolkit._checks import ArgumentError, Words
 
 _FORMAT = 2  # what is written
 _FORMATS = (1, 2)  # what is read
@@ -232,4 +233,4 @@ def _is_line(value):
 
 def _require(condition, name, accepted, received):
     if not condition:
-        raise ValueError(f"Argument `{name}` must be {accepted}. Received: {str(received)[:200]}")
+        raise ArgumentError(name, accepted, Words(str(received)[:200]))

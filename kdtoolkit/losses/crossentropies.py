@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Tensor, TensorLike
 
 
@@ -28,10 +29,8 @@ def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
         known = ops.logical_and(labels >= 0, labels < classes)
         return ops.where(ops.expand_dims(known, -1), rows, float("nan"))
     if len(labels.shape) != 2 or labels.shape[-1] != classes:
-        raise ValueError(
-            "Argument `labels` must be class indices of shape (batch,) or rows of shape (batch, "
-            f"{classes}). Received: labels.shape={tuple(labels.shape)}"
-        )
+        accepted = f"class indices of shape (batch,) or rows of shape (batch, {classes})"
+        raise ArgumentError("labels", accepted, Words(f"labels.shape={tuple(labels.shape)}"))
     return ops.cast(labels, "float32")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from keras import ops
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import log_probabilities
 
@@ -31,10 +32,9 @@ def distillation_divergence(
         ValueError: teacher and student differ in the number of classes.
     """
     if teacher_logits.shape[-1] != student_logits.shape[-1]:
-        raise ValueError(
-            "Arguments `teacher_logits` and `student_logits` must have the same number of classes. "
-            f"Received: {teacher_logits.shape[-1]} and {student_logits.shape[-1]}"
-        )
+        accepted = f"{student_logits.shape[-1]} classes, as `student_logits` have"
+        received = Words(teacher_logits.shape[-1])
+        raise ArgumentError("teacher_logits", accepted, received, must="have")
     temperature = ops.cast(temperature, "float32")
     log_teacher = log_probabilities(teacher_logits, temperature)
     log_student = log_probabilities(student_logits, temperature)

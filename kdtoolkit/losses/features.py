@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Tensor, TensorLike
 
 _CONTEXTS = (4, 2, 1)  # heights and widths
@@ -56,10 +57,9 @@ def attention_map(features: TensorLike) -> Tensor:
         ValueError: the features have another rank.
     """
     if len(features.shape) != 4:
-        raise ValueError(
-            "Argument `features` must have shape (batch, height, width, channels). "
-            f"Received: features.shape={tuple(features.shape)}"
-        )
+        accepted = "shape (batch, height, width, channels)"
+        received = Words(f"features.shape={tuple(features.shape)}")
+        raise ArgumentError("features", accepted, received, must="have")
     energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1)
     # The bound is inside the root, whose slope at zero is infinite.
     square = ops.sum(ops.square(energy), axis=(1, 2), keepdims=True)
@@ -131,7 +131,6 @@ def _squared_difference(teacher_features, student_features):
 
 def _check_same_shape(teacher_shape, student_shape, what):
     if tuple(teacher_shape[1:]) != tuple(student_shape[1:]):
-        raise ValueError(
-            f"Arguments `teacher_features` and `student_features` must have the same {what}. "
-            f"Received: {tuple(teacher_shape)} and {tuple(student_shape)}"
-        )
+        accepted = f"the {what} of `student_features`, {tuple(student_shape)}"
+        received = Words(tuple(teacher_shape))
+        raise ArgumentError("teacher_features", accepted, received, must="have")

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit._types import Tensor, TensorLike
 from kdtoolkit.losses.crossentropies import crossentropy
 
@@ -23,10 +24,8 @@ def score_difference(logits: TensorLike, top_k: int = 5) -> Tensor:
         ValueError: `top_k` is outside its range.
     """
     if not 2 <= top_k <= logits.shape[-1]:
-        raise ValueError(
-            f"Argument `top_k` must be from 2 to the number of classes ({logits.shape[-1]}). "
-            f"Received: top_k={top_k}"
-        )
+        accepted = f"from 2 to the number of classes ({logits.shape[-1]})"
+        raise ArgumentError("top_k", accepted, top_k)
     scores, _ = ops.top_k(ops.softmax(ops.cast(logits, "float32"), axis=-1), top_k)
     return scores[:, 0] - ops.mean(scores[:, 1:], axis=-1)
 

@@ -12,7 +12,7 @@ from kdtoolkit import cluster
 from kdtoolkit.data import describe
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _smoke
-from kdtoolkit.recipes._command import blaming
+from kdtoolkit.recipes._command import blaming, blaming_arguments
 from kdtoolkit.training import compute
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -178,7 +178,7 @@ def check_data(flags):
             flags[flag].value = os.path.expanduser(flags[flag].value)
     if flags.data_dir is not None:
         flags.require("data_dir", os.path.isdir(flags.data_dir), "an existing directory")
-    with blaming("dataset"):
+    with blaming("dataset"), blaming_arguments(flags, name="dataset"):
         info = describe(flags.dataset, flags.data_dir, flags.image_size)
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.train_examples is not None:
@@ -190,7 +190,7 @@ def check_data(flags):
 
 def check_network(flags, info, flag="model"):
     """Checks that a flag names a network for the data's images; returns its `Family`."""
-    with blaming(flag):
+    with blaming_arguments(flags, name=flag):
         family = registry.validate(flags[flag].value)
     if info.image_shape is not None:
         height, width, _ = info.image_shape
@@ -234,7 +234,7 @@ def check_training(flags, usual):
     flags.require_one_of("precision", compute.PRECISIONS)
     for flag in ("xla", "data_on_device", "onednn", "deterministic"):
         flags.require_one_of(flag, compute.SWITCHES)
-    with blaming("xla"):
+    with blaming_arguments(flags):
         compute.check_xla(flags.xla, flags.deterministic)
     flags.require("steps_per_execution", flags.steps_per_execution > 0, "positive")
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from kdtoolkit import cluster, files
 from kdtoolkit.export.rows import MOST_IMAGES, file_facts, parity_facts
 from kdtoolkit.recipes import _flags, _report
-from kdtoolkit.recipes._command import Done, RunError, UsageError, blaming, claim_output_dir
+from kdtoolkit.recipes._command import (
+    Done,
+    RunError,
+    blaming,
+    blaming_arguments,
+    claim_output_dir,
+)
 from kdtoolkit.training import compute
 
 
@@ -47,7 +53,7 @@ class Session:
         from kdtoolkit.training import distribution, loop
 
         chosen, images = distribution.strategy(self.flags.strategy), len(self.data.train)
-        with blaming("batch_size"):
+        with blaming_arguments(self.flags):
             loop.check_last_batch(images, self.flags.batch_size, chosen.num_replicas_in_sync)
         return chosen
 
@@ -58,13 +64,9 @@ class Session:
 
         flags, train, replicas = self.flags, self.data.train, self.strategy.num_replicas_in_sync
         device = {"data_on_device": flags.data_on_device, "data_bytes": train.bytes_for_device}
-        try:
+        with blaming_arguments(flags):
             chosen = _choose(flags, replicas, **device)
             chosen.check_epoch(train.steps_per_epoch(flags.batch_size))
-        except ValueError as error:
-            own = ("xla", "data_on_device")
-            flag = next((name for name in own if f"`{name}`" in str(error)), "steps_per_execution")
-            raise UsageError(f"--{flag}: {error}") from error
         # Workers on machines of several kinds train one network.
         with losing_workers():
             fields = distribution.from_chief(self.strategy, lambda: dataclasses.asdict(chosen))
@@ -205,7 +207,7 @@ def load(flags):
     from kdtoolkit import data
 
     prepare_process(flags)
-    try:
+    with blaming("dataset"), blaming_arguments(flags, name="dataset"):
         return data.load(
             flags.dataset,
             flags.data_dir,
@@ -214,10 +216,6 @@ def load(flags):
             train_examples=flags.train_examples,
             strict_data=flags.strict_data,
         )
-    except ValueError as error:
-        own = ("train_examples", "validation_fraction", "image_size", "data_dir")
-        flag = next((name for name in own if f"`{name}`" in str(error)), "dataset")
-        raise UsageError(f"--{flag}: {error}") from error
 
 
 @contextlib.contextmanager

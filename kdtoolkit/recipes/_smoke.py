@@ -1,7 +1,7 @@
 """`--smoke`: any run shrunk to seconds that still goes through all of its parts."""
 
 from kdtoolkit.models import registry
-from kdtoolkit.recipes._command import blaming
+from kdtoolkit.recipes._command import blaming_arguments
 
 _IMAGES = 40
 
@@ -35,7 +35,7 @@ def shrink(flags, *networks, data=True, **most):
     families = []
     for flag in networks:
         if flags[flag].value is not None:
-            with blaming(flag):
+            with blaming_arguments(flags, name=flag):
                 families.append(registry.validate(flags[flag].value))
             flags[flag].value = families[-1].tiny
     if data:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdtoolkit._checks import ArgumentError, Integers, OneOf, check
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCHES = ("auto", "true", "false")
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -77,10 +79,9 @@ class Compute:
             ValueError: it cannot.
         """
         if steps % self.steps_per_execution:
-            raise ValueError(
-                f"Argument `steps_per_execution` must divide the {steps} steps of an epoch. "
-                f"Received: steps_per_execution={self.steps_per_execution}"
-            )
+            accepted = f"the {steps} steps of an epoch"
+            received = self.steps_per_execution
+            raise ArgumentError("steps_per_execution", accepted, received, must="divide")
 
     @contextlib.contextmanager
     def policy(self) -> Iterator[None]:
@@ -140,30 +141,23 @@ def choose(
             deterministic operations, several steps at once or data on the device with several
             replicas, or data on the device that cannot be there.
     """
-    _check_one_of("precision", precision, PRECISIONS)
-    _check_one_of("xla", xla, SWITCHES)
-    _check_one_of("data_on_device", data_on_device, SWITCHES)
-    _check_one_of("deterministic", deterministic, SWITCHES)
+    switches = {"xla": xla, "data_on_device": data_on_device, "deterministic": deterministic}
+    check("precision", precision, OneOf(PRECISIONS))
+    for switch, value in switches.items():
+        check(switch, value, OneOf(SWITCHES))
     check_xla(xla, deterministic)
+    check("steps_per_execution", steps_per_execution, Integers(1))
     if xla == "true" and replicas > 1:
-        raise ValueError(
-            f"Argument `xla` must be 'auto' or 'false' for {replicas} replicas, which cannot sum "
-            "gradients in compiled code. Received: xla='true'"
-        )
-    if steps_per_execution < 1 or (steps_per_execution > 1 and replicas > 1):
-        accepted = "positive" if replicas == 1 else f"1 for {replicas} replicas, a limit of Keras"
-        raise ValueError(
-            f"Argument `steps_per_execution` must be {accepted}. "
-            f"Received: steps_per_execution={steps_per_execution}"
-        )
+        why = f"{replicas} replicas, which cannot sum gradients in compiled code"
+        raise ArgumentError("xla", f"auto or false for {why}", xla)
+    if steps_per_execution > 1 and replicas > 1:
+        accepted = f"1 for {replicas} replicas, a limit of Keras"
+        raise ArgumentError("steps_per_execution", accepted, steps_per_execution)
     if data_on_device == "true" and (replicas > 1 or data_bytes is None):
         why = f"{replicas} replicas, each of which would hold all images"
         if data_bytes is None:
             why = "data without `data_bytes`: streamed, or augmented as photographs"
-        raise ValueError(
-            f"Argument `data_on_device` must be 'auto' or 'false' for {why}. "
-            "Received: data_on_device='true'"
-        )
+        raise ArgumentError("data_on_device", f"auto or false for {why}", data_on_device)
     device = device or this_device()
     if precision == "auto":
         precision = "bfloat16" if device.bfloat16 else "float32"
@@ -212,10 +206,8 @@ def check_xla(xla, deterministic):
         ValueError: it is.
     """
     if xla == deterministic == "true":
-        raise ValueError(
-            "Argument `xla` must be 'auto' or 'false' where operations are deterministic, of which "
-            "Keras compiles none. Received: xla='true', deterministic='true'"
-        )
+        accepted = "auto or false where operations are deterministic, of which Keras compiles none"
+        raise ArgumentError("xla", accepted, xla)
 
 
 def set_onednn(choice="auto"):
@@ -230,7 +222,7 @@ def set_onednn(choice="auto"):
     Raises:
         ValueError: it is none of them.
     """
-    _check_one_of("onednn", choice, SWITCHES)
+    check("choice", choice, OneOf(SWITCHES))
     if choice == "auto":
         os.environ.setdefault(_ONEDNN, "1")
     else:
@@ -270,10 +262,3 @@ def _cpu_flags():
     lines = (line.partition(":") for line in text.splitlines())
     listed = next((v for k, _, v in lines if k.strip() == "flags"), "")
     return set(listed.split())
-
-
-def _check_one_of(name, value, accepted):
-    if value not in accepted:
-        raise ValueError(
-            f"Argument `{name}` must be one of {', '.join(accepted)}. Received: {name}={value!r}"
-        )

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import cluster
+from kdtoolkit._checks import OneOf, check
 from kdtoolkit.cluster import STRATEGIES
 from kdtoolkit.training import messages
 
@@ -50,10 +51,7 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     Raises:
         ValueError: there is no strategy of that name, or the environment names no workers.
     """
-    if name not in STRATEGIES:
-        raise ValueError(
-            f"Argument `name` must be one of {', '.join(STRATEGIES)}. Received: name={name!r}"
-        )
+    check("name", name, OneOf(STRATEGIES))
     if cluster.of_strategy(name):
         return _multi_worker(name)
     gpus = tf.config.list_logical_devices("GPU")

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data import Data, beside
 from kdtoolkit.models.precision import in_float32
@@ -304,16 +305,15 @@ def check_fits(network, data):
         ValueError: it takes other images, tells other classes apart, or nothing can validate it.
     """
     if not len(data.validation):
-        raise ValueError("Argument `data` must hold validation images. Received: none")
+        raise ArgumentError("data", "validation images", Words("none"), must="hold")
     shapes = network.output_shape  # a list for several exits
     shapes = [shapes] if isinstance(shapes, tuple) else shapes
     classes = {shape[-1] for shape in shapes}
     shape = tuple(data.info.image_shape)
     if classes != {data.info.classes} or tuple(network.input_shape[1:]) != shape:
-        raise ValueError(
-            f"Argument `data` must fit the network, which maps {network.input_shape[1:]} to "
-            f"{sorted(classes)} classes. Received: images {shape} of {data.info.classes} classes"
-        )
+        maps = f"{network.input_shape[1:]} to {sorted(classes)} classes"
+        received = Words(f"images {shape} of {data.info.classes} classes")
+        raise ArgumentError("data", f"the network, which maps {maps}", received, must="fit")
 
 
 def check_last_batch(images, batch_size, replicas):
@@ -326,10 +326,9 @@ def check_last_batch(images, batch_size, replicas):
     """
     last = images % batch_size or batch_size
     if last < replicas:
-        raise ValueError(
-            f"Argument `batch_size` must leave a last batch of at least {replicas} images, one for "
-            f"each replica. Received: batch_size={batch_size}, which leaves {last} of {images}"
-        )
+        accepted = f"a last batch of at least {replicas} images, one for each replica"
+        hint = f"It leaves {last} of {images}"
+        raise ArgumentError("batch_size", accepted, batch_size, hint, must="leave")
 
 
 class TensorBoard(keras.callbacks.Callback):

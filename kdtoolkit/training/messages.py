@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kdtoolkit._checks import ArgumentError, Words
+
 _ARRAY, _BYTES = "array in the archive", "bytes in the archive"
 
 
@@ -59,4 +61,4 @@ def decode(content: bytes):
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return load(archive)
     except Exception as error:  # Whatever a damaged archive raises.
-        raise ValueError(f"Argument `content` must be of `encode`: {error}") from error
+        raise ArgumentError("content", "of `encode`", Words("other bytes"), str(error)) from error

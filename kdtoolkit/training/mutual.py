@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kdtoolkit._checks import ArgumentError, Integers, Words, check
 from kdtoolkit._types import Network, PathLike, Tensor
 from kdtoolkit.losses import crossentropies, divergence
 from kdtoolkit.models.contract import check_logits
@@ -38,18 +39,16 @@ class MutualLearning(Trainer):
     def __init__(self, networks: Iterable[Network], **kwargs: Any) -> None:
         networks = list(networks)
         if len({id(network) for network in networks}) != len(networks) or len(networks) < 2:
-            raise ValueError(
-                "Argument `networks` must hold at least two networks, each of them once. "
-                f"Received: {[network.name for network in networks]}"
-            )
+            accepted = "at least two networks, each of them once"
+            received = Words([network.name for network in networks])
+            raise ArgumentError("networks", accepted, received, must="hold")
         for network in networks:
             check_logits(network, "networks")
         for kind in ("input_shape", "output_shape"):
             shapes = {getattr(network, kind) for network in networks}
             if len(shapes) > 1:
-                raise ValueError(
-                    f"Argument `networks` must agree in {kind}. Received: {sorted(shapes, key=str)}"
-                )
+                received = Words(sorted(shapes, key=str))
+                raise ArgumentError("networks", f"in {kind}", received, must="agree")
         names = [f"peer_{i}" for i in range(1, len(networks) + 1)]
         terms = [f"{name}_{term}" for name in names for term in ("label", "mutual")]
         peers = _Peers(dict(zip(names, map(fused, networks), strict=True)))
@@ -91,10 +90,7 @@ class MutualLearning(Trainer):
         Raises:
             ValueError: there is no such peer.
         """
-        if not 1 <= peer <= len(self.networks):
-            raise ValueError(
-                f"Argument `peer` must be from 1 to {len(self.networks)}. Received: peer={peer}"
-            )
+        check("peer", peer, Integers(1, len(self.networks)))
         return self.networks[peer - 1].save(filepath, overwrite=overwrite, **kwargs)
 
 

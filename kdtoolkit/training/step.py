@@ -5,7 +5,6 @@ the gradient tape (a teacher's logits), and which weighted loss *terms*, one val
 network is trained with. What must be right once is right here.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import _keras
+from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
 from kdtoolkit._types import Network, PathLike, Tensor
 from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
@@ -125,10 +125,7 @@ class Trainer(keras.Model):
             getattr(network, "output", None), dict
         ):  # `exits` has checked the exits' own
             check_logits(network)
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(
-                f"Argument `weight_decay` must be at least 0. Received: weight_decay={weight_decay}"
-            )
+        check("weight_decay", weight_decay, AT_LEAST_0)
         self.network = network
         self.term_names = tuple(term_names)
         self.weight_decay = weight_decay
@@ -213,30 +210,28 @@ class Trainer(keras.Model):
                 steps are to be executed at once, or a reader is given, under a strategy.
         """
         if kwargs.get("loss") is not None:
-            raise ValueError(
-                f"Argument `loss` must be left out: {type(self).__name__} has its own loss. "
-                f"Received: loss={kwargs['loss']!r}"
-            )
+            accepted = f"left out: {type(self).__name__} has its own loss"
+            raise ArgumentError("loss", accepted, kwargs["loss"])
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas > 1 and kwargs.get("steps_per_execution", 1) != 1:
-            raise ValueError(
-                "Argument `steps_per_execution` must be 1 under a strategy of several replicas, "
-                "where Keras cannot run more steps at once. "
-                f"Received: steps_per_execution={kwargs['steps_per_execution']!r}, "
-                f"{replicas} replicas"
+            accepted = (
+                f"1 under a strategy of {replicas} replicas, where Keras cannot run more steps at "
+                "once"
             )
+            raise ArgumentError("steps_per_execution", accepted, kwargs["steps_per_execution"])
         if replicas > 1 and reader is not None:
-            raise ValueError(
-                "Argument `reader` must be None under a strategy of several replicas, each of "
-                f"which would hold all images. Received: a reader, {replicas} replicas"
-            )
+            accepted = f"None for {replicas} replicas, each of which would hold all images"
+            raise ArgumentError("reader", accepted, Words("a reader"))
         self._reader = reader
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ValueError(
-                "Argument `optimizer` must not scale the loss: Keras tests the gradients before "
-                "they are summed over replicas, and lets infinite ones through. Use the policy "
-                "'mixed_bfloat16' in place of 'mixed_float16'."
+            raise ArgumentError(
+                "optimizer",
+                "the loss: Keras tests the gradients before they are summed over replicas, and "
+                "lets infinite ones through",
+                Words("a LossScaleOptimizer"),
+                "Use the policy 'mixed_bfloat16' in place of 'mixed_float16'",
+                must="not scale",
             )
         # `train_step` sums the gradients over replicas before decay and clipping; a second sum in
         # the optimizer would multiply them by the number of replicas.
@@ -585,10 +580,8 @@ def _check_images(x):
         images = x[start : start + _CHECKED_IMAGES]
         finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
         if not finite.all():
-            raise ValueError(
-                "Argument `x` must hold finite values. Received: an array whose image "
-                f"{start + int(finite.argmin())} does not"
-            )
+            received = Words(f"an array whose image {start + int(finite.argmin())} does not")
+            raise ArgumentError("x", "finite values", received, must="hold")
 
 
 def _unknown_classes(y, classes):
@@ -606,10 +599,8 @@ def _check_labels(y, classes, argument="y"):
     unknown = ~((y >= 0) & (y < classes)).ravel() if _are_indices(y.shape, classes) else [False]
     if np.any(unknown):
         index = int(np.argmax(unknown))
-        raise ValueError(
-            f"Argument `{argument}` must hold classes from 0 to {classes - 1}. Received: "
-            f"{y.ravel()[index]} at index {index}"
-        )
+        received = Words(f"{y.ravel()[index]} at index {index}")
+        raise ArgumentError(argument, f"classes from 0 to {classes - 1}", received, must="hold")
 
 
 def _are_indices(shape, classes):

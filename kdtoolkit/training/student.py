@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies
 from kdtoolkit.methods import Methods, as_methods
@@ -43,10 +43,9 @@ class Student(Trainer):
         check_logits(network)
         classes = network.output_shape[-1]
         if teacher.output_shape[-1] != classes:
-            raise ValueError(
-                "Arguments `network` and `teacher` must have the same number of classes. "
-                f"Received: {classes} and {teacher.output_shape[-1]}"
-            )
+            received = Words(teacher.output_shape[-1])
+            accepted = f"as many classes as `network`, {classes}"
+            raise ArgumentError("teacher", accepted, received, must="have")
         for method in methods:
             method.check_classes(classes)
         check_finite(teacher, "teacher")

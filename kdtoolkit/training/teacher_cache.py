@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import files
-from kdtoolkit._checks import near
+from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.pipeline import Split, StreamingSplit
@@ -66,10 +66,9 @@ class TeacherCache:
             ValueError: it is another split.
         """
         if split.fingerprint() != self.fingerprint:
-            raise ValueError(
-                f"Argument `split` must be the one that {str(self.directory)!r} was built of. "
-                "Received: other images, labels, preprocessing or augmentation"
-            )
+            accepted = f"the one that {str(self.directory)!r} was built of"
+            received = Words("other images, labels, preprocessing or augmentation")
+            raise ArgumentError("split", accepted, received)
         return split.in_views(self.views, self._read)
 
     def _read(self, view, indices):
@@ -164,10 +163,9 @@ def _build(teacher, split, directory, views, layers, batch_size):
                 files.write_atomically(path, compute)
                 arrays = _open(path, key, names)
     except OSError as error:
-        raise ValueError(
-            f"Argument `directory` must be writable, with {size:,} bytes free. "
-            f"Received: {str(directory)!r} ({error.strerror or error})"
-        ) from error
+        accepted = f"writable, with {size:,} bytes free"
+        received = Words(f"{str(directory)!r} ({error.strerror or error})")
+        raise ArgumentError("directory", accepted, received) from error
     logits, *features = arrays
     return TeacherCache(path, views, fingerprint, logits, dict(zip(layers, features, strict=True)))
 
@@ -179,11 +177,9 @@ def _teaching(teacher, layers):
     names = [layer.name for layer in getattr(teacher, "layers", ())]
     for layer in layers:
         if layer not in names or not hasattr(teacher, "operations"):
-            hint = near(layer, names, " ")
-            raise ValueError(
-                f"Argument `layers` must name layers of a functional model. Received: {layer!r} of "
-                f"{type(teacher).__name__} {teacher.name!r}.{hint}"
-            )
+            received = Words(f"{layer!r} of {type(teacher).__name__} {teacher.name!r}")
+            accepted, hint = "layers of a functional model", near(layer, names)
+            raise ArgumentError("layers", accepted, received, hint, must="name")
     hidden = [output_of(teacher, layer) for layer in layers]
     return fused(keras.Model(teacher.input, [teacher.output, *hidden]))
 
@@ -262,10 +258,9 @@ def _half(values, name):
     with np.errstate(over="ignore"):
         half = values.astype("<f2")
     if not np.isfinite(half).all():
-        raise ValueError(
-            "Argument `teacher` must return finite values up to 65504, which float16 holds. "
-            f"Received: {np.abs(values).max()} for {name!r}"
-        )
+        accepted = "finite values up to 65504, which float16 holds"
+        received = Words(f"{np.abs(values).max()} for {name!r}")
+        raise ArgumentError("teacher", accepted, received, must="return")
     return half
 
 

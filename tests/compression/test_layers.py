@@ -80,7 +80,7 @@ def test_kernel_of_a_separable_convolution_is_the_pointwise_one():
         (["stem_conv", lambda layer: False], "'<lambda>', which matches none"),
         (functools.partial(operator.is_, None), r"'functools.partial\(.*', which matches none"),
         ([], r"must choose a layer. Received: layers=\[\]"),
-        (3, "name patterns, types of layers or predicates. Received: 3"),
+        (3, "name patterns, types of layers or predicates. Received: layers=3"),
     ],
 )
 def test_choices_that_match_nothing(resnet8, chosen, message):

@@ -259,16 +259,22 @@ def test_a_second_fit_goes_on_and_a_new_network_starts_anew():
         ({"schedule": 0.5}, "`schedule` must be a ConstantSparsity or a PolynomialDecay"),
         ({"schedule": PolynomialDecay(0, 0.5, 5, 5)}, "must end after it begins"),
         ({"schedule": PolynomialDecay(0.6, 0.5, 0, 5)}, "must not end less sparse"),
-        ({"sparsity": {"a": 1.0}}, r"`sparsity` must be in \[0, 1\)\. Received: 1\.0"),
-        ({"sparsity": {"a": "half"}}, r"`sparsity` must be in \[0, 1\)\. Received: 'half'"),
-        ({"sparsity": {"a": -0.1}}, r"`sparsity` must be in \[0, 1\)\. Received: -0\.1"),
-        ({"threshold": "glob"}, "`threshold` must be 'layer' or 'global'. Received: threshold='gl"),
+        ({"sparsity": {"a": 1.0}}, r"`sparsity` must be in \[0, 1\)\. Received: sparsity=1\.0"),
+        (
+            {"sparsity": {"a": "half"}},
+            r"`sparsity` must be in \[0, 1\)\. Received: sparsity='half'",
+        ),
+        ({"sparsity": {"a": -0.1}}, r"`sparsity` must be in \[0, 1\)\. Received: sparsity=-0\.1"),
+        (
+            {"threshold": "glob"},
+            "`threshold` must be one of layer, global. Received: threshold='gl",
+        ),
         ({"structure": "1:2"}, "`structure` must be None or '2:4'. Received: structure='1:2'"),
         ({"threshold": "global", "structure": "2:4"}, "`threshold` must be 'layer' where"),
         ({"threshold": "global", "sparsity": {"a": 0.1}}, "`threshold` must be 'layer' where"),
         (
             {"schedule": ConstantSparsity(0.6, 0), "structure": "2:4"},
-            r"`schedule` must be in \[0, 0\.5\]\. Received: 0\.6",
+            r"`schedule` must end with a sparsity in \[0, 0\.5\]\. Received: 0\.6",
         ),
     ],
 )
@@ -283,7 +289,7 @@ def test_refused_arguments(arguments, message):
     [
         ({"layers": "dens"}, "Near matches: dense"),
         ({"sparsity": {"heat": 0.1}}, "`sparsity` must match layers .* Near matches: head"),
-        ({"structure": "2:4"}, r"Received: 'conv' \(3, 3, 2, 4\)$"),
+        ({"structure": "2:4"}, r"`structure` must be None .* There are 'conv' \(3, 3, 2, 4\)$"),
         (
             {"schedule": PolynomialDecay(0, 0.5, 0, 13)},
             "whose last step is 12. Received: begin_step=0, end_step=13",

@@ -339,7 +339,7 @@ def test_a_layer_that_is_called_twice():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"bits": 17}, "`bits` must be from 2 to 16. Received: bits=17"),
+        ({"bits": 17}, "`bits` must be an integer from 2 to 16. Received: bits=17"),
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\). Received: momentum=1.0"),
         ({"images": IMAGES[:0]}, r"`images` must be .* Received: shape \(0, 8, 10, 3\)"),
         ({"images": IMAGES[:, 1:]}, r"`images` must be a batch for 'resnet8', of shape \(n, 8, 10"),

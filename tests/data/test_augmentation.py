@@ -76,7 +76,5 @@ def test_as_many_views_as_epochs_are_the_run_without_views():
 @pytest.mark.parametrize("change", [{"count": 0}, {"seed": -1}, {"generation": -1}])
 def test_views_are_checked(change):
     ((name, value),) = change.items()
-    with pytest.raises(
-        ValueError, match=f"`{name}` must be [01] or more. Received: {name}={value}"
-    ):
+    with pytest.raises(ValueError, match=f"`{name}` must be .* integer.* Received: {name}={value}"):
         Views(**{"count": 2, **change})

@@ -30,7 +30,7 @@ def test_prepared_configuration(tfds_dir, tmp_path):
     (tmp_path / "grey" / "small").symlink_to(tfds_dir / "grey")
     path = tmp_path / "grey" / "small" / "1.10.0"
     assert describe("grey/small", tmp_path).path == str(path)
-    with pytest.raises(ValueError, match="Unknown data set 'grey'"):
+    with pytest.raises(ValueError, match=r"`name` must be digits, .* Received: name='grey'"):
         describe("grey", tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_folder_does_not_hide_a_known_name(write_images, monkeypatch):
 
 def test_folder_errors(write_images, tmp_path):
     path = write_images({"a/0.png": (5, 7), "b/0.png": (5, 8), "a/1.png": (5, 7)})
-    with pytest.raises(ValueError, match="`image_size` is needed"):
+    with pytest.raises(ValueError, match="`image_size` must be given"):
         describe(path)
     assert describe(path, image_size=6).image_shape == (6, 6, 3)
     (tmp_path / "empty").mkdir()
@@ -119,11 +119,11 @@ def test_train_without_test(write_images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cifra10"], "Unknown data set 'cifra10'.*Near matches: cifar10"),
-        (["./nowhere"], "Unknown data set './nowhere'.* nor an existing folder"),
+        (["cifra10"], "`name` must be .* Received: name='cifra10'. Near matches: cifar10"),
+        (["./nowhere"], "`name` must be .* an existing folder.* Received: name='./nowhere'"),
         (["cifar10", "/no/such/folder"], "`data_dir` must be a folder.*'/no/such/folder'"),
-        (["imagenet2012"], "`image_size` is needed.*'imagenet2012'"),
-        (["digits", None, 0], "`image_size` must be .* Received: 0"),
+        (["imagenet2012"], "`image_size` must be given.*'imagenet2012'"),
+        (["digits", None, 0], "`image_size` must be .* Received: image_size=0"),
         (["digits", None, (8, 8, 1)], "`image_size` must be"),
     ],
 )

@@ -202,8 +202,14 @@ def test_data_set_that_is_not_prepared(tfds_dir, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"validation_fraction": 1.0}, r"`validation_fraction` must be in \[0, 1\).*=1.0$"),
-        ({"train_examples": 1295}, "`train_examples` must be from 1 to 1294.* Received: 1295"),
-        ({"train_examples": 0}, "`train_examples` must be from 1 to 1294.* Received: 0"),
+        (
+            {"train_examples": 1295},
+            "`train_examples` must be from 1 to 1294.* Received: train_examples=1295",
+        ),
+        (
+            {"train_examples": 0},
+            "`train_examples` must be from 1 to 1294.* Received: train_examples=0",
+        ),
     ],
 )
 def test_errors(arguments, message):

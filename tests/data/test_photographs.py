@@ -132,7 +132,7 @@ def test_views_of_streamed_photographs(photographs):
         lambda: train.batches(4, Views(2)),
         lambda: train.in_views(Views(2)).epochs(4, seed=0, epochs=1),
     ):
-        with pytest.raises(ValueError, match=r"`views` must be None .*: Views\(count=2,"):
+        with pytest.raises(ValueError, match=r"`views` must be None .*: views=Views\(count=2,"):
             make()
 
 

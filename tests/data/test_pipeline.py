@@ -285,7 +285,9 @@ def test_empty_split(split):
 def test_errors(split, change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}={next(iter(change.values()))}"):
         split.epochs(4, **{"seed": 0, "epochs": 2, **change})
-    with pytest.raises(ValueError, match=r"`batch_size` must be 1 or more. Received: 0"):
+    with pytest.raises(
+        ValueError, match=r"`batch_size` must be a positive integer. Received: batch_size=0"
+    ):
         split.batches(0)
     with pytest.raises(ValueError, match=r"`augment` must be True.*augment=False"):
         split.in_views(VIEWS, attach).epochs(4, seed=0, epochs=1, augment=False)

@@ -158,7 +158,7 @@ def test_wrong_operating_point(classifier, index):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5])
 def test_wrong_threads(model, threads):
-    with pytest.raises(ValueError, match=f"Argument `threads` .*Received: {threads}"):
+    with pytest.raises(ValueError, match=f"Argument `threads` .*Received: threads={threads}"):
         EarlyExitClassifier(model, threads)
 
 

@@ -90,12 +90,16 @@ def test_where_data_are_kept(device, asked, expected, said):
         (1, {"precision": "float16"}, "`precision` must be one of auto, float32, bfloat16"),
         (1, {"xla": "yes"}, "`xla` must be one of .* Received: xla='yes'"),
         (1, {"deterministic": True}, "`deterministic` must be one of .*=True"),
-        (2, {"xla": "true"}, "`xla` must be 'auto' or 'false' for 2 replicas"),
-        (1, {"xla": "true", "deterministic": "true"}, "`xla` must .* deterministic='true'"),
+        (2, {"xla": "true"}, "`xla` must be auto or false for 2 replicas"),
+        (
+            1,
+            {"xla": "true", "deterministic": "true"},
+            "`xla` must .* where operations are deterministic",
+        ),
         (1, {"data_on_device": "yes"}, "`data_on_device` must be one of auto.*='yes'"),
         (1, {"data_on_device": "true"}, "`data_on_device` must be .* without `data_bytes`"),
         (2, {"data_on_device": "true", "data_bytes": 9}, "`data_on_device` must .* 2 replicas"),
-        (1, {"steps_per_execution": 0}, "`steps_per_execution` must be positive.*=0"),
+        (1, {"steps_per_execution": 0}, "`steps_per_execution` must be a positive integer.*=0"),
         (2, {"steps_per_execution": 2}, "`steps_per_execution` must be 1 for 2 replicas"),
     ],
 )
@@ -278,7 +282,7 @@ def test_a_loss_that_is_not_finite_is_found_before_the_epoch_ends():
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--precision=bfloat61"], ["--precision", "mean bfloat16"]),
+        (["--precision=bfloat61"], ["--precision", "matches: bfloat16"]),
         (["--precision=float16"], ["--precision", "float32, bfloat16", "float16"]),
         (["--xla=1"], ["--xla", "auto, true, false", "1"]),
         (["--onednn=off"], ["--onednn", "auto, true, false", "off"]),
