@@ -1,5 +1,6 @@
 """Exported graphs on uint8 images, against Keras and NumPy in float64."""
 
+import shutil
 import subprocess
 import sys
 
@@ -102,14 +103,21 @@ def test_equals_keras(tmp_path, format, ensemble):
     assert (exported.format, exported.quantization) == (format, "float32")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A network and its file in float32."""
+    network = resnet8()
+    path = tmp_path_factory.mktemp("whole") / "whole.tflite"
+    return network, export.to_litert(network, path, PREPROCESSING)
+
+
 # The float32 file holds 4 bytes a weight; what is not a weight is some 20 kB.
 @pytest.mark.parametrize(
     "quantization, fraction, atol",
     [("float16", 0.5, 2e-3), ("dynamic_range", 0.25, 8e-2), ("int8", 0.25, 8e-2)],
 )
-def test_quantised_weights(tmp_path, quantization, fraction, atol):
-    network = resnet8()
-    whole = export.to_litert(network, tmp_path / "whole.tflite", PREPROCESSING)
+def test_quantised_weights(tmp_path, whole, quantization, fraction, atol):
+    network, whole = whole
     small = export.to_litert(
         network, tmp_path / "small.tflite", PREPROCESSING, quantization, calibration=IMAGES
     )
@@ -164,10 +172,9 @@ def test_mixed_precision_network_is_exported_in_float32(tmp_path, format):
     np.testing.assert_array_equal(network.predict(inputs, verbose=0), before)
 
 
-def test_sizes(tmp_path):
-    network = resnet8()
-    file = export.to_litert(network, tmp_path / "network.tflite", PREPROCESSING)
-    assert file.bytes == (tmp_path / "network.tflite").stat().st_size
+def test_sizes(tmp_path, whole):
+    network, file = resnet8(), whole[1]
+    assert file.bytes == file.path.stat().st_size
     directory = export.to_saved_model(network, tmp_path / "saved_model", PREPROCESSING)
     files = [file for file in directory.path.rglob("*") if file.is_file()]
     assert directory.bytes == sum(file.stat().st_size for file in files)
@@ -179,9 +186,12 @@ def test_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_replaces_an_older_export_and_leaves_nothing_else(tmp_path, format):
+def test_replaces_an_older_export_and_leaves_nothing_else(tmp_path, whole, format):
     write, run = FORMATS[format]
-    write(resnet8(0), tmp_path / "exported", PREPROCESSING)
+    if format == "litert":
+        shutil.copy(whole[1].path, tmp_path / "exported")
+    else:
+        write(resnet8(0), tmp_path / "exported", PREPROCESSING)
     network = resnet8(1)
     write(network, tmp_path / "exported", PREPROCESSING)
     expected = softmax(network.predict(normalised(IMAGES).astype("float32"), verbose=0))

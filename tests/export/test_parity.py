@@ -101,10 +101,9 @@ def test_tolerance_depends_on_the_quantization(tmp_path):
         export.check(exact, network, PREPROCESSING, IMAGES)
 
 
-@pytest.mark.parametrize("image", range(3))
-def test_large_logits(tmp_path, image):
+def test_large_logits(tmp_path):
     """Two logits near 40,000, which float32 knows to 0.004, and equal: rounding alone decides."""
-    network, images = resnet8(), IMAGES[image : image + 1]
+    network, images = resnet8(), IMAGES[:1]
     head = network.get_layer("logits")
     inputs = normalised(images).astype("float32")
     features = keras.Model(network.input, head.input).predict(inputs, verbose=0)[0]
