@@ -9,7 +9,7 @@ from kdtoolkit._arguments import Parser
 from kdtoolkit.data import beside
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.wording import shown
-from kdtoolkit.recipes._command import RunError, UsageError, import_libraries
+from kdtoolkit.recipes._command import RunError, import_libraries
 from kdtoolkit.recipes._outputs import network_path
 
 _IMAGES = 64  # that the file and the network are compared on
@@ -49,10 +49,7 @@ def _parse(argv):
             "network that has none stored beside it",
         )
     arguments = parser.parse_args(argv)
-    try:
-        arguments.network = network_path(arguments.network, "NETWORK")
-    except UsageError as error:
-        raise ValueError(str(error).replace("--NETWORK", "NETWORK")) from error
+    arguments.network = network_path(arguments.network, "NETWORK")
     try:
         _check_output(Path(arguments.output), arguments.network)
     except OSError as error:

@@ -190,7 +190,7 @@ class Method(_Options):
             except ArgumentError as error:
                 hint = f"The layers are {names[0]!r} and {names[1]!r}"
                 raise ArgumentError(
-                    error.argument, error.accepted, error.received, hint, error.owner
+                    error.argument, error.accepted, error.received, hint, error.owner, error.must
                 ) from error
         return projected
 

@@ -36,13 +36,13 @@ class RunError(RuntimeError):
 
 
 @contextlib.contextmanager
-def blaming(flag: str, kind: type[ValueError] = ValueError):
-    """Turns a library's error of a kind into a `UsageError` that names the flag."""
+def blaming(flag: str):
+    """Turns a library's `ValueError` into a `UsageError` that names the flag."""
     try:
         yield
     except UsageError:
         raise
-    except kind as error:
+    except ValueError as error:
         raise UsageError(f"--{flag}: {error}") from error
 
 

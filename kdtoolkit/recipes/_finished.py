@@ -54,7 +54,7 @@ def _read(flags):
         found = files.read_record(path)
         datetime.datetime.fromisoformat(found["finished"])
         left, given = found["files"], found.get("given", {})
-        networks = {flag: _outputs.network_path(flags[flag].value, flag) for flag in given}
+        networks = {flag: _outputs.network_path(flags[flag].value, f"--{flag}") for flag in given}
         same = all(files.sha256(path) == given[flag] for flag, path in networks.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not finished, or damaged: the run itself says what is wrong

@@ -18,11 +18,15 @@ _JUDGES = 2048  # images, which look at a network before it is used
 _LUCK = 1e-3  # probability
 
 
-def network_path(path: str | os.PathLike[str], flag: str) -> Path:
+def network_path(path: str | os.PathLike[str], argument: str) -> Path:
     """Returns a `.keras` file: the path itself, or the network that a run's directory ended with.
 
     That is the last generation of `born_again`, the multi-exit network of `self_distillation`, the
     best student of `distill`, and the pruned network of `compress`.
+
+    Args:
+        path: of either.
+        argument: the name it has on the command line, such as `--teacher`.
 
     Raises:
         UsageError: there is no such file, or the directory is not that of a finished run whose
@@ -33,8 +37,8 @@ def network_path(path: str | os.PathLike[str], flag: str) -> Path:
         return path
     if not os.path.isdir(path):
         raise UsageError(
-            f"--{flag} must be a .keras file or a recipe's output directory. "
-            f"Received: --{flag}={path}"
+            f"{argument} must be a .keras file or a recipe's output directory. "
+            f"Received: {argument}={path}"
         )
     try:
         results = files.read_record(path / record.RESULTS)
@@ -42,7 +46,7 @@ def network_path(path: str | os.PathLike[str], flag: str) -> Path:
         record.read(path / name, {"name": name})
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
-            f"--{flag}={path} is not the output directory of a finished recipe: {error}. Its "
+            f"{argument}={path} is not the output directory of a finished recipe: {error}. Its "
             f"{record.NETWORK} can be named itself"
         ) from error
     return path / name / record.NETWORK
@@ -72,7 +76,7 @@ def check_network(flags, flag: str) -> None:
     with blaming("strategy"):
         sees = cluster.is_chief(flags.strategy)
     if sees:
-        network_path(flags[flag].value, flag)
+        network_path(flags[flag].value, f"--{flag}")
 
 
 def fetch(flags, flag: str) -> Path:
@@ -84,11 +88,11 @@ def fetch(flags, flag: str) -> Path:
         RunError: another worker ended.
     """
     if cluster.of_strategy(flags.strategy) is None:
-        return network_path(flags[flag].value, flag)
+        return network_path(flags[flag].value, f"--{flag}")
     from kdtoolkit.training import distribution
 
     def read():
-        path = network_path(flags[flag].value, flag)
+        path = network_path(flags[flag].value, f"--{flag}")
         return str(path), path.read_bytes()
 
     strategy = distribution.strategy(flags.strategy)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit import cli, data, models
+from kdtoolkit._checks import ArgumentError, UnsuitableError, Words
 from kdtoolkit.recipes import _command, _session, compress, distill, self_distillation
 from kdtoolkit.recipes.born_again import RECIPE
 
@@ -428,6 +429,35 @@ def test_boolean_flags_differ_by_name(in_empty_directory, capsys):
     (run / "config.flags").write_text(f"{HEAD}--nobaseline\n")
     assert self_distillation.RECIPE.main(["--output_dir=run", "--baseline"]) == 2
     assert "--baseline=false there, --baseline=true here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ArgumentError("exits", "deep", ["a", "b"]), "--exits must be deep. Received: --exits=a,b"),
+        (
+            ArgumentError("at", "layers", Words("'a', which is none"), "See b.", must="name"),
+            "--exits must name layers. Received: 'a', which is none. See b.",
+        ),
+        (
+            ArgumentError("p", "above 0", -1.0, owner="kd"),
+            "--kd_p must be above 0. Received: --kd_p=-1",
+        ),
+        (UnsuitableError("exits", None, "there are none"), "--exits: there are none"),
+        (ArgumentError("network", "built", None), None),
+    ],
+)
+def test_an_error_about_an_argument_names_its_flag(error, said):
+    flags = _command.Flags()
+    for name in ("exits", "kd_p"):
+        flags.add("string", "", name, None, "")
+    with pytest.raises(ValueError) as caught, _command.blaming_arguments(flags, at="exits"):
+        raise error
+    if said is None:  # it is no flag's
+        assert caught.value is error
+    else:
+        assert type(caught.value) is _command.UsageError
+        assert str(caught.value) == said
 
 
 def test_data_flag_that_does_not_fit_is_named(in_empty_directory, capsys, monkeypatch):

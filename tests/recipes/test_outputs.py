@@ -25,7 +25,7 @@ def run(tmp_path):
 
 
 def test_last_generation(run):
-    assert network_path(str(run), "teacher") == run / "generation_1" / "network.keras"
+    assert network_path(str(run), "--teacher") == run / "generation_1" / "network.keras"
 
 
 def change(name, old, new):
@@ -56,6 +56,6 @@ def copy_generation(run):
 def test_what_the_run_did_not_leave_is_refused(run, damage, message):
     damage(run)
     with pytest.raises(UsageError, match=f"^--teacher={run} is not .*{message}"):
-        network_path(str(run), "teacher")
+        network_path(str(run), "--teacher")
     path = run / "generation_0" / "network.keras"
-    assert network_path(str(path), "teacher") == path
+    assert network_path(str(path), "--teacher") == path
