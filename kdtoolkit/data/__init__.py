@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdtoolkit.data.augmentation import epoch_plan as epoch_plan
     from kdtoolkit.data.catalog import describe as describe
     from kdtoolkit.data.catalog import register as register
+    from kdtoolkit.data.examples import Examples as Examples
     from kdtoolkit.data.loading import MEMORY_LIMIT as MEMORY_LIMIT
     from kdtoolkit.data.loading import Data as Data
     from kdtoolkit.data.loading import from_arrays as from_arrays
@@ -53,6 +54,7 @@ else:
             "PhotographAugmentation": "photographs",
             "EpochPlan": "augmentation",
             "epoch_plan": "augmentation",
+            "Examples": "examples",
             "Split": "pipeline",
             "StreamingSplit": "pipeline",
             "reading": "records",

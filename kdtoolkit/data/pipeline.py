@@ -13,6 +13,7 @@ import tensorflow as tf
 from kdtoolkit._checks import ArgumentError, Integers, check
 from kdtoolkit._types import Tensor
 from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_plan
+from kdtoolkit.data.examples import Examples
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.records import Records
 
@@ -114,12 +115,13 @@ class _Split(abc.ABC):
             seed, generation: integers, 0 or more.
             first_epoch, epochs: the first epoch, and the one after the last.
             augment: whether images are changed as `augmentation` says.
-            on_device: whether images are left to `reader`: batches have what it makes them of.
+            on_device: whether images are left to `reader`: batches have, in `Examples`, what it
+                makes them of.
 
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
-            cardinality. Where `in_views` attached values, the images are in a dict with them,
-            `{"image": images, **values}`.
+            cardinality. Where `in_views` attached values, `Examples` of both are in place of the
+            images.
         """
         steps = self.steps_per_epoch(batch_size)
         check("seed", seed, Integers(0))
@@ -133,7 +135,7 @@ class _Split(abc.ABC):
             *draws, indices, view = drawn
             attached = self._attach(view, indices) if self._attach else {}
             if on_device:
-                return {"index": indices, "draws": tuple(draws), "attached": attached}, labels
+                return Examples((), attached, (indices, *draws)), labels
             return _with(attached, self._prepare(images, *draws)), labels
 
         plans = self._plans(range(first_epoch, epochs), seed, generation, self.views, augment)
@@ -158,9 +160,10 @@ class _Split(abc.ABC):
         images = tf.constant(self.images)  # type: ignore[attr-defined]  # of a `Split`
 
         def read(x):
-            if not isinstance(x, dict) or "index" not in x:
+            if not isinstance(x, Examples) or not x.stored:
                 return x
-            return _with(x["attached"], self._prepare(tf.gather(images, x["index"]), *x["draws"]))
+            indices, *draws = x.stored
+            return _with(x.attached, self._prepare(tf.gather(images, indices), *draws))
 
         return read
 
@@ -399,7 +402,7 @@ class StreamingSplit(_Split):
 
 
 def _with(attached, images):
-    return {"image": images, **attached} if attached else images
+    return Examples(images, attached) if attached else images
 
 
 def _parallel(dataset, function):

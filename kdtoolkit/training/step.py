@@ -15,6 +15,7 @@ import tensorflow as tf
 from kdtoolkit import _keras
 from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
 from kdtoolkit._types import Network, PathLike, Tensor
+from kdtoolkit.data import Examples
 from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
@@ -168,11 +169,7 @@ class Trainer(keras.Model):
 
     # What a method says.
 
-    def inputs(self, x: Any) -> Any:
-        """Returns what the network sees of `x`, where something comes with the images."""
-        return x
-
-    def signals(self, x: Any, y: Any) -> dict[str, Any]:
+    def signals(self, x: Examples, y: Any) -> dict[str, Any]:
         """Returns what `terms` needs from outside the tape, e.g. `{"teacher_logits": ...}`."""
         return {}
 
@@ -187,7 +184,7 @@ class Trainer(keras.Model):
     # What is right once.
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.network(self.inputs(inputs), training=training)
+        return self.network(Examples.of(inputs).images, training=training)
 
     def compile(
         self,
@@ -201,8 +198,8 @@ class Trainer(keras.Model):
         Args:
             optimizer: Keras optimizer; its clipping arguments act on the summed gradient.
             metrics: as in Keras; `"accuracy"` works with every kind of label.
-            reader: function that makes images, on the device, of what a data set has in their place
-                (`Split.reader`) and returns images as they are, or None.
+            reader: function that makes images, on the device, of `Examples` that have none yet
+                (`Split.reader`) and returns any other `x` as it is, or None.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
@@ -240,26 +237,25 @@ class Trainer(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
-        images = self.inputs(x)
         with tf.GradientTape() as tape:
             _keras.clear_losses(self)
-            outputs = self._forward.value(images, training=True)
-            loss = self._loss(y, outputs, signals, sample_weight, images)
+            outputs = self._forward.value(x.images, training=True)
+            loss = self._loss(y, outputs, signals, sample_weight, x.images)
         variables = self.trainable_variables
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(
             zip(self._summed(gradients, variables), variables, strict=True)
         )
         self._epoch_step.assign_add(1)
-        return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
+        return self.compute_metrics(x.images, y, self.predictions(outputs), sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._read(data)
         signals = self.signals(x, y)
         _keras.clear_losses(self)
-        outputs = self._forward.value(self.inputs(x), training=False)
+        outputs = self._forward.value(x.images, training=False)
         self._loss(y, outputs, signals, sample_weight)
-        return self.compute_metrics(x, y, self.predictions(outputs), sample_weight)
+        return self.compute_metrics(x.images, y, self.predictions(outputs), sample_weight)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -372,7 +368,7 @@ class Trainer(keras.Model):
 
     def _read(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return x if self._reader is None else self._reader(x), y, sample_weight
+        return Examples.of(x if self._reader is None else self._reader(x)), y, sample_weight
 
     def _global_batch(self, values):
         return tf.cast(_sum_over_replicas(tf.shape(values)[0]), "float32")
@@ -480,7 +476,8 @@ class Trainer(keras.Model):
                 )
             data_batch = self._read(data_batch)
         with self.distribute_strategy.scope():
-            _keras.build(self, keras.utils.pack_x_y_sample_weight(*data_batch))
+            x, y, sample_weight = data_batch
+            _keras.build(self, keras.utils.pack_x_y_sample_weight(x.images, y, sample_weight))
 
     # What is stored is the network.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
+from kdtoolkit.data import Examples
 from kdtoolkit.losses import crossentropies
 from kdtoolkit.methods import Methods, as_methods
 from kdtoolkit.models.contract import check_finite, check_logits
@@ -62,14 +63,11 @@ class Student(Trainer):
     def teacher(self) -> Network:
         return self._teacher.value
 
-    def inputs(self, x: Any) -> Any:
-        return x["image"] if isinstance(x, dict) else x
-
-    def signals(self, x: Any, y: Any) -> dict[str, Any]:
-        if isinstance(x, dict):
-            outputs = self._brought(x)
+    def signals(self, x: Examples, y: Any) -> dict[str, Any]:
+        if "teacher_logits" in x.attached:
+            outputs = self._brought(x.attached)
         else:
-            outputs = self._named(self._teaching.value(x, training=False))
+            outputs = self._named(self._teaching.value(x.images, training=False))
         return {
             f"teacher_{name}": keras.tree.map_structure(_constant, values)
             for name, values in outputs.items()
@@ -93,12 +91,12 @@ class Student(Trainer):
                 terms[method.name] = method.term(batch)
         return terms
 
-    def _brought(self, x):
+    def _brought(self, attached):
         """The teacher's outputs that came with the images."""
-        outputs = {"logits": x["teacher_logits"]}
+        outputs = {"logits": attached["teacher_logits"]}
         layers = self._pairs.value.teacher_layers
         if layers:
-            brought = x.get("teacher_features", {})
+            brought = attached.get("teacher_features", {})
             missing = [layer for layer in layers if layer not in brought]
             if missing:
                 raise ArgumentError(

@@ -58,9 +58,10 @@ class TeacherCache:
             split: the one that the cache was built of.
 
         Returns:
-            A split whose `epochs` have, in place of images, `{"image": images, "teacher_logits":
-            float16 (b, classes)}` and, where the cache has features, `"teacher_features"`: layer
-            name -> float16 `(b, ...)`. A `Student` of this teacher needs no forward pass of it.
+            A split whose `epochs` have, in place of images, `Examples` to which the dict
+            `{"teacher_logits": float16 (b, classes)}` is attached and, where the cache has
+            features, `"teacher_features"`: layer name -> float16 `(b, ...)`. A `Student` of this
+            teacher needs no forward pass of it.
 
         Raises:
             ValueError: it is another split.

@@ -143,10 +143,12 @@ def test_values_come_with_their_images(split):
     batches = list(dataset.as_numpy_iterator())
     assert len(batches) == dataset.cardinality() == 12
     for step, ((x, labels), (images, _)) in enumerate(zip(batches, arrays(plain), strict=True)):
-        assert x.keys() == {"image", "where"}
-        assert x["image"].tobytes() == images.tobytes()
+        assert x.attached.keys() == {"where"}
+        assert x.images.tobytes() == images.tobytes()
         epoch = 1 + step // 3
-        np.testing.assert_array_equal(x["where"], [np.full(len(labels), epoch % 3), labels])
+        np.testing.assert_array_equal(
+            x.attached["where"], [np.full(len(labels), epoch % 3), labels]
+        )
 
 
 def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
@@ -159,8 +161,8 @@ def test_values_and_views_of_a_streamed_split(tfds_dir, monkeypatch):
     ]
     pairs = zip(*(dataset.as_numpy_iterator() for dataset in epochs), strict=True)
     for (x, labels), (same_x, same_labels) in pairs:
-        assert x["image"].tobytes() == same_x["image"].tobytes()
-        np.testing.assert_array_equal(x["where"], same_x["where"])
+        assert x.images.tobytes() == same_x.images.tobytes()
+        np.testing.assert_array_equal(x.attached["where"], same_x.attached["where"])
         np.testing.assert_array_equal(labels, same_labels)
     pairs = zip(streamed.batches(16, VIEWS), held.batches(16, VIEWS), strict=True)
     for (images, labels), (same_images, same_labels) in pairs:

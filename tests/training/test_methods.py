@@ -18,6 +18,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from kdtoolkit import methods, models
+from kdtoolkit.data import Examples
 from kdtoolkit.losses.divergence import permute_secondary_by
 from kdtoolkit.methods import (
     CWTM,
@@ -548,7 +549,7 @@ def of_itself(name):
         return trainer._forward.value(x, training=False)
 
     chosen = methods.parse(name)
-    signals = lambda trainer, x: trainer.signals(x, None)  # noqa: E731
+    signals = lambda trainer, x: trainer.signals(Examples.of(x), None)  # noqa: E731
     return Case(make, terms, outputs, signals, shift_invariant=None, exact=False)
 
 
@@ -708,7 +709,7 @@ def test_the_teacher_gets_no_gradient_and_does_not_change(case):
     variables = trainer.teacher.trainable_variables
     assert not {id(v) for v in variables} & {id(v) for v in trainer.variables}
     with tf.GradientTape() as tape:
-        terms = trainer.terms(Y, float32(outputs), trainer.signals(X, Y))
+        terms = trainer.terms(Y, float32(outputs), trainer.signals(Examples.of(X), Y))
     assert tape.gradient(terms, [v.value for v in variables]) == [None] * len(variables)
     before = trainer.teacher.get_weights()
     trainer.train_on_batch(X, Y)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from kdtoolkit import files, methods, models
-from kdtoolkit.data import Augmentation, Preprocessing, Split, Views, epoch_plan
+from kdtoolkit.data import Augmentation, Examples, Preprocessing, Split, Views, epoch_plan
 from kdtoolkit.methods import KD
 from kdtoolkit.training import Student, teacher_cache
 from kdtoolkit.training.loop import Settings, Training
@@ -148,9 +148,11 @@ def test_batches_bring_the_rows_of_their_images_and_view(full_cache):
         epoch, place = 1 + step // 3, step % 3 * 8
         indices = epoch_plan(N, 2, 1, epoch).order[place : place + 8]
         np.testing.assert_array_equal(labels, same_labels)
-        np.testing.assert_array_equal(x["image"], images)
-        np.testing.assert_array_equal(x["teacher_logits"], full_cache.logits[epoch % 3][indices])
-        for layer, rows in x["teacher_features"].items():
+        np.testing.assert_array_equal(x.images, images)
+        np.testing.assert_array_equal(
+            x.attached["teacher_logits"], full_cache.logits[epoch % 3][indices]
+        )
+        for layer, rows in x.attached["teacher_features"].items():
             np.testing.assert_array_equal(rows, full_cache.features[layer][epoch % 3][indices])
 
 
@@ -256,7 +258,7 @@ def test_evaluation_and_prediction_run_the_teacher_and_the_network(cache):
     images = np.asarray((IMAGES / 255 - MEAN) / STD, np.float32)
     taught = reference.divergence(np.asarray(TEACHER(images)), trainer.network(images), 1)
     assert history["val_kd"][0] == pytest.approx(0.8 * taught.mean(), rel=1e-4)
-    x = {"image": images, "teacher_logits": np.zeros((N, CLASSES), np.float16)}
+    x = Examples(images, {"teacher_logits": np.zeros((N, CLASSES), np.float16)})
     np.testing.assert_allclose(trainer.predict(x, verbose=0), trainer.network(images), atol=1e-6)
 
 
