@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtoolkit._tables import aligned
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -149,14 +151,7 @@ def format_table(table, markdown=False):
         rule = ["---", *["---:"] * (len(table[0]) - 1)]
         lines = [f"| {' | '.join(row)} |" for row in (table[0], rule, *table[1:])]
         return "\n".join(lines)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    )
+    return aligned(table, left=1, rule=False)
 
 
 def environment(packages):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
+from kdtoolkit._tables import aligned
 from kdtoolkit.models import registry
 from kdtoolkit.recipes._command import import_libraries
 
@@ -83,10 +84,7 @@ def _lines(network):
     for row in models.describe(network):
         numbers = (row.parameters, row.macs, row.activation_bytes)
         cells.append((row.name, *(f"{number:,}" for number in numbers)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for name, *numbers in cells:
-        aligned = (n.rjust(width) for n, width in zip(numbers, widths[1:], strict=True))
-        yield "  ".join((name.ljust(widths[0]), *aligned))
+    yield aligned(cells, left=1, rule=False)
     height, width, channels = network.input_shape[1:]
     yield ""
     yield f"For one image of {height}x{width}x{channels}. Activations: most bytes of feature maps"

@@ -1,10 +1,10 @@
 """Lists the published rows that run with one command: file, row, published figures."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdtoolkit import _errors, flagfiles
+from kdtoolkit._tables import aligned
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,20 +20,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _lines(rows):
-    names = [Path(row["path"]).name for row in rows]
-    width = max(map(len, names))
-    recipe = max(len(row["recipe"]) for row in rows)
-    yield f"{'flag file'.ljust(width)}  {'recipe'.ljust(recipe)}  row, and what is published of it"
-    yield "-" * 120
-    for name, row in zip(names, rows, strict=True):
-        start = f"{name.ljust(width)}  {row['recipe'].ljust(recipe)}  "
-        yield start + row["row"]
-        yield from textwrap.wrap(
-            row["published"],
-            120,
-            initial_indent=" " * len(start),
-            subsequent_indent=" " * len(start),
-        )
+    cells = [("flag file", "recipe", "row, and what is published of it")]
+    for row in rows:
+        published = f"{row['row']}\n{row['published']}"
+        cells.append((Path(row["path"]).name, row["recipe"], published))
+    yield aligned(cells, left=3)
     yield ""
     yield f"in {Path(rows[0]['path']).parent}; run one with"
     yield "  python -m kdtoolkit.recipes.RECIPE --flagfile=FILE [--data_dir=...] [--smoke]"

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kdtoolkit import files
+from kdtoolkit._tables import aligned
 from kdtoolkit.training.compute import cores
 
 EXPORT_COLUMNS = {
@@ -142,9 +143,7 @@ def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> st
                 for key, (_, spec) in columns.items()
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return aligned(cells)
 
 
 def exports_table(results, output_dir, columns=None):
