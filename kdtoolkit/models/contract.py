@@ -32,6 +32,25 @@ def check_logits(network, argument="network"):
         raise ArgumentError(argument, accepted, received, must="return")
 
 
+def check_alike(networks, argument):
+    """Checks that networks take the same images and return logits of the same classes.
+
+    Args:
+        networks: a list of what `check_logits` takes.
+        argument: the name it has where it was passed.
+
+    Raises:
+        ValueError: one does not return logits, or their shapes differ.
+    """
+    for network in networks:
+        check_logits(network, argument)
+    for kind in ("input_shape", "output_shape"):
+        shapes = {getattr(network, kind) for network in networks}
+        if len(shapes) > 1:
+            received = Words(sorted(shapes, key=str))
+            raise ArgumentError(argument, f"in {kind}", received, must="agree")
+
+
 def non_finite(variables: Iterable[keras.Variable]) -> str | None:
     """Returns the path of the first variable that holds NaN or infinity, or None."""
     for variable in variables:

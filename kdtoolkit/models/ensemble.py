@@ -9,7 +9,7 @@ from keras import ops
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor, TensorLike
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import check_alike
 
 
 @keras.saving.register_keras_serializable(package="kdtoolkit")
@@ -38,13 +38,7 @@ class Ensemble(keras.Model):
         networks = list(networks)
         if not networks:
             raise ArgumentError("networks", "at least one network", Words("none"), must="hold")
-        for network in networks:
-            check_logits(network, "networks")
-        for kind in ("input_shape", "output_shape"):
-            shapes = {getattr(network, kind) for network in networks}
-            if len(shapes) > 1:
-                received = Words(sorted(shapes, key=str))
-                raise ArgumentError("networks", f"in {kind}", received, must="agree")
+        check_alike(networks, "networks")
         super().__init__(name=name, dtype="float32")
         self.networks = networks
         self.built = True

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kdtoolkit._checks import ArgumentError, Integers, Words, check
 from kdtoolkit._types import Network, PathLike, Tensor
 from kdtoolkit.losses import crossentropies, divergence
-from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.contract import check_alike
 from kdtoolkit.training import accuracy
 from kdtoolkit.training.fused import fused
 from kdtoolkit.training.step import Trainer
@@ -42,13 +42,7 @@ class MutualLearning(Trainer):
             accepted = "at least two networks, each of them once"
             received = Words([network.name for network in networks])
             raise ArgumentError("networks", accepted, received, must="hold")
-        for network in networks:
-            check_logits(network, "networks")
-        for kind in ("input_shape", "output_shape"):
-            shapes = {getattr(network, kind) for network in networks}
-            if len(shapes) > 1:
-                received = Words(sorted(shapes, key=str))
-                raise ArgumentError("networks", f"in {kind}", received, must="agree")
+        check_alike(networks, "networks")
         names = [f"peer_{i}" for i in range(1, len(networks) + 1)]
         terms = [f"{name}_{term}" for name in names for term in ("label", "mutual")]
         peers = _Peers(dict(zip(names, map(fused, networks), strict=True)))
