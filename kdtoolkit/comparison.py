@@ -41,7 +41,8 @@ class Comparison:
         teacher: the network that taught them; None where no way has a teacher.
         teacher_results: its figures, as those of a row but for `method` and `seed`; None likewise.
         rows: a dict for each student, seed by seed: `method`, the name of its way, `seed`,
-            `test_accuracy`, `validation_accuracy`, `test_loss`, `seconds`, `images_per_second`.
+            `test_accuracy`, `validation_accuracy` (None without validation images), `test_loss`,
+            `seconds`, `images_per_second`.
         networks: (method, seed) -> the network as it was trained, with its exits if it has some.
     """
 
@@ -52,8 +53,8 @@ class Comparison:
 
     @property
     def best(self) -> dict:
-        """The row of the highest validation accuracy."""
-        return max(self.rows, key=lambda row: row["validation_accuracy"])
+        """The row of the highest validation accuracy; the first one where nothing validated."""
+        return max(self.rows, key=lambda row: row["validation_accuracy"] or 0.0)
 
     @property
     def best_network(self) -> keras.Model:
@@ -274,7 +275,7 @@ def _figures(network, data):
     """The figures of a student, or of the teacher, on the test and validation images."""
     network = _classifier(network)
     test = evaluation.predict(network, data.test)
-    validation = evaluation.predict(network, data.validation)
+    validation = evaluation.predict(network, data.validation) if len(data.validation) else ()
     return evaluation.exit_figures(*test, *validation)["network"]
 
 
@@ -309,5 +310,7 @@ def summarise(rows: Sequence[dict]) -> list[dict]:
 
 def _mean(rows, key):
     values = [row[key] for row in rows]
+    if None in values:
+        return {key: None, f"{key}_deviation": None}
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {key: statistics.mean(values), f"{key}_deviation": deviation}

@@ -106,6 +106,7 @@ def train_generations(
         return Student(network, teacher, own, **options)
 
     # What is wrong with an argument is said before it is written down as this directory's.
+    loop.check_validation(data)
     example = build()
     first(example)
     for own in dict.fromkeys(chosen):

@@ -85,7 +85,8 @@ def test_exits_of_the_papers_rows_are_as_wide_as_the_papers():
         ("Be your own teacher, CIFAR-100", 10),
         ("Be your own teacher, ILSVRC2012", 3),
         ("Be your own teacher, comparison", 4),
-        ("Benchmark of KD, FitNet and AT", 6),
+        ("Benchmark of distillation, CIFAR-100", 10),
+        ("Benchmark of logit standardisation", 8),
         ("Preparing lessons", 4),
     ],
 )
@@ -110,7 +111,10 @@ def test_rows_run(row, tmp_path, monkeypatch, capsys):
         return
     for exported in results["exports"]:
         assert (directory / exported["path"]).exists()
-    assert {row["format"] for row in results["exports"]} >= {"saved_model", "litert"}
+    expected = {"saved_model", "litert"}
+    if "--protocol=benchmark" in pathlib.Path(row["path"]).read_text() and len(networks) > 2:
+        expected = set()  # nothing may choose among several students
+    assert {row["format"] for row in results["exports"]} >= expected
 
 
 def _trainings(row, recipe):

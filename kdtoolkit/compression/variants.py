@@ -167,6 +167,7 @@ def compress(
     with compute.policy():
         original = copy()
         check_logits(original)
+        loop.check_validation(data)
         loop.check_fits(original, data)
         steps = epochs * data.train.steps_per_epoch(batch_size)
         if options.masks and steps < 2:

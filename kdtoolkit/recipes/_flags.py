@@ -16,6 +16,8 @@ from kdtoolkit.recipes._command import blaming, blaming_arguments
 from kdtoolkit.training import compute
 from kdtoolkit.training.schedules import SCHEDULES
 
+_PROTOCOLS = ("held_out", "benchmark")
+
 
 def define_data(flags):
     group = "Data and network"
@@ -183,8 +185,9 @@ def check_data(flags):
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
-    in_range = 0 < flags.validation_fraction < 1
-    flags.require("validation_fraction", in_range, "in (0, 1)")
+    if not _by_benchmark(flags):
+        in_range = 0 < flags.validation_fraction < 1
+        flags.require("validation_fraction", in_range, "in (0, 1)")
     return info
 
 
@@ -211,6 +214,42 @@ def usual_schedule(flags, name):
         flags.require_one_of("schedule", list(SCHEDULES))
         return SCHEDULES[flags.schedule]
     return SCHEDULES["digits" if flags.dataset == "digits" else name]
+
+
+def define_protocol(flags):
+    """Adds `--protocol`."""
+    flags.add(
+        "string",
+        "Training",
+        "protocol",
+        "held_out",
+        "held_out: some training images are held out, and only they choose. benchmark: that of the "
+        "field's benchmark of distillation, whose figures it is for: all training images, nothing "
+        "held out and nothing chosen, the last epoch, its schedule, momentum without Nesterov.",
+    )
+
+
+def check_protocol(flags):
+    """Checks `--protocol`, and sets what it decides."""
+    flags.require_one_of("protocol", _PROTOCOLS)
+    if not _by_benchmark(flags):
+        return
+    applies = "--protocol=held_out, where images are held out"
+    flags.require_use(False, applies, "validation_fraction", "schedule")
+    flags.validation_fraction = 0.0
+
+
+def benchmark_schedule(flags, family):
+    """The `Schedule` of `--protocol=benchmark` for a student's family; None for other protocols."""
+    if not _by_benchmark(flags):
+        return None
+    mobile = family.schedule == "distillation_mobile"
+    usual = SCHEDULES["distillation_mobile" if mobile else "distillation"]
+    return dataclasses.replace(usual, nesterov=False)
+
+
+def _by_benchmark(flags):
+    return "protocol" in flags and flags.protocol == "benchmark"
 
 
 def check_training(flags, usual):

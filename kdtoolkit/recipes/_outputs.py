@@ -159,7 +159,7 @@ def input_range(network, data, flags, flag: str) -> str:
         chosen = input_range.implied(network) or "normalized"
         if chosen != "normalized" and cluster.is_chief(flags.strategy):
             print(f"--{flag}: {chosen}, which the network scales by itself", file=sys.stderr)
-    images, labels = _judges(data.validation)
+    images, labels = _judges(data.validation if len(data.validation) else data.train)
     chance = np.bincount(labels).max() / len(labels)
     ways = {"normalized": data.preprocessing, "unit": lambda x: x / 255, "bytes": lambda x: x}
 

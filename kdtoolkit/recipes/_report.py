@@ -99,7 +99,7 @@ def data_facts(data) -> dict:
         data: a `kdtoolkit.data.Data`.
     """
     info = data.info
-    held_out = "held out of the training images"
+    held_out = "held out of the training images" if len(data.validation) else "none"
     return {
         "train": len(data.train),
         "validation": len(data.validation),

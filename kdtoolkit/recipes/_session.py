@@ -101,6 +101,7 @@ class Session:
         """
         from kdtoolkit.training import loop, progress
 
+        loop.check_validation(self.data)
         epochs, output_dir = self.flags.epochs, self.output_dir
         bar = progress.Progress(len(variants) * epochs)
         settings = self._settings([bar] if self.is_chief else [])

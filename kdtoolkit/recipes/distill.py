@@ -83,6 +83,7 @@ def _define(flags):
     )
     flags.add("integer", group, "views", 8, "Fixed views of each image, positive.")
     _flags.define_training(flags)
+    _flags.define_protocol(flags)
     flags.add(
         "list",
         "Training",
@@ -95,9 +96,9 @@ def _define(flags):
         "string",
         "Output",
         "export",
-        "best",
+        None,
         "What goes to SavedModel and LiteRT: best (the student with the highest validation "
-        "accuracy) or none.",
+        "accuracy) or none (default: best, or none where several were not validated).",
     )
 
 
@@ -106,8 +107,9 @@ def _check(flags):
     networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
     most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
     _smoke.shrink(flags, *networks, data=not from_file, **most)
+    _flags.check_protocol(flags)
     info = _flags.check_data(flags)
-    _flags.check_network(flags, info, "student")
+    family = _flags.check_network(flags, info, "student")
     ways = _check_ways(flags, info)
     trains_teacher = _check_teacher(flags, info, ways)
     if any(way.trainer == "mutual" for way in ways):
@@ -117,14 +119,15 @@ def _check(flags):
     else:
         flags.require_use(False, "the method mutual", "peer")
     flags.require("views", flags.views > 0, "positive")
-    flags.require_one_of("export", _EXPORTS)
-    usual = _flags.usual_schedule(flags, "distillation")
+    usual = _flags.benchmark_schedule(flags, family)
+    usual = usual or _flags.usual_schedule(flags, "distillation")
     _flags.check_training(flags, usual)
     if trains_teacher and flags.teacher_epochs is None:
         flags.teacher_epochs = flags.epochs
     if trains_teacher:
         flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
     seeds = _check_seeds(flags)
+    _check_export(flags, len(ways) * len(seeds))
     _flags.default_output_dir(
         flags,
         RECIPE.name,
@@ -172,6 +175,16 @@ def _teacher_is_file(flags):
     """Whether the teacher is a file or a directory, not the name of a network."""
     path = flags.teacher
     return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
+
+
+def _check_export(flags, students):
+    """What goes to files is chosen on validation images, where there is a choice."""
+    can_choose = flags.protocol != "benchmark" or students == 1
+    if flags.export is None:
+        flags.export = "best" if can_choose else "none"
+    flags.require_one_of("export", _EXPORTS)
+    accepted = "none with --protocol=benchmark, where nothing may choose among several students"
+    flags.require("export", can_choose or flags.export == "none", accepted)
 
 
 def _check_seeds(flags):
@@ -259,14 +272,15 @@ def _show(flags, results):
         _report.table(_printed(results["summary"]), _COLUMNS),
     ]
     if results["exports"]:
-        lines.append(
-            f"\nExported: {best['method']}, seed {best['seed']}, the best on validation images"
-        )
+        chosen = ", the best on validation images" if len(results["methods"]) > 1 else ""
+        lines.append(f"\nExported: {best['method']}, seed {best['seed']}{chosen}")
     return "\n".join([*lines, _report.exports_table(results, flags.output_dir)])
 
 
 def _printed(summary):
     def accuracy(row, key):
+        if row[key] is None:
+            return None
         deviation = row[f"{key}_deviation"]
         return f"{row[key]:.2%}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 

@@ -64,27 +64,32 @@ def predict(network, split, batch_size=512):
         return network.predict(batches.map(lambda x, y: x), verbose=0), labels
 
 
-def exit_figures(test_logits, test_labels, validation_logits, validation_labels):
+def exit_figures(test_logits, test_labels, validation_logits=None, validation_labels=None):
     """Returns the figures of every exit and of their ensemble, the mean of their logits.
 
     Args:
         test_logits: dict exit -> `(n, classes)`, or one array: a network without exits.
         test_labels: class indices `(n,)`.
-        validation_logits, validation_labels: likewise.
+        validation_logits, validation_labels: likewise, or None where there is no validation.
 
     Returns:
         dict exit -> `{"test_accuracy", "test_loss", "primary_score", "validation_accuracy"}`, with
         `"ensemble"`; for one array the only key is `"network"`.
     """
     rows = {}
-    test, validation = with_ensemble(test_logits), with_ensemble(validation_logits)
+    test = with_ensemble(test_logits)
+    validation = None if validation_logits is None else with_ensemble(validation_logits)
     for name, logits in test.items():
         on_test = figures(logits, test_labels)
         rows[name] = {
             "test_accuracy": on_test.accuracy,
             "test_loss": on_test.loss,
             "primary_score": on_test.primary_score,
-            "validation_accuracy": figures(validation[name], validation_labels).accuracy,
+            "validation_accuracy": (
+                None
+                if validation is None
+                else figures(validation[name], validation_labels).accuracy
+            ),
         }
     return rows
 

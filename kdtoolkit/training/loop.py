@@ -273,9 +273,7 @@ class Training:
                 epochs=epochs,
                 steps_per_epoch=steps,
                 shuffle=False,  # the stream is in its epoch's order already
-                validation_data=data.validation.batches(
-                    even_batch_size(len(data.validation), batch_size, replicas)
-                ),
+                validation_data=_validation(data, batch_size, replicas),
                 callbacks=[*settings.callbacks, *own],  # which store what the others leave
                 verbose=0,
             )
@@ -298,14 +296,23 @@ def _numbers(figures):
     return [value for value in keras.tree.flatten(figures) if isinstance(value, float)]
 
 
+def _validation(data, batch_size, replicas):
+    count = len(data.validation)
+    return data.validation.batches(even_batch_size(count, batch_size, replicas)) if count else None
+
+
+def check_validation(data):
+    """Raises a `ValueError` unless there are images to validate on."""
+    if not len(data.validation):
+        raise ArgumentError("data", "validation images", Words("none"), must="hold")
+
+
 def check_fits(network, data):
     """Checks that a network, with one output or several exits, is one for the data.
 
     Raises:
-        ValueError: it takes other images, tells other classes apart, or nothing can validate it.
+        ValueError: it takes other images, or tells other classes apart.
     """
-    if not len(data.validation):
-        raise ArgumentError("data", "validation images", Words("none"), must="hold")
     shapes = network.output_shape  # a list for several exits
     shapes = [shapes] if isinstance(shapes, tuple) else shapes
     classes = {shape[-1] for shape in shapes}

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD with Nesterov momentum and a learning rate that drops in steps.
+    """SGD with momentum and a learning rate that drops in steps.
 
     Attributes:
         epochs: length for which the drops are stated.
         batch_size: global.
         learning_rate: the first one.
         drops: epochs after which the learning rate is divided by ten.
-        momentum: of SGD, Nesterov's kind.
+        momentum: of SGD.
         weight_decay: coupled L2.
+        nesterov: whether the momentum is Nesterov's kind.
     """
 
     epochs: int
@@ -30,6 +31,7 @@ class Schedule:
     drops: tuple[int, ...]
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    nesterov: bool = True
 
     def drop_steps(self, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:
         """Optimizer steps after which the rate drops when the run is scaled to `epochs`."""
@@ -46,7 +48,7 @@ class Schedule:
         # Keras keeps a value up to and including its boundary, and counts steps from 0.
         boundaries = [step - 1 for step in self.drop_steps(epochs, steps_per_epoch)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, self.learning_rates())
-        return keras.optimizers.SGD(rate, momentum=self.momentum, nesterov=True)
+        return keras.optimizers.SGD(rate, momentum=self.momentum, nesterov=self.nesterov)
 
 
 SCHEDULES = {
@@ -61,6 +63,10 @@ SCHEDULES = {
     # The field's benchmark of distillation methods on CIFAR-100.
     "distillation": Schedule(
         epochs=240, batch_size=64, learning_rate=0.05, drops=(150, 180, 210), weight_decay=5e-4
+    ),
+    # Its students ShuffleNet and MobileNetV2.
+    "distillation_mobile": Schedule(
+        epochs=240, batch_size=64, learning_rate=0.01, drops=(150, 180, 210), weight_decay=5e-4
     ),
     # Chosen here: a tenth of a training, from the rate with which trainings end.
     "fine_tuning": Schedule(epochs=20, batch_size=128, learning_rate=0.01, drops=(10, 15)),
