@@ -46,6 +46,7 @@ def train(directory: Path) -> list[Generation]:
 def teach(teacher: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     student = training.Student(models.build("resnet8", [8, 8, 1], 10), teacher, "kd+attention")
     student.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    data.register("own", lambda: data.Arrays(images, labels, class_names=["a", "b"]))
     student.fit(images, labels, callbacks=[MagnitudePruning(ConstantSparsity(0.5, 0))])
     assert_type(methods.parse("kd"), tuple[methods.Method, ...])
     assert_type(eta_from_primary_score(0.6), float)
