@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import data, files
+from kdtoolkit.study.plan import RECIPES
 from kdtoolkit.training import evaluation
 
 
@@ -35,7 +36,7 @@ def outcomes(directory: Path, splits: data.Data) -> dict[str, Outcome]:
         DamagedFileError: the accuracies are not those that the run wrote down.
     """
     results = files.read_record(directory / "results.json")
-    return dict(_RECIPES[results["recipe"]](directory, results, splits))
+    return dict(_OF[results["recipe"]](directory, results, splits))
 
 
 def _born_again(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
@@ -89,12 +90,9 @@ def _distill(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
         yield row["method"], Outcome(_figures(row), correct)
 
 
-_RECIPES: dict[str, Callable] = {
-    "born_again": _born_again,
-    "self_distillation": _self_distillation,
-    "distill": _distill,
-}
-NAMES = tuple(_RECIPES)
+_OF: dict[str, Callable] = dict(
+    zip(RECIPES, (_born_again, _distill, _self_distillation), strict=True)
+)
 
 
 def _figures(row):

@@ -9,6 +9,9 @@ from pathlib import Path
 from kdtoolkit._checks import near
 from kdtoolkit._types import PathLike
 
+RECIPES = ("born_again", "distill", "self_distillation")
+"""Recipes whose runs have outcomes: see `kdtoolkit.study.outcomes`."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Those that the study sets itself, run by run; `data_dir` says where a machine keeps its data.
 _OWN = ("seed", "seeds", "output_dir", "data_dir", "smoke", "flagfile", "strategy")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from kdtoolkit import cli, files
+from kdtoolkit import files
 from kdtoolkit._types import PathLike
 from kdtoolkit.recipes import _command
-from kdtoolkit.study.plan import Arm, Plan, PlanError, flag_text
+from kdtoolkit.study.plan import RECIPES, Arm, Plan, PlanError, flag_text
 from kdtoolkit.study.results import Results, Run, read_results, unpack, write_results
 
 _RUNS = "{runs}"
@@ -89,11 +89,10 @@ def _in_order(known, wanted):
 
 def _check(plan, output_dir, where):
     """Checks the flags of every arm, as far as they do not depend on what is run before."""
-    known = cli.recipe_summaries()
     for arm in plan.arms:
-        if arm.recipe not in known:
+        if arm.recipe not in RECIPES:
             raise PlanError(
-                f"`recipe` of arms.{arm.name} must be one of {', '.join(known)}. "
+                f"`recipe` of arms.{arm.name} must be one of {', '.join(RECIPES)}. "
                 f"Received: {arm.recipe!r}"
             )
         if any(_RUNS in str(value) for value in arm.flags.values()):
