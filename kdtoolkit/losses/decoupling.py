@@ -33,11 +33,13 @@ def decoupled_divergence(
         float32 `(batch,)`, at least 0.
     """
     is_true = _is_true(labels, student_logits)
-    teacher, student = (
-        log_probabilities(logits, temperature) for logits in (teacher_logits, student_logits)
+    binary = _binary_divergence(
+        *(
+            _binary(log_probabilities(logits, temperature), is_true)
+            for logits in (teacher_logits, student_logits)
+        )
     )
-    binary = _binary_divergence(_binary(teacher, is_true), _binary(student, is_true))
-    among = _divergence_among(teacher, student, is_true)
+    among = _divergence_among(teacher_logits, student_logits, temperature, is_true)
     return ops.square(ops.cast(temperature, "float32")) * (alpha * binary + beta * among)
 
 
@@ -74,9 +76,7 @@ def refined_divergence(
     binary = _binary_divergence(sure, _binary(log_probabilities(student_logits), is_true))
     at_true = ops.sum(ops.where(is_true, teacher_logits, 0.0), axis=-1, keepdims=True)
     among = _divergence_among(
-        log_probabilities(teacher_logits, temperature),
-        log_probabilities(student_logits, temperature),
-        teacher_logits >= at_true,
+        teacher_logits, student_logits, temperature, teacher_logits >= at_true
     )
     return alpha * binary + beta * ops.square(ops.cast(temperature, "float32")) * among
 
@@ -108,8 +108,7 @@ def normalized_divergence(
     p, log_q = ops.exp(log_probabilities(teacher_logits)), log_probabilities(student_logits)
     target = -ops.sum(ops.where(is_true, p * log_q, 0.0), axis=-1)
     teacher, student = (
-        _among(log_probabilities(logits, temperature), is_true)
-        for logits in (teacher_logits, student_logits)
+        _among(logits, temperature, is_true) for logits in (teacher_logits, student_logits)
     )
     others = -ops.sum(ops.where(is_true, 0.0, ops.exp(teacher)) * student, axis=-1)
     return target + gamma * ops.square(ops.cast(temperature, "float32")) * others
@@ -134,14 +133,17 @@ def _binary_divergence(teacher, student):
     return sum(ops.exp(t) * (t - s) for t, s in parts)
 
 
-def _among(log_probabilities, left_out):
+def _among(logits, temperature, left_out):
     """Logarithms of the classes' probabilities without those left out, whose place is 0."""
-    others = ops.logsumexp(ops.where(left_out, _NEXT_TO_NOTHING, log_probabilities), axis=-1)
-    return ops.where(left_out, 0.0, log_probabilities - ops.expand_dims(others, -1))
+    # Of logits, not of probabilities among all: where those are tiny, little is left of them.
+    kept = ops.where(left_out, _NEXT_TO_NOTHING, ops.cast(logits, "float32"))
+    return ops.where(left_out, 0.0, log_probabilities(kept, temperature))
 
 
-def _divergence_among(teacher, student, left_out):
+def _divergence_among(teacher_logits, student_logits, temperature, left_out):
     """KL divergence of the classes that are not left out; 0 where all are."""
-    teacher, student = _among(teacher, left_out), _among(student, left_out)
+    teacher, student = (
+        _among(logits, temperature, left_out) for logits in (teacher_logits, student_logits)
+    )
     weights = ops.where(left_out, 0.0, ops.exp(teacher))
     return ops.sum(weights * (teacher - student), axis=-1)

@@ -104,3 +104,10 @@ def test_similarities_of_two_samples():
     half = 2**-0.5
     expected = (2 * (1 - half) ** 2 + 2 * half**2) / 4
     close(losses.similarity_distance(np.diag([1.0, 2.0]), np.ones((2, 1))), expected)
+
+
+def test_classes_far_below_the_true_one_are_compared_exactly():
+    """Equal logits among the others: no divergence, however unlikely they are."""
+    logits = np.where(ROWS > 0, 1e4, -1e4)
+    for divergence in (losses.decoupled_divergence, losses.refined_divergence):
+        close(divergence(LABELS, logits, logits - 3.0), 0)
