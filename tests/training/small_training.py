@@ -1,6 +1,7 @@
 """A training for one process, two replicas or two workers; run as a script it is one worker.
 
-python -m tests.training.small_training steps DIR       every contender, an evaluation, predictions
+python -m tests.training.small_training steps DIR       every contender, an evaluation, predictions,
+                                                        and then what `resume` trains
 python -m tests.training.small_training resume DIR      a training that may be killed
 """
 
@@ -184,8 +185,7 @@ if __name__ == "__main__":
             for name in CONTENDERS:
                 np.savez(where / f"{name} {task}.npz", **contend(strategy, name))
             np.savez(where / f"statistics {task}.npz", **one_step_of_statistics(strategy))
-        else:
-            found = resume(strategy, where / "run")
-            np.savez(where / f"found {task}.npz", **found)
+        found = resume(strategy, where / "run")
+        np.savez(where / f"found {task}.npz", **found)
     except distribution.WorkerLostError as error:
         sys.exit(f"small_training: {error}")

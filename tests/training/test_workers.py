@@ -61,12 +61,17 @@ def finish(processes):
 
 
 @pytest.fixture(scope="module")
-def stepped(tmp_path_factory):
+def whole(tmp_path_factory):
+    """The directory of two workers that nobody interrupts: in turn, they do all that they can."""
     directory = tmp_path_factory.mktemp("steps")
     finish(start("steps", directory))
+    return directory
 
+
+@pytest.fixture(scope="module")
+def stepped(whole):
     def load(name):
-        return [dict(np.load(directory / f"{name} {task}.npz")) for task in range(2)]
+        return [dict(np.load(whole / f"{name} {task}.npz")) for task in range(2)]
 
     return load
 
@@ -140,13 +145,9 @@ def test_moving_statistics_are_the_mean_of_the_replicas(stepped, two_replicas):
         np.testing.assert_allclose(found["variance"], variance, rtol=1e-5)
 
 
-def test_killed_workers_end_with_the_same_weights(tmp_path):
+def test_killed_workers_end_with_the_same_weights(whole, tmp_path):
     """Bit for bit. The one that is left says who is gone, in one line, and ends."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for directory in (whole, killed):
-        directory.mkdir()
-    uninterrupted = start("resume", whole)
-    moments = random.Random(0)
+    killed, moments = tmp_path, random.Random(0)
     for victim in (1, 0):
         processes = start("resume", killed)
         processes[0].stdout.readline()  # it trains
@@ -157,7 +158,6 @@ def test_killed_workers_end_with_the_same_weights(tmp_path):
         assert processes[1 - victim].returncode == 1, error
         assert f"small_training: Lost worker {victim}: it ended" in error.splitlines()[-1]
     finish(start("resume", killed))
-    finish(uninterrupted)
     expected = dict(np.load(whole / "found 0.npz"))
     results = json.loads((whole / "run" / "results.json").read_text())
     for directory, task in ((whole, 1), (killed, 0), (killed, 1)):
