@@ -39,6 +39,11 @@ def pytest_runtest_setup():
         os.environ[_ONEDNN] = _ONEDNN_AT_FIRST
 
 
+def pytest_collection_modifyitems(items):
+    """Those that start workers come first: what takes longest must not be what is left at the end."""
+    items.sort(key=lambda item: item.path.name != "test_workers.py")
+
+
 # One for the session: a second MirroredStrategy in a process reuses the keys of the first one's
 # collectives, and TensorFlow then refuses tensors of other shapes.
 @pytest.fixture(scope="session")

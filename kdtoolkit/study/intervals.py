@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-_RESAMPLES = 100_000
+_RESAMPLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def difference(
 
     The interval over seeds is that of Student's t with n - 1 degrees of freedom. That over images
     resamples images with replacement: of each, the mean over the seeds of the paired difference
-    counts; its ends are percentiles of 100,000 resamples, the same ones in every call.
+    counts; its ends are percentiles of 20,000 resamples, the same ones in every call.
     """
     pairs = np.array(correct, np.int8) - np.array(than, np.int8)
     by_seed = pairs.mean(axis=1)

@@ -90,15 +90,19 @@ def test_published_schedules():
             ("resnet8x4", "resnet32x4", "vgg8", "vgg13"), (240, 64, 0.05, (150, 180, 210), 5e-4)
         ),
         **dict.fromkeys(
+            ("shufflenetv1", "shufflenetv2", "mobilenetv2-0.5"),
+            (240, 64, 0.01, (150, 180, 210), 5e-4),
+        ),
+        **dict.fromkeys(
             ("resnet152", "vgg19", "wrn-28-12", "resnext29-8x64d", "pyramidnet-101-240"),
             (200, 128, 0.1, (75, 130, 180), 5e-4),
         ),
     }
     for name, expected in published.items():
         schedule = SCHEDULES[models.validate(name).schedule]
-        assert dataclasses.astuple(schedule) == (*expected[:4], 0.9, expected[4])
+        assert dataclasses.astuple(schedule) == (*expected[:4], 0.9, expected[4], True)
     imagenet = dataclasses.astuple(SCHEDULES["imagenet"])
-    assert imagenet == (100, 1024, 0.6, (30, 60, 90), 0.9, 1e-4)
+    assert imagenet == (100, 1024, 0.6, (30, 60, 90), 0.9, 1e-4, True)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_results_of_other_flags_are_refused(finished, tmp_path, capsys):
 
 def test_kills_change_no_figure(finished, tmp_path):
     plan = tmp_path / "small.toml"
-    plan.write_text(PLAN)
+    plan.write_text(PLAN.partition("[arms.same]")[0])
     command = [sys.executable, "-m", "kdtoolkit.cli", "study", str(plan)]
     command += [f"--output_dir={tmp_path / 'out'}"]
     chance, killed = random.Random(5), 0
@@ -100,4 +100,6 @@ def test_kills_change_no_figure(finished, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert status == 0 and killed > 0
-    assert figures(study.read_results(tmp_path / "small.json")) == figures(finished[1])
+    found = figures(study.read_results(tmp_path / "small.json"))
+    expected = figures(finished[1])
+    assert found == {key: expected[key] for key in expected if key[0] == "a"}
