@@ -40,7 +40,7 @@ def pytest_runtest_setup():
 
 
 def pytest_collection_modifyitems(items):
-    """Those that start workers come first: what takes longest must not be what is left at the end."""
+    """Those that start workers come first: the longest must not be what is left at the end."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 
