@@ -44,7 +44,8 @@ def _define(flags):
         "primary_score",
         0.6,
         "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1]; 1 trains "
-        "it plainly.",
+        "it plainly. A tolerant one is for networks that fit their training images and are sure of "
+        "them: see docs/evidence.md.",
     )
     flags.add(
         "integer",
