@@ -310,8 +310,14 @@ class LayersMethod(Method, abc.ABC):
         layers: Pairs | None
 
     def pairs(self, network: Network, teacher: Network) -> Pairs:
-        if self.layers is not None:
-            return self.layers
+        return self.default_pairs(network, teacher) if self.layers is None else self.layers
+
+    def default_pairs(self, network: Network, teacher: Network) -> Pairs:
+        """The pairs where `layers` is None: the stages that both networks have.
+
+        Raises:
+            ArgumentError: there are none.
+        """
         students, teachers = _stage_sizes(network), _stage_sizes(teacher)
         found = tuple((stage, stage) for stage in students if stage in teachers)
         if any(students[stage] != teachers[stage] for stage, _ in found):

@@ -26,9 +26,8 @@ class FitNet(LayersMethod):
         LAYER_PAIRS,
     )
 
-    def pairs(self, network: Network, teacher: Network) -> Pairs:
-        found = super().pairs(network, teacher)
-        return found if self.layers is not None else found[:2][-1:]
+    def default_pairs(self, network: Network, teacher: Network) -> Pairs:
+        return super().default_pairs(network, teacher)[:2][-1:]
 
     def projector(self, student: Tensor, teacher: Tensor, name: str) -> Tensor:
         if student.shape[1:] == teacher.shape[1:]:

@@ -33,14 +33,11 @@ class ReviewKD(LayersMethod):
     )
     warmup: float = option(1 / 12, "Share of the epochs in which the weight rises.", FRACTION)
 
-    def pairs(self, network: Network, teacher: Network) -> Pairs:
-        if self.layers is not None:
-            return self.layers
-
+    def default_pairs(self, network: Network, teacher: Network) -> Pairs:
         from kdtoolkit.models.graph import embedding_layer
 
         pooled = embedding_layer(network, "network"), embedding_layer(teacher, "teacher")
-        return (*super().pairs(network, teacher), pooled)
+        return (*super().default_pairs(network, teacher), pooled)
 
     def project(
         self, students: Sequence[Tensor], teachers: Sequence[Tensor], pairs: Pairs, name: str
@@ -94,6 +91,8 @@ def _as_image(features):
 def _conv_norm(x, channels, size, name):
     from keras import initializers, layers
 
+    from kdtoolkit.models.layers import batch_norm
+
     x = layers.Conv2D(
         channels,
         size,
@@ -102,7 +101,7 @@ def _conv_norm(x, channels, size, name):
         kernel_initializer=initializers.VarianceScaling(1.0, "fan_in", "uniform"),
         name=f"{name}_conv",
     )(x)
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    return batch_norm(x, name=f"{name}_bn")
 
 
 def _attention(x, name):

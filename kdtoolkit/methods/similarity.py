@@ -26,9 +26,8 @@ class Similarity(LayersMethod):
         LAYER_PAIRS,
     )
 
-    def pairs(self, network: Network, teacher: Network) -> Pairs:
-        found = super().pairs(network, teacher)
-        return found if self.layers is not None else found[-1:]
+    def default_pairs(self, network: Network, teacher: Network) -> Pairs:
+        return super().default_pairs(network, teacher)[-1:]
 
     def distance(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Of the features of the whole global batch, a scalar."""

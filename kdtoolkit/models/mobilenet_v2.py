@@ -3,10 +3,9 @@
 import keras
 from keras import layers
 
-from kdtoolkit._checks import Interval, check
+from kdtoolkit._checks import POSITIVE, check
 from kdtoolkit.models.layers import batch_norm, classifier, conv, depthwise_conv, norm_relu
 
-_WIDTH = Interval(0, open_low=True)
 _LAST = 1280
 # Channels, blocks, stride of the first one, whether a stage ends there.
 _GROUPS = (
@@ -41,7 +40,7 @@ def mobilenet_v2(input_shape, classes, name, *, width, padding="same", dropout=0
         ArgumentError: the width is not positive.
     """
     width = float(width)
-    check("width", width, _WIDTH)
+    check("width", width, POSITIVE)
     image = keras.Input(input_shape, name="image")
     x = conv(image, max(int(32 * width), 1), 3, 2, padding=padding, name="stem_conv")
     x = norm_relu(x, name="stem", output_name="stem")

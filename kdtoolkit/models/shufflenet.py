@@ -17,8 +17,7 @@ from kdtoolkit.models.layers import (
 
 _STEM = 24
 _GROUPS = 3
-_V1_BLOCKS = (4, 8, 4)
-_V2_BLOCKS = (4, 8, 4)  # the first of each halves the image
+_BLOCKS = (4, 8, 4)  # of the stages; the first of each halves the image
 
 
 def shufflenet_v1(input_shape, classes, name, *, width=240, padding="same", dropout=0.0):
@@ -45,7 +44,7 @@ def shufflenet_v1(input_shape, classes, name, *, width=240, padding="same", drop
         raise ArgumentError("width", f"a multiple of {4 * _GROUPS} above {_STEM}", width)
     image = keras.Input(input_shape, name="image")
     x = norm_relu(conv(image, _STEM, 1, name="stem_conv"), name="stem", output_name="stem")
-    for stage, blocks in enumerate(_V1_BLOCKS, start=1):
+    for stage, blocks in enumerate(_BLOCKS, start=1):
         channels = width * 2 ** (stage - 1)
         for block in range(1, blocks + 1):
             output_name = f"stage{stage}" if block == blocks else f"stage{stage}_block{block}"
@@ -100,7 +99,7 @@ def shufflenet_v2(input_shape, classes, name, *, width=116, padding="same", drop
         raise ArgumentError("width", "even", width)
     image = keras.Input(input_shape, name="image")
     x = norm_relu(conv(image, _STEM, 1, name="stem_conv"), name="stem", output_name="stem")
-    for stage, blocks in enumerate(_V2_BLOCKS, start=1):
+    for stage, blocks in enumerate(_BLOCKS, start=1):
         channels = width * 2 ** (stage - 1)
         for block in range(1, blocks + 1):
             prefix = f"stage{stage}_block{block}"

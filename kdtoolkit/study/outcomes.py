@@ -25,17 +25,17 @@ class Outcome(NamedTuple):
     correct: np.ndarray
 
 
-def outcomes(directory: Path, splits: data.Data) -> dict[str, Outcome]:
+def outcomes(directory: Path, results: dict, splits: data.Data) -> dict[str, Outcome]:
     """Returns the outcomes of a finished run by their names.
 
     Args:
         directory: of the run.
+        results: its `results.json`.
         splits: the data that it was run on.
 
     Raises:
         DamagedFileError: the accuracies are not those that the run wrote down.
     """
-    results = files.read_record(directory / "results.json")
     return dict(_OF[results["recipe"]](directory, results, splits))
 
 

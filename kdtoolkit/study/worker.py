@@ -52,11 +52,11 @@ def _write(recipe, arguments, path):
 
     flags, _ = recipe.parse(arguments)
     directory = Path(flags["output_dir"].value)
-    found = outcomes(directory, _session.load(flags))
-    facts = files.read_record(directory / "results.json")
+    results = files.read_record(directory / "results.json")
+    found = outcomes(directory, results, _session.load(flags))
     value = {
-        "environment": facts["environment"],
-        "finished": facts["finished"],
+        "environment": results["environment"],
+        "finished": results["finished"],
         "outcomes": {
             name: {**one.figures, "correct": pack(one.correct)} for name, one in found.items()
         },
