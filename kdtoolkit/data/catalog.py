@@ -40,7 +40,10 @@ def register(name: str, make: Callable[[], Source]) -> None:
 
 
 def describe(
-    name: str, data_dir: PathLike | None = None, image_size: int | tuple[int, int] | None = None
+    name: str,
+    data_dir: PathLike | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    label: str | None = None,
 ) -> DatasetInfo:
     """Looks a data set up, without reading its images and without TensorFlow.
 
@@ -50,8 +53,9 @@ def describe(
             - `"digits"`: scikit-learn's 1,797 digits, 8x8x1. They have no official test split:
               a fifth, stratified by class and the same in every run, is the test set.
             - a TensorFlow Datasets name, `NAME` or `NAME/CONFIG`, with features `image` and
-              `label`. The test set is the split `test`, else `validation` (for `imagenet2012`
-              always: its `test` has no labels), else a fifth of `train`.
+              `label`, or another one of classes, as the argument `label` says. The test set is the
+              split `test`, else `validation` (for `imagenet2012` always: its `test` has no labels),
+              else a fifth of `train`.
             - a folder, `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or `valid/`, `val/`,
               `validation/`), or `PATH/CLASS/*.png`, of which a fifth is the test set. A class'
               images may lie in `CLASS/images/`. Write `./NAME` for a folder that has a data set's
@@ -69,19 +73,31 @@ def describe(
             `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
         image_size: images are scaled to cover this size, an int or `(height, width)`, and cut
             to it about the centre; None keeps their own.
+        label: what is learned of a TensorFlow Datasets set whose examples have several labels:
+            the name of a feature of classes, such as `"coarse_label"`, the 20 superclasses of
+            CIFAR-100. None for `label`, and for what has one label alone.
 
     Returns:
         A `DatasetInfo`.
 
     Raises:
-        ValueError: an unknown name, a folder or file that is not as above, or images of several
-            sizes and no `image_size`.
+        ValueError: an unknown name, a folder or file that is not as above, a label that the data
+            set does not have, or images of several sizes and no `image_size`.
     """
-    return find(name, data_dir).describe(name, checked_image_size(image_size))
+    return find(name, data_dir, label).describe(name, checked_image_size(image_size))
 
 
-def find(name: str, data_dir: PathLike | None = None) -> Source:
+def find(name: str, data_dir: PathLike | None = None, label: str | None = None) -> Source:
     """The source of a data set; arguments and errors are those of `describe`."""
+    found = _find(name, data_dir)
+    if label is None:
+        return found
+    if not isinstance(found, tfds.TfdsSource):
+        raise ArgumentError("label", f"left out for {name!r}, which has one label", label)
+    return tfds.TfdsSource(found.root, found.path, label)
+
+
+def _find(name, data_dir):
     own = {**_BUILT_IN, **_registered}
     if name in own:
         return _made(name, own[name])

@@ -46,13 +46,14 @@ def load(
     data_dir: PathLike | None = None,
     *,
     image_size: int | tuple[int, int] | None = None,
+    label: str | None = None,
     validation_fraction: float = 0.1,
     train_examples: int | None = None,
     strict_data: bool = False,
 ) -> Data:
     """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
 
-    The validation images are cut from the training split, stratified by class, by a key that no
+    The validation images are cut from the training split, stratified by `label`, by a key that no
     seed enters: a network trained in one run never saw the validation images of another, so
     teachers, students and ensembles of different seeds can be compared on them. A data set with a
     validation split beside its test split (`info.validation_split`, as CINIC-10 has) validates on
@@ -63,7 +64,7 @@ def load(
     are those of the first 8,192 training images in stored order.
 
     Args:
-        name, data_dir, image_size: as in `describe`.
+        name, data_dir, image_size, label: as in `describe`.
         validation_fraction: share of the training split that validates, in [0, 1), where there is
             no stored validation split.
         train_examples: train on exactly so many of the images that remain, stratified by class
@@ -80,7 +81,7 @@ def load(
         ValueError: as in `describe`; an argument outside its range; images that cannot be read.
     """
     check("validation_fraction", validation_fraction, BELOW_1)
-    source = catalog.find(name, data_dir)
+    source = catalog.find(name, data_dir, label)
     info = source.prepare(name, checked_image_size(image_size))
     if not (info.image_shape and info.classes and info.train_size and info.test_size is not None):
         raise ValueError(

@@ -172,7 +172,8 @@ class _Split(abc.ABC):
 
         Returns:
             str of 64 hexadecimal digits. Streamed images are not read: the names and sizes of
-            their files stand for them, and which of their examples are in this split.
+            their files stand for them, which of their examples are in this split, and the name
+            of their label.
         """
         digest = hashlib.sha256(repr((self.preprocessing, self.augmentation)).encode())
         for part in self._identity():
@@ -347,7 +348,8 @@ class StreamingSplit(_Split):
     def _identity(self):
         files = [Path(file) for file in self._records.files]
         names = np.array([file.name for file in files])
-        return names, np.array([file.stat().st_size for file in files]), self._records._positions
+        sizes = np.array([file.stat().st_size for file in files])
+        return names, sizes, self._records._positions, np.array(self._records.label)
 
     def _ordered(self, batch_size):
         examples = self._records.read()

@@ -47,6 +47,7 @@ class Records:
     Attributes:
         files: paths of the split's TFRecord files.
         starts: position, among these examples, of the first one in each file or after, int64.
+        label: name of the feature that is the label.
     """
 
     def __init__(self, info, split):
@@ -67,12 +68,12 @@ class Records:
                 f"Data set {info.name!r} must be prepared as 'tfrecord'. Received: {file_format!r}"
             )
         stored = builder.info.splits[split]
-        features = {key: builder.info.features[key] for key in ("image", "label")}
+        features = {key: builder.info.features[key] for key in ("image", info.label)}
         self.files = [str(path) for path in stored.filepaths]
         self.starts = self._first_stored = np.cumsum([0, *stored.shard_lengths[:-1]])
         self._positions = np.arange(stored.num_examples)
         self._size = stored.num_examples
-        self._info = info
+        self._info, self.label = info, info.label
         # Only what is used is parsed and decoded.
         self._features = tfds.features.FeaturesDict(features)
         self._skip_decoding = tfds.decode.SkipDecoding()
@@ -123,7 +124,7 @@ class Records:
         example = self._features.deserialize_example(record)
         height, width, _ = self._info.image_shape
         image = tf.ensure_shape(cover(example["image"], (height, width)), self._info.image_shape)
-        return image, tf.cast(example["label"], tf.int32)
+        return image, tf.cast(example[self.label], tf.int32)
 
     def decode_crop(self, record, choose):
         """Likewise, but what is scaled to the data set's shape is a box of the stored image.
@@ -149,7 +150,7 @@ class Records:
         image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_any)
         image = tf.image.resize(image, self._info.image_shape[:2], antialias=True)
         image = tf.ensure_shape(to_uint8(image), self._info.image_shape)
-        return image, tf.cast(example["label"], tf.int32)
+        return image, tf.cast(example[self.label], tf.int32)
 
     def first_images(self, count):
         """Yields the first `count` images in stored order, uint8 `(b, height, width, channels)`."""

@@ -46,6 +46,7 @@ class DatasetInfo:
             none, and `TEST_FRACTION` of the images is held out, stratified by class.
         augmentation: what suits these images.
         unreadable: paths of a folder's image files without a readable header.
+        label: name of the stored feature whose classes are learned; None where there is but one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class DatasetInfo:
     test_split: str | None = None
     augmentation: Augmenter = dataclasses.field(default_factory=Augmentation)
     unreadable: tuple[str, ...] = ()
+    label: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

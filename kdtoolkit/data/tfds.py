@@ -6,17 +6,19 @@ import pathlib
 import re
 
 from kdtoolkit import files
+from kdtoolkit._checks import OneOf, check
 from kdtoolkit.data import source
 from kdtoolkit.data.augmentation import Augmentation
 from kdtoolkit.data.photographs import PhotographAugmentation
 
-# Known ahead of their download: image shape, classes, training images, test images.
+_LABEL = "label"  # the field of a data set's own label
+# Known ahead of their download: image shape, classes by label, training images, test images.
 _FACTS = {
-    "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
-    "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
-    "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
-    "imagenet2012": ((None, None, 3), 1000, 1_281_167, 50_000),
-    "mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "cifar10": ((32, 32, 3), {_LABEL: 10}, 50_000, 10_000),
+    "cifar100": ((32, 32, 3), {_LABEL: 100, "coarse_label": 20}, 50_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), {_LABEL: 10}, 60_000, 10_000),
+    "imagenet2012": ((None, None, 3), {_LABEL: 1000}, 1_281_167, 50_000),
+    "mnist": ((28, 28, 1), {_LABEL: 10}, 60_000, 10_000),
 }
 # The split that serves as the test set where it is not "test": ImageNet's has no labels.
 _TEST_SPLITS = {"imagenet2012": "validation"}
@@ -26,25 +28,27 @@ _CHARACTERS = ("emnist", "kmnist", "mnist", "mnist_corrupted", "svhn_cropped")
 
 
 class TfdsSource(source.Source):
-    """A data set with features `image` and `label`.
+    """A data set with a feature `image` and one or several of classes.
 
     Args:
         root: where TensorFlow Datasets keeps its data, a `pathlib.Path`.
         path: folder of the prepared version; None where there is none yet.
+        label: name of the feature of classes that is learned.
     """
 
     streams = True
 
-    def __init__(self, root, path=None):
-        self.root, self.path = root, path
+    def __init__(self, root, path=None, label=_LABEL):
+        self.root, self.path, self.label = root, path, label
 
     def describe(self, name, image_size=None):
         if self.path is None:
-            return _describe_unprepared(name, image_size)
-        return _describe_prepared(name, self.path, image_size)
+            return _describe_unprepared(name, image_size, self.label)
+        return _describe_prepared(name, self.path, image_size, self.label)
 
     def prepare(self, name, image_size=None):
-        return _describe_prepared(name, self.path or _download(name, self.root), image_size)
+        path = self.path or _download(name, self.root)
+        return _describe_prepared(name, path, image_size, self.label)
 
     def read(self, info, choose, strict=False):
         names = ("train", info.validation_split, info.test_split)
@@ -98,12 +102,16 @@ def _download(name, root):
     return pathlib.Path(builder.data_dir)
 
 
-def _describe_unprepared(name, size):
-    stored, classes, train_size, test_size = _FACTS.get(name, (None,) * 4)
+def _describe_unprepared(name, size, label):
+    stored, by_label, train_size, test_size = _FACTS.get(name, (None,) * 4)
+    if by_label is not None:
+        check("label", label, OneOf(tuple(by_label)))
+    classes = by_label and by_label[label]
     return source.DatasetInfo(
         name=name,
         kind="tfds",
         image_shape=stored and source.image_shape(name, stored, size),
+        label=label,
         classes=classes,
         train_size=train_size,
         test_size=test_size,
@@ -112,20 +120,27 @@ def _describe_unprepared(name, size):
     )
 
 
-def _describe_prepared(name, path, size):
+def _describe_prepared(name, path, size, label):
     """Reads what TensorFlow Datasets wrote of a data set when it prepared it."""
     features = files.read_json(path / "features.json")
     features = features.get("featuresDict", {}).get("features", {})
     image = features.get("image", {}).get("image", {})
-    label = features.get("label", {}).get("classLabel", {})
-    if "shape" not in image or image.get("dtype") != "uint8" or not label:
+    by_label = {
+        key: int(feature["classLabel"]["numClasses"])
+        for key, feature in features.items()
+        if "classLabel" in feature
+    }
+    has_label = by_label and (label in by_label or label != _LABEL)
+    if "shape" not in image or image.get("dtype") != "uint8" or not has_label:
         raise ValueError(
             f"Data set {name!r} must have a feature 'image' of bytes and a feature 'label' of "
-            f"classes. Its features: {', '.join(sorted(features))}"
+            f"classes, or another one that is asked for. Its features: "
+            f"{', '.join(sorted(features))}"
         )
+    check("label", label, OneOf(tuple(by_label)))
     # An unknown dimension is stored as -1.
     stored = tuple(int(d) if int(d) > 0 else None for d in image["shape"]["dimensions"])
-    names = path / "label.labels.txt"
+    names = path / f"{label}.labels.txt"
 
     splits = files.read_json(path / "dataset_info.json")["splits"]
     sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
@@ -139,8 +154,9 @@ def _describe_prepared(name, path, size):
         name=name,
         kind="tfds",
         image_shape=source.image_shape(name, stored, size),
+        label=label,
         class_names=tuple(names.read_text().splitlines()) if names.is_file() else None,
-        classes=int(label["numClasses"]),
+        classes=by_label[label],
         train_size=train_size,
         validation_size=sizes.get(validation_split),
         test_size=test_size,

@@ -45,6 +45,14 @@ def define_data(flags):
         "Height and width that images are scaled to (default: their own).",
     )
     flags.add(
+        "string",
+        group,
+        "label",
+        None,
+        "What is learned, where the examples of a TensorFlow data set have several labels: for "
+        "cifar100 label, or coarse_label, its 20 superclasses (default: label).",
+    )
+    flags.add(
         "integer",
         group,
         "train_examples",
@@ -181,7 +189,7 @@ def check_data(flags):
     if flags.data_dir is not None:
         flags.require("data_dir", os.path.isdir(flags.data_dir), "an existing directory")
     with blaming("dataset"), blaming_arguments(flags, name="dataset"):
-        info = describe(flags.dataset, flags.data_dir, flags.image_size)
+        info = describe(flags.dataset, flags.data_dir, flags.image_size, flags.label)
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")

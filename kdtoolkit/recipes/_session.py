@@ -213,6 +213,7 @@ def load(flags):
             flags.dataset,
             flags.data_dir,
             image_size=flags.image_size,
+            label=flags.label,
             validation_fraction=flags.validation_fraction,
             train_examples=flags.train_examples,
             strict_data=flags.strict_data,

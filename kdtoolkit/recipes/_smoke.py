@@ -39,7 +39,7 @@ def shrink(flags, *networks, data=True, **most):
                 families.append(registry.validate(flags[flag].value))
             flags[flag].value = families[-1].tiny
     if data:
-        flags.dataset, flags.data_dir = "digits", None
+        flags.dataset, flags.data_dir, flags.label = "digits", None, None
         flags.image_size = max((family.smallest for family in families), default=8)
     flags.train_examples, flags.batch_size, flags.epochs = _IMAGES, _IMAGES // 2, 1
     if flags.output_dir is not None and not flags.output_dir.endswith("-smoke"):

@@ -25,6 +25,15 @@ def test_prepared_data_set_newest_version(tfds_dir):
     assert info.augmentation == Augmentation(pad=4, flip=True)
 
 
+def test_another_label(tfds_dir, tmp_path):
+    info = describe("grey", tfds_dir, label="coarse_label")
+    assert (info.label, info.classes) == ("coarse_label", 2)
+    assert info.class_names == ("insect", "mammal")
+    assert describe("grey", tfds_dir, label="label") == describe("grey", tfds_dir)
+    assert describe("cifar100", tmp_path, label="coarse_label").classes == 20
+    assert describe("food101", tmp_path, label="coarse_label").classes is None  # not known yet
+
+
 def test_prepared_configuration(tfds_dir, tmp_path):
     (tmp_path / "grey").mkdir()
     (tmp_path / "grey" / "small").symlink_to(tfds_dir / "grey")
@@ -125,6 +134,9 @@ def test_train_without_test(write_images):
         (["imagenet2012"], "`image_size` must be given.*'imagenet2012'"),
         (["digits", None, 0], "`image_size` must be .* Received: image_size=0"),
         (["digits", None, (8, 8, 1)], "`image_size` must be"),
+        (["cifar100", None, None, "coarse"], "`label` must be one of label, coarse_label. Receiv"),
+        (["mnist", None, None, "coarse_label"], "`label` must be one of label. Received"),
+        (["digits", None, None, "label"], "`label` must be left out for 'digits', which has one"),
     ],
 )
 def test_errors_are_one_line(arguments, message):
@@ -142,6 +154,13 @@ def test_prepared_data_set_that_is_not_for_classification(tfds_dir, tmp_path):
     (path / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match=r"'texts' must have .*: coarse_label, image"):
         describe("texts", tmp_path)
+
+
+def test_prepared_data_set_without_such_a_label(tfds_dir):
+    accepted = "`label` must be one of coarse_label, label. Received: label='%s'"
+    for wrong in ("coarse", "image"):  # nothing, and a feature that is none of classes
+        with pytest.raises(ValueError, match=accepted % wrong):
+            describe("grey", tfds_dir, label=wrong)
 
 
 def test_no_heavy_import(tfds_dir):

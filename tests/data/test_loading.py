@@ -140,6 +140,22 @@ def test_prepared_data_set(tfds_dir):
     np.testing.assert_array_equal(np.bincount(data.validation.labels), [4, 4, 4])
 
 
+def test_another_label_of_the_same_images(tfds_dir, monkeypatch):
+    """Stored image i is of class i % 3; the third class alone is of the other coarse one."""
+    for limit in (loading.MEMORY_LIMIT, 0):  # in memory, and streamed
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", limit)
+        data = load("grey", tfds_dir, label="coarse_label", validation_fraction=0.2)
+        assert (data.info.classes, data.info.labels) == (2, ("insect", "mammal"))
+        for split, first in ((data.train, 0), (data.validation, 0), (data.test, 100)):
+            images, labels = split.pixels()
+            numbers = images[:, 0, 0, 0].astype(int) - first
+            np.testing.assert_array_equal(labels, numbers % 3 == 2)
+        if limit:  # stratified by the label that is learned: 8 of 40, and 4 of 20
+            np.testing.assert_array_equal(np.bincount(data.validation.labels), [8, 4])
+        own = load("grey", tfds_dir, validation_fraction=0.2)
+        assert own.test.fingerprint() != data.test.fingerprint()
+
+
 def test_prepared_data_set_of_mixed_sizes(tfds_dir):
     data = load("mixed", tfds_dir, image_size=4, validation_fraction=0)
     assert (len(data.train), len(data.test)) == (12, 3)

@@ -70,6 +70,8 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--strategy=tpu"], ["--strategy", "mirrored", "tpu"]),
         (["--export=onnx"], ["--export", "student, ensemble, none", "onnx"]),
         (["--data_dir=absent"], ["--data_dir", "existing directory", "absent"]),
+        (["--label=coarse_label"], ["--label", "left out for 'digits'", "=coarse_label"]),
+        (["--dataset=cifar100", "--label=fine"], ["--label", "label, coarse_label", "=fine"]),
         (["--generation=2"], ["generation", "generations"]),
         (["digits"], ["digits", "--name=value"]),
         (["--flagfile=absent.flags"], ["absent.flags"]),
