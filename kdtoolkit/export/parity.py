@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, Words
-from kdtoolkit._types import Network
+from kdtoolkit._types import Network, PathLike
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace_logits
 from kdtoolkit.export.quiet import quiet
@@ -138,7 +138,7 @@ def measure(
         accepted = "uint8 images of shape (n, height, width, channels)"
         received = Words(f"{images.dtype}, shape {images.shape}")
         raise ArgumentError("images", accepted, received)
-    run, batch = _RUNNERS[exported.format](exported.path)
+    run, batch = runner(exported.path, exported.format)
     logits = _in_batches(_reference(network, preprocessing), images, _BATCH)
     expected = tf.nn.softmax(logits).numpy()
     probabilities = _in_batches(run, images, batch)
@@ -173,6 +173,26 @@ def check(
     if parity.failure:
         raise ParityError(f"{exported.path} ({exported.quantization}) {parity.failure}")
     return parity
+
+
+def runner(path: PathLike, format: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """Returns what runs an exported network, on the CPU, and LiteRT's files on one thread.
+
+    Args:
+        path: of an `Exported`.
+        format: its own.
+
+    Returns:
+        `(run, most)`: a function of uint8 images `(n, height, width, channels)`, at most so many,
+        that returns their probabilities, float32 `(n, classes)`.
+    """
+    return _RUNNERS[format](path)
+
+
+def decisions(path: PathLike, format: str, images: np.ndarray) -> np.ndarray:
+    """Returns the classes, int `(n,)`, that an exported network decides for; see `runner`."""
+    run, most = runner(path, format)
+    return _in_batches(run, images, most).argmax(axis=-1)
 
 
 def discard(path: Path, quantization: str, error: ParityError) -> None:

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from kdtoolkit import data, files
+from kdtoolkit.export import parity
+from kdtoolkit.export.rows import MOST_IMAGES
 from kdtoolkit.study.plan import RECIPES
 from kdtoolkit.training import evaluation
 
@@ -17,7 +19,8 @@ class Outcome(NamedTuple):
     """A network, or several together, of a run.
 
     Attributes:
-        figures: name -> fraction of 1, seconds, or cost.
+        figures: name -> fraction of 1, seconds, bytes, or cost. The seconds of a training are
+            those of the first of its outcomes alone, so that they add up.
         correct: booleans `(images,)`: whether each test image was classified correctly.
     """
 
@@ -70,13 +73,32 @@ def _self_distillation(directory, results, splits) -> Iterator[tuple[str, Outcom
     for row in results["exits"]:
         path = directory / row["method"] / "network.keras"
         logits, labels = evaluation.predict(keras.models.load_model(path), splits.test)
-        for name, each in evaluation.with_ensemble(logits).items():
+        for number, (name, each) in enumerate(evaluation.with_ensemble(logits).items()):
             correct = each.argmax(axis=-1) == labels
             _check(path, correct, row["exits"][name]["test_accuracy"])
-            figures = {**_figures({**row, **row["exits"][name]})}
+            figures = _figures({**row, **row["exits"][name]}, counted=number > 0)
             if name in results["exit_costs"]:
                 figures["cost"] = results["exit_costs"][name]
             yield " ".join((row["method"].replace("_", " "), name)), Outcome(figures, correct)
+
+
+def _compress(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
+    images, labels = splits.test.pixels(MOST_IMAGES)
+    whole = results["variants"][0]["macs"]
+    trained = {None}  # directories whose seconds are counted
+    for row in results["variants"]:
+        if row["failure"]:  # its file was not kept
+            continue
+        path = directory / row["path"]
+        correct = parity.decisions(path, row["format"], images) == labels
+        _check(path, correct, row["test_accuracy"])
+        figures = {
+            **_figures(row, counted=row["directory"] in trained),
+            "cost": row["macs"] / whole,
+            **{key: row[key] for key in _OF_FILES},
+        }
+        trained.add(row["directory"])
+        yield row["variant"], Outcome(figures, correct)
 
 
 def _distill(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
@@ -91,12 +113,14 @@ def _distill(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
 
 
 _OF: dict[str, Callable] = dict(
-    zip(RECIPES, (_born_again, _distill, _self_distillation), strict=True)
+    zip(RECIPES, (_born_again, _compress, _distill, _self_distillation), strict=True)
 )
+_OF_FILES = ("parameters", "sparsity", "macs", "bytes", "gzipped_bytes", "milliseconds_per_image")
 
 
-def _figures(row):
-    keys = ("test_accuracy", "validation_accuracy", "seconds")
+def _figures(row, counted=False):
+    """Of a row, without the seconds of a training that was counted before."""
+    keys = ("test_accuracy", "validation_accuracy", *([] if counted else ["seconds"]))
     return {key: row[key] for key in keys if row.get(key) is not None}
 
 

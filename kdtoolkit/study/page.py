@@ -17,14 +17,19 @@ from kdtoolkit.study.results import Results
 
 _BEGIN, _END = "<!-- study {}: generated -->", "<!-- study {}: end -->"
 _MARK = re.compile(r"<!-- study ([a-z0-9._-]+): generated -->")
-_OPTIONAL = {
-    "validation_accuracy": "validation",
-    "train_accuracy": "training images",
-    "primary_score": "primary score",
-    "train_primary_score": "on training images",
-    "cost": "cost",
+# Figure -> its heading, factor and decimals.
+_COLUMNS = {
+    "test_accuracy": ("test accuracy", 100, 2),
+    "validation_accuracy": ("validation", 100, 2),
+    "train_accuracy": ("training images", 100, 2),
+    "primary_score": ("primary score", 1, 3),
+    "train_primary_score": ("on training images", 1, 3),
+    "cost": ("cost", 1, 3),
+    "sparsity": ("zeros in kernels, %", 100, 1),
+    "bytes": ("kB", 1e-3, 1),
+    "gzipped_bytes": ("kB gzipped", 1e-3, 1),
+    "milliseconds_per_image": ("ms/image", 1, 3),
 }
-_PERCENT = ("validation_accuracy", "train_accuracy")
 
 
 def text(results: Results) -> str:
@@ -61,31 +66,27 @@ def _name(results, pair):
 
 
 def _outcomes(results):
-    rows, extra = [], []
+    rows = []
     for arm in results.plan.arms:
         for outcome in results.outcomes(arm.name):
             runs = results.of(arm.name, outcome)
-            figures = [run.outcomes[outcome] for run in runs.values()]
-            rows.append((arm.title, outcome, figures))
-            extra += [key for key in _OPTIONAL if key in figures[0] and key not in extra]
-    extra = [key for key in _OPTIONAL if key in extra]
-    lines = [["arm", "outcome", "test accuracy", *(_OPTIONAL[key] for key in extra), "seeds"]]
+            rows.append((arm.title, outcome, [run.outcomes[outcome] for run in runs.values()]))
+    keys = [key for key in _COLUMNS if any(key in one for *_, figures in rows for one in figures)]
+    lines = [["arm", "outcome", *(_COLUMNS[key][0] for key in keys), "seeds"]]
     for title, outcome, figures in rows:
         cells = [
-            _mean([one[key] for one in figures if key in one], key in ("test_accuracy", *_PERCENT))
-            for key in ("test_accuracy", *extra)
+            _mean([one[key] for one in figures if key in one], *_COLUMNS[key][1:]) for key in keys
         ]
         lines.append([title, outcome, *cells, str(len(figures))])
     return lines
 
 
-def _mean(values, percent):
+def _mean(values, factor, decimals):
     if not values:
         return "-"
-    scale, digits = (100, 2) if percent else (1, 3)
-    shown = f"{scale * statistics.mean(values):.{digits}f}"
+    shown = f"{factor * statistics.mean(values):.{decimals}f}"
     if len(values) > 1:
-        shown += f" ± {scale * statistics.stdev(values):.{digits}f}"
+        shown += f" ± {factor * statistics.stdev(values):.{decimals}f}"
     return shown
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdtoolkit._checks import near
 from kdtoolkit._types import PathLike
 
-RECIPES = ("born_again", "distill", "self_distillation")
+RECIPES = ("born_again", "compress", "distill", "self_distillation")
 """Recipes whose runs have outcomes: see `kdtoolkit.study.outcomes`."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
