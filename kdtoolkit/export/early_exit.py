@@ -102,6 +102,22 @@ def to_early_exit(
     return exported_at(path, "early_exit", quantization)
 
 
+def to_one_stage(
+    network: Network, path: PathLike, preprocessing: Callable[[Any], Any] | None = None, **options
+) -> Exported:
+    """As `to_early_exit`, of a network without exits: what a file with exits is compared with.
+
+    Args:
+        network: functional Keras model, images to logits.
+        path, preprocessing: as of `to_early_exit`.
+        **options: its `labels`, `quantization`, `calibration` and `cost_unit`.
+    """
+    stage = keras.Model(network.input, {"logits": network.output})
+    point = {"thresholds": [], "validation_accuracy": 0.0, "cost": 1.0}
+    decisions: dict[str, Any] = {"temperatures": [1.0], "costs": [1.0], "operating_points": [point]}
+    return to_early_exit([stage], path, preprocessing, **decisions, **options)
+
+
 def _trace(stages, preprocess, classes):
     """Signature name -> concrete function: a stage, with the inputs and outputs of the file."""
     if not stages:

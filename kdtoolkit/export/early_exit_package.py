@@ -16,7 +16,7 @@ from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import early_exit_choice, early_exit_options, thresholds
 from kdtoolkit.export.artefact import Exported
-from kdtoolkit.export.early_exit import to_early_exit
+from kdtoolkit.export.early_exit import to_early_exit, to_one_stage
 from kdtoolkit.export.early_exit_choice import Alone, Choice
 from kdtoolkit.export.parity import ParityError, discard
 from kdtoolkit.export.rows import MOST_IMAGES
@@ -210,18 +210,16 @@ class _Writer:
         self._calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
 
     def exits(self, path, quantization="float32", **decisions):
-        return self._write(models.stages(self._network), path, quantization, decisions)
+        return self._write(
+            to_early_exit, models.stages(self._network), path, quantization, **decisions
+        )
 
     def classifier(self, network, path, quantization="float32"):
-        """As one stage."""
-        stage = keras.Model(network.input, {"logits": network.output})
-        point = {"thresholds": [], "validation_accuracy": 0.0, "cost": 1.0}
-        decisions = {"temperatures": [1.0], "costs": [1.0], "operating_points": [point]}
-        return self._write([stage], path, quantization, decisions)
+        return self._write(to_one_stage, network, path, quantization)
 
-    def _write(self, stages, path, quantization, decisions):
-        return to_early_exit(
-            stages,
+    def _write(self, write, network, path, quantization, **decisions):
+        return write(
+            network,
             path,
             self._data.preprocessing,
             labels=self._data.info.labels,

@@ -156,12 +156,28 @@ def evaluate(
         temperatures, costs: of the exits.
         thresholds: of the exits but the last.
     """
+    decisions, taken = decide(logits, temperatures, thresholds)
+    return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
+
+
+def decide(
+    logits: Sequence[np.ndarray], temperatures: Sequence[float], thresholds: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what early exit with the given thresholds says of images.
+
+    Args:
+        logits: one `(n, classes)` for each exit.
+        temperatures: of the exits.
+        thresholds: of the exits but the last.
+
+    Returns:
+        `(decisions, exits)`, int `(n,)` each: class indices, and indices of the exits that stop.
+    """
     log_f = np.stack([log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)])
     confidence = np.exp(log_f.max(-1))
     stops = confidence >= np.array([*thresholds, 0.0])[:, None]
     taken = stops.argmax(axis=0)  # the first that stops
-    decisions = log_f.argmax(-1)[taken, np.arange(len(labels))]
-    return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
+    return log_f.argmax(-1)[taken, np.arange(log_f.shape[1])], taken
 
 
 def sweep(points: Sequence[OperatingPoint], count: int = 20) -> list[OperatingPoint]:

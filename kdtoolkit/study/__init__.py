@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdtoolkit.study.results import write_results as write_results
     from kdtoolkit.study.runs import RunFailedError as RunFailedError
     from kdtoolkit.study.runs import run_study as run_study
+    from kdtoolkit.study.runs import time_study as time_study
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -34,6 +35,7 @@ else:
             "read_plan": "plan",
             "read_results": "results",
             "run_study": "runs",
+            "time_study": "runs",
             "write_results": "results",
         },
     )

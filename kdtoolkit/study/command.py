@@ -38,6 +38,12 @@ def _parse(argv):
     )
     parser.add_argument("--data_dir", help="where the data sets are")
     parser.add_argument(
+        "--time",
+        action="store_true",
+        help="of a plan: run nothing, and measure the milliseconds of its finished runs again, "
+        "now that the machine does nothing else",
+    )
+    parser.add_argument(
         "--page", type=Path, help="a Markdown page whose generated parts the results make anew"
     )
     parser.add_argument("--plots", type=Path, help="directory for the plots of the page")
@@ -52,13 +58,14 @@ def _parse(argv):
 
 
 def _run(arguments):
-    from kdtoolkit.study.runs import RunFailedError, run_study
+    from kdtoolkit.study.runs import RunFailedError, run_study, time_study
 
     plan = read_plan(arguments.plan[0])
     output_dir = arguments.output_dir or Path("saved_models", "studies", plan.name)
     path = arguments.results or arguments.plan[0].with_suffix(".json")
+    call = time_study if arguments.time else run_study
     try:
-        results = run_study(plan, output_dir, path, data_dir=arguments.data_dir, show=_say)
+        results = call(plan, output_dir, path, data_dir=arguments.data_dir, show=_say)
     except RunFailedError as error:
         return _errors.fail("study", error, status=1)
     from kdtoolkit.study import page
@@ -79,6 +86,8 @@ def _show(arguments):
     from kdtoolkit.study import page
     from kdtoolkit.study.results import read_results
 
+    if arguments.time:
+        raise PlanError("--time applies to a plan, NAME.toml")
     found = {}
     for path in arguments.plan:
         if path.suffix != ".json":

@@ -9,10 +9,14 @@ import keras
 import numpy as np
 
 from kdtoolkit import data, files
-from kdtoolkit.export import parity
+from kdtoolkit.export import parity, thresholds
 from kdtoolkit.export.rows import MOST_IMAGES
 from kdtoolkit.study.plan import RECIPES
 from kdtoolkit.training import evaluation
+
+EARLY_EXIT_FILE = Path("export", "early_exit-float32.tflite")
+WHOLE = "whole network"
+_BUDGETS = [tenths / 10 for tenths in range(3, 11)]
 
 
 class Outcome(NamedTuple):
@@ -20,7 +24,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         figures: name -> fraction of 1, seconds, bytes, or cost. The seconds of a training are
-            those of the first of its outcomes alone, so that they add up.
+            those of the first of its outcomes alone, so that they add up. Milliseconds are None
+            where `kdtoolkit.study.timing` is to measure them.
         correct: booleans `(images,)`: whether each test image was classified correctly.
     """
 
@@ -80,6 +85,49 @@ def _self_distillation(directory, results, splits) -> Iterator[tuple[str, Outcom
             if name in results["exit_costs"]:
                 figures["cost"] = results["exit_costs"][name]
             yield " ".join((row["method"].replace("_", " "), name)), Outcome(figures, correct)
+        if row["method"] == "self_distillation":
+            yield from _early_exit(directory, row["exits"], logits, labels)
+
+
+def _early_exit(directory, exits, logits, labels):
+    points = early_exit_points(directory)
+    if not points:
+        return
+    curve = files.read_json(directory / "export" / "early_exit.json")
+    names, temperatures = curve["exits"], curve["temperatures"]
+    figures = {**_figures(exits[names[-1]]), "cost": 1.0, "milliseconds_per_image": None}
+    yield WHOLE, Outcome(figures, logits[names[-1]].argmax(axis=-1) == labels)
+    by_exit = [logits[name] for name in names]
+    for name, point in points.items():
+        decisions, _ = thresholds.decide(by_exit, temperatures, point["thresholds"])
+        correct = decisions == labels
+        _check(directory / EARLY_EXIT_FILE, correct, point["test_accuracy"])
+        figures = {**_figures(point), "cost": point["test_cost"], "milliseconds_per_image": None}
+        yield name, Outcome(figures, correct)
+
+
+def early_exit_points(directory: Path) -> dict[str, dict]:
+    """Returns what early exit is asked for, outcome -> operating point, of a finished run.
+
+    Operating points differ from seed to seed; a mean cost that they may have does not. Of each
+    tenth of the plain network's cost it is the point that is most accurate on validation images
+    and costs at most that, there too. There are none where the run has written no float32 file.
+
+    Args:
+        directory: of a run of self_distillation.
+
+    Returns:
+        Name -> its row in `early_exit.json`.
+    """
+    if not (directory / EARLY_EXIT_FILE).exists():
+        return {}
+    rows = files.read_json(directory / "export" / "early_exit.json")["operating_points"]
+    found = {}
+    for budget in _BUDGETS:
+        affordable = [row for row in rows if row["cost"] <= budget]
+        if affordable:  # by increasing cost and accuracy
+            found[f"early exit at {budget:.1f}"] = affordable[-1]
+    return found
 
 
 def _compress(directory, results, splits) -> Iterator[tuple[str, Outcome]]:

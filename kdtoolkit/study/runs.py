@@ -1,6 +1,7 @@
 """Runs a study: every arm with every seed, one after another, each in a process of its own."""
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import shlex
@@ -18,6 +19,7 @@ from kdtoolkit.study.plan import RECIPES, Arm, Plan, PlanError, flag_text
 from kdtoolkit.study.results import Results, Run, read_results, unpack, write_results
 
 _RUNS = "{runs}"
+_MILLISECONDS = "milliseconds_per_image"
 
 
 class RunFailedError(RuntimeError):
@@ -58,17 +60,10 @@ def run_study(
         RunFailedError: a run failed.
     """
     output_dir, results = Path(output_dir), Path(results)
-    where = [] if data_dir is None else [f"--data_dir={data_dir}"]
+    where = _where(data_dir)
     _check(plan, output_dir, where)
-    known = read_results(results).runs if results.exists() else {}
     wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
-    for arm, seed in wanted:
-        run = known.get((arm.name, seed))
-        if run is not None and run.command != _command_line(arm, seed):
-            raise PlanError(
-                f"{results} holds arm {arm.name}, seed {seed}, with other flags: {run.command}. "
-                "Accepted: another file for the results"
-            )
+    known = _known(results, wanted)
     files.make_directory(output_dir)
     with files.locked(output_dir):
         for arm, seed in wanted:
@@ -80,6 +75,67 @@ def run_study(
     found = Results(plan, _in_order(known, wanted))
     write_results(results, found)  # with what the plan now says of titles and comparisons
     return found
+
+
+def time_study(
+    plan: Plan,
+    output_dir: PathLike,
+    results: PathLike,
+    *,
+    data_dir: PathLike | None = None,
+    show: Callable[[Run], object] = lambda run: None,
+) -> Results:
+    """Measures the milliseconds of a study's finished runs again, and writes them to its results.
+
+    To be called when the machine does nothing else. Nothing else is computed anew; of a run whose
+    directory is gone the milliseconds remain.
+
+    Args:
+        plan, output_dir, results, data_dir: as they were given to `run_study`.
+        show: called with each run that was timed.
+
+    Returns:
+        The results.
+
+    Raises:
+        PlanError: there are no results yet, or those of other flags.
+        DamagedFileError, InUseError, RunFailedError: as in `run_study`.
+    """
+    output_dir, results = Path(output_dir), Path(results)
+    wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    known = _known(results, wanted)
+    if not known:
+        raise PlanError(f"{results} must hold finished runs, whose milliseconds are measured again")
+    with files.locked(output_dir):
+        for arm, seed in wanted:
+            run = known.get((arm.name, seed))
+            directory = _directory(output_dir, arm, seed)
+            if run is None or not _timed(run.outcomes) or not directory.exists():
+                continue
+            print(f"Study {plan.name}: {arm.title}, seed {seed}: milliseconds", file=sys.stderr)
+            figures = _with_milliseconds(run.outcomes, arm, seed, output_dir, _where(data_dir))
+            run = dataclasses.replace(run, outcomes=figures)
+            known = {**known, (arm.name, seed): run}
+            write_results(results, Results(plan, _in_order(known, wanted)))
+            show(run)
+    return Results(plan, _in_order(known, wanted))
+
+
+def _where(data_dir):
+    return [] if data_dir is None else [f"--data_dir={data_dir}"]
+
+
+def _known(results, wanted):
+    """The runs that a file of results holds, if there is one: of these arms the same flags."""
+    known = read_results(results).runs if results.exists() else {}
+    for arm, seed in wanted:
+        run = known.get((arm.name, seed))
+        if run is not None and run.command != _command_line(arm, seed):
+            raise PlanError(
+                f"{results} holds arm {arm.name}, seed {seed}, with other flags: {run.command}. "
+                "Accepted: another file for the results"
+            )
+    return known
 
 
 def _in_order(known, wanted):
@@ -115,29 +171,8 @@ def _run(plan, arm, seed, output_dir, where):
             patriarch = os.fspath(theirs) if theirs.exists() else ""
         files.make_directory(directory.parent)
         print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
-        command = [sys.executable, "-m", "kdtoolkit.study.worker"]
-        arguments = [
-            arm.recipe,
-            os.fspath(outcomes),
-            patriarch,
-            *_arguments(arm, seed, output_dir),
-            *where,
-        ]
-        arguments.append(f"--output_dir={directory}")
-        # A process group of its own: Ctrl-C reaches this process, and closes the other's input.
-        with subprocess.Popen(
-            [*command, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
-            try:
-                status = process.wait()
-            except BaseException:
-                process.kill()
-                raise
-        if status:
-            raise RunFailedError(arm.name, seed, status)
+        given = [arm.recipe, os.fspath(outcomes), patriarch]
+        _process("worker", given, arm, seed, output_dir, where)
     found = files.read_record(outcomes)
     facts = {
         "commit": _commit(),
@@ -146,7 +181,46 @@ def _run(plan, arm, seed, output_dir, where):
     }
     figures = {name: dict(one) for name, one in found["outcomes"].items()}
     correct = {name: unpack(one.pop("correct")) for name, one in figures.items()}
+    if any(one.get(_MILLISECONDS, 0) is None for one in figures.values()):
+        figures = _with_milliseconds(figures, arm, seed, output_dir, where)
     return Run(arm.name, seed, _command_line(arm, seed), facts, figures, correct)
+
+
+def _timed(outcomes):
+    return [name for name, one in outcomes.items() if _MILLISECONDS in one]
+
+
+def _with_milliseconds(outcomes, arm, seed, output_dir, where):
+    """The outcomes of a run with the milliseconds of its files, measured now."""
+    directory = _directory(output_dir, arm, seed)
+    path = directory.with_name(f"{directory.name}-milliseconds.json")
+    _process("timing", [arm.recipe, os.fspath(path)], arm, seed, output_dir, where)
+    found = files.read_record(path)
+    return {
+        name: {**one, _MILLISECONDS: found[name]} if name in found else one
+        for name, one in outcomes.items()
+    }
+
+
+def _process(module, given, arm, seed, output_dir, where):
+    """Runs a module of this package for a run of an arm, and waits for it."""
+    command = [sys.executable, "-m", f"kdtoolkit.study.{module}", *given]
+    arguments = [*_arguments(arm, seed, output_dir), *where]
+    arguments.append(f"--output_dir={_directory(output_dir, arm, seed)}")
+    # A process group of its own: Ctrl-C reaches this process, and closes the other's input.
+    with subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+    if status:
+        raise RunFailedError(arm.name, seed, status)
 
 
 def _directory(output_dir, arm, seed):

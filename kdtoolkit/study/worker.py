@@ -65,7 +65,7 @@ def _write(recipe, arguments, path):
     return 0
 
 
-def _end_with_parent():
+def end_with_parent():
     """Ends this process when standard input does: when the study was killed that started it."""
 
     def wait():
@@ -77,5 +77,5 @@ def _end_with_parent():
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    end_with_parent()
     sys.exit(main())

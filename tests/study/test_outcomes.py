@@ -6,7 +6,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, files, models
-from kdtoolkit.recipes import compress
+from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.recipes import compress, self_distillation
+from kdtoolkit.study import timing
 from kdtoolkit.study.outcomes import outcomes
 
 SMALL = ("--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false")
@@ -72,3 +74,62 @@ def test_accuracies_that_the_run_did_not_write(compressed, digits):
     results["variants"][2]["test_accuracy"] += 0.1
     with pytest.raises(files.DamagedFileError, match="of the test images, and its run wrote"):
         outcomes(compressed, results, digits)
+
+
+@pytest.fixture(scope="module")
+def stopping_early(tmp_path_factory):
+    """A run that keeps every operating point, as those that try it out do."""
+    directory = tmp_path_factory.mktemp("exits") / "run-smoke"
+    flags = [f"--output_dir={directory}", "--max_accuracy_drop=0.9", "--smoke"]
+    assert self_distillation.RECIPE.main([*flags, "--deterministic=false"]) == 0
+    return directory
+
+
+def test_outcomes_of_early_exit(stopping_early):
+    digits = data.load("digits", train_examples=40)
+    results = results_of(stopping_early)
+    found = outcomes(stopping_early, results, digits)
+    classifier = EarlyExitClassifier(stopping_early / "export" / "early_exit-float32.tflite")
+    cost_of = dict(zip(classifier.exits, classifier.costs, strict=True))
+    images, labels = digits.test.pixels()
+    budgets = [name for name in found if name.startswith("early exit at ")]
+    assert budgets
+    for name in budgets:
+        budget = float(name.split()[-1])
+        fits = [k for k, point in enumerate(classifier.operating_points) if point.cost <= budget]
+        classifier.operating_point = fits[-1]
+        predicted = classifier.predict(images)
+        figures, correct = found[name]
+        differs = correct != (np.array([one.index for one in predicted]) == labels)
+        assert differs.mean() <= 0.01  # an image may be as sure as a threshold
+        cost = np.mean([cost_of[one.exit] for one in predicted])
+        assert figures["cost"] == pytest.approx(cost, abs=0.01)
+        assert figures["test_accuracy"] == pytest.approx(correct.mean())
+        assert figures["milliseconds_per_image"] is None
+    *_, deepest = results["exit_costs"]
+    whole = found["whole network"]
+    assert np.array_equal(whole.correct, found[f"self distillation {deepest}"].correct)
+    assert whole.figures["cost"] == 1.0
+    seconds = sum(one.figures.get("seconds", 0.0) for one in found.values())
+    assert seconds == pytest.approx(sum(row["seconds"] for row in results["exits"]))
+
+
+def test_what_files_take_is_measured(compressed, stopping_early, digits, monkeypatch):
+    monkeypatch.setattr(timing, "_IMAGES", 3)
+    for directory in (compressed, stopping_early):
+        results = results_of(directory)
+        taken = timing.milliseconds(directory, results, digits)
+        found = outcomes(directory, results, digits)
+        has = [name for name, one in found.items() if "milliseconds_per_image" in one.figures]
+        assert list(taken) == has and all(0 < value < 1000 for value in taken.values())
+
+
+def test_mean_over_images_of_the_median_of_the_repeats():
+    """Image k takes k and 2 k milliseconds, but for one repeat that something else slowed down."""
+    turns = iter(range(12))
+
+    def run(factor):
+        return lambda image: 900.0 if next(turns) in (2, 9) else factor * float(image)
+
+    found = timing.mean_milliseconds({"a": run(1), "b": run(2)}, np.array([1, 3]), repeats=3)
+    assert found == {"a": 2.0, "b": 4.0}

@@ -86,6 +86,7 @@ def test_a_mistake_is_one_line(change, said, tmp_path, capsys):
         ([], "FILE"),
         (["nothing.toml"], "FILE must be a file. Received: nothing.toml"),
         (["setup.cfg"], "FILE must be one NAME.toml"),
+        (["setup.cfg", "--time"], "--time applies to a plan"),
     ],
 )
 def test_a_wrong_command_is_one_line(arguments, said, capsys, monkeypatch):

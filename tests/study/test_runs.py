@@ -10,7 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from kdtoolkit import cli, study
+from kdtoolkit import cli, files, study
+from kdtoolkit.study import runs
+from kdtoolkit.study.results import pack
 
 PLAN = """
 title = "small"
@@ -103,3 +105,48 @@ def test_kills_change_no_figure(finished, tmp_path):
     found = figures(study.read_results(tmp_path / "small.json"))
     expected = figures(finished[1])
     assert found == {key: expected[key] for key in expected if key[0] == "a"}
+
+
+def test_milliseconds_are_measured_when_a_run_ends_and_again_when_asked(
+    tmp_path, capsys, monkeypatch
+):
+    """With processes that only write what the real ones would."""
+    plan = tmp_path / "exits.toml"
+    plan.write_text(PLAN.partition("[arms.same]")[0].replace("[3]", "[3, 4]"))
+    arguments = ["study", str(plan), f"--output_dir={tmp_path / 'out'}"]
+    assert cli.main([*arguments, "--time"]) == 2
+    assert "exits.json must hold finished runs" in capsys.readouterr().err
+    called, measured = [], iter([study.RunFailedError("a", 3, 1), 5.0, 6.0, 7.0])
+
+    def process(module, given, arm, seed, output_dir, where):
+        called.append((module, seed))
+        path = tmp_path / "out" / "a" / f"seed_{seed}"
+        path.mkdir(exist_ok=True)
+        if module == "worker":
+            timed = {"test_accuracy": 0.5, "milliseconds_per_image": None}
+            outcomes = {"fast": timed, "other": {"test_accuracy": 0.5}}
+            outcomes = {
+                name: {**one, "correct": pack([True, False])} for name, one in outcomes.items()
+            }
+            environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
+            record = {"environment": environment, "finished": "now", "outcomes": outcomes}
+            return files.write_record(given[1], record)
+        found = next(measured)
+        if isinstance(found, Exception):
+            raise found
+        return files.write_record(given[1], {"fast": found})
+
+    def milliseconds():
+        runs = study.read_results(tmp_path / "exits.json").runs
+        return [run.outcomes["fast"]["milliseconds_per_image"] for run in runs.values()]
+
+    monkeypatch.setattr(runs, "_process", process)
+    assert cli.main(arguments) == 1  # stopped while it measures: what was trained is there
+    assert cli.main(arguments) == 0
+    assert called == [("worker", 3), ("timing", 3), ("timing", 3), ("worker", 4), ("timing", 4)]
+    assert milliseconds() == [5.0, 6.0]
+    (tmp_path / "out" / "a" / "seed_3").rmdir()
+    assert cli.main([*arguments, "--time"]) == 0
+    assert called[5:] == [("timing", 4)] and milliseconds() == [5.0, 7.0]
+    found = study.read_results(tmp_path / "exits.json").runs["a", 3]
+    assert "milliseconds_per_image" not in found.outcomes["other"]
