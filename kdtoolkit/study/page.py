@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from kdtoolkit import files
 from kdtoolkit._types import PathLike
 from kdtoolkit.analysis import report
+from kdtoolkit.study import teachers
 from kdtoolkit.study.intervals import Difference, difference
 from kdtoolkit.study.results import Results
 
-_BEGIN, _END = "<!-- study {}: generated -->", "<!-- study {}: end -->"
-_MARK = re.compile(r"<!-- study ([a-z0-9._-]+): generated -->")
+_BEGIN, _END = "<!-- {}: generated -->", "<!-- {}: end -->"
+_MARK = re.compile(r"<!-- (study|teachers) ([a-z0-9._-]+): generated -->")
 # Figure -> its heading, factor and decimals.
 _COLUMNS = {
     "test_accuracy": ("test accuracy", 100, 2),
@@ -171,7 +172,9 @@ def write_page(path: PathLike, results: Results) -> None:
 def fill(page: str, studies: Mapping[str, Results]) -> str:
     """Returns a Markdown page with its generated parts made anew.
 
-    A part lies between `<!-- study NAME: generated -->` and `<!-- study NAME: end -->`.
+    A part lies between `<!-- study NAME: generated -->` and `<!-- study NAME: end -->`, of one
+    study; or between `<!-- teachers NAME: generated -->` and `<!-- teachers NAME: end -->`, of what
+    students gain in all studies whose names begin like that.
 
     Args:
         page: the text.
@@ -180,13 +183,23 @@ def fill(page: str, studies: Mapping[str, Results]) -> str:
     Raises:
         ValueError: a part has no end, or is of a study that is not given.
     """
-    for name in _MARK.findall(page):
-        begin, end = _BEGIN.format(name), _END.format(name)
-        if page.count(end) != 1 or name not in studies:
-            raise ValueError(f"the page's part of study {name} has no end, or no results")
+    for kind, name in _MARK.findall(page):
+        part = f"{kind} {name}"
+        begin, end = _BEGIN.format(part), _END.format(part)
+        own = _studies(kind, name, studies)
+        if page.count(end) != 1 or not own:
+            raise ValueError(f"the page's part of {part} has no end, or no results")
         before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n{text(studies[name])}\n{end}{rest.partition(end)[2]}"
+        made = text(*own) if kind == "study" else _markdown(teachers.table(teachers.taught(own)))
+        page = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
     return page
+
+
+def _studies(kind, name, studies):
+    """The results that a part of a page is made from."""
+    if kind == "study":
+        return [studies[name]] if name in studies else []
+    return [results for each, results in studies.items() if each.startswith(name)]
 
 
 def fill_file(
@@ -197,15 +210,17 @@ def fill_file(
     Args:
         path: the file.
         studies: name -> results.
-        plots: directory of `NAME.svg`; None for no plots.
+        plots: directory of `NAME.svg`, and of `teachers-NAME.svg`; None for no plots.
     """
     page = fill(Path(path).read_text(encoding="utf-8"), studies)
     files.write_atomically(path, functools.partial(_write, page))
     if plots is None:
         return
-    for name in _MARK.findall(page):
-        drawn = plot(studies[name])
-        target = Path(plots) / f"{name}.svg"
+    for kind, name in _MARK.findall(page):
+        own = _studies(kind, name, studies)
+        file = name if kind == "study" else f"teachers-{name}"
+        drawn = plot(*own) if kind == "study" else teachers.plot(teachers.taught(own), file)
+        target = Path(plots) / f"{file}.svg"
         files.write_atomically(target, functools.partial(_write, drawn))
 
 

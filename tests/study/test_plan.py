@@ -1,5 +1,6 @@
 """Plans: what they say, and one line for each mistake."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdtoolkit import cli, files, study
-from kdtoolkit.study import page
+from kdtoolkit.study import page, teachers
 from kdtoolkit.study.results import pack, unpack
 
 GOOD = """
@@ -67,6 +68,9 @@ def test_a_plan(tmp_path):
         (('of = ["tolerant"', 'of = ["other"'), "must be the name of an arm, of strict, tolerant"),
         (('patriarch_of = "strict"', 'patriarch_of = "tolerant"'), "must be an arm before it"),
         (("[arms.strict]", "[arms.Strict]"), "must be lower-case letters"),
+        (("[arms.strict]", "[arms.strict]\nseeds = [1, 1]"), "`seeds` of arms.strict must be diff"),
+        (("[arms.strict]", "[arms.strict]\nseeds = [1, 3]"), "must be of the plan's, 1, 2. Rec"),
+        (("[arms.strict]", "[arms.strict]\nseeds = [2]"), "must be an arm that has its seeds"),
         (("title =", "title"), "is no TOML file"),
     ],
 )
@@ -101,6 +105,16 @@ def test_booleans_as_text():
     text = pack(correct)
     assert np.array_equal(unpack(text), correct)
     assert len(text) < 1003 / 8 * 4 / 3 + 30
+
+
+def test_seeds_of_an_arm(tmp_path):
+    path = tmp_path / "good.toml"
+    path.write_text(GOOD.replace("[arms.tolerant]", "[arms.tolerant]\nseeds = [2]"))
+    plan = study.read_plan(path)
+    expected = [("strict", 1), ("strict", 2), ("tolerant", 2)]
+    assert [(arm.name, seed) for arm, seed in plan.runs()] == expected
+    study.write_results(tmp_path / "good.json", study.Results(plan, {}))
+    assert study.read_results(tmp_path / "good.json").plan == plan
 
 
 def results(tmp_path):
@@ -175,12 +189,15 @@ def test_a_page_is_filled(tmp_path, capsys):
 
 
 def test_committed_results_are_of_their_plans():
-    """And the page says what they say: made anew, it does not change."""
+    """A plan may have grown since; the page, made anew from the results, does not change."""
     root = Path(__file__).parents[2]
     found = {}
     for path in sorted((root / "benchmarks" / "studies").glob("*.json")):
         one = study.read_results(path)
-        assert one.plan == study.read_plan(path.with_suffix(".toml"))
+        plan = study.read_plan(path.with_suffix(".toml"))
+        assert set(one.plan.seeds) <= set(plan.seeds)
+        assert [arm for arm in plan.arms if arm in one.plan.arms] == list(one.plan.arms)
+        assert set(one.plan.comparisons) <= set(plan.comparisons)
         for run in one.runs.values():
             assert shlex.split(run.command)[:3] == [
                 "python",
@@ -197,3 +214,41 @@ def test_committed_results_are_of_their_plans():
         text = evidence.read_text()
         assert page.fill(text, found) == text
         assert all(f"<!-- study {name}: generated -->" in text for name in found)
+
+
+def test_gains_against_how_sure_the_teacher_is(tmp_path):
+    """The plain network has 4 of 8; students have 5 and 7, of teachers whose scores are known."""
+    found = results(tmp_path)
+    runs = {}
+    for (arm, seed), run in found.runs.items():
+        zero = {"test_accuracy": 0.5, "train_primary_score": 0.9 if seed == 1 else 0.8}
+        outcomes = {**run.outcomes, "generation 0": zero, "ensemble 0..1": {"test_accuracy": 1.0}}
+        outcomes["generation 1"] = {
+            **outcomes.get("generation 1", zero),
+            "train_primary_score": 0.7,
+        }
+        correct = dict.fromkeys(outcomes, np.ones(8, bool))
+        runs[arm, seed] = dataclasses.replace(run, outcomes=outcomes, correct=correct)
+    found = study.Results(found.plan, runs)
+    students = teachers.taught([found])
+    assert [
+        (one.arm, one.seed, one.generation, one.teacher_score, one.gain) for one in students
+    ] == [
+        ("D(1, 0.5)", 1, 1, 0.9, 0.0),
+        ("D(1, 0.5)", 2, 1, 0.8, 0.0),
+        ("tolerant", 1, 1, 0.9, 0.125),
+        ("tolerant", 2, 1, 0.8, 0.375),
+    ]
+    study.write_results(tmp_path / "good.json", found)
+    target = tmp_path / "evidence.md"
+    target.write_text("<!-- teachers go: generated -->\n<!-- teachers go: end -->\nafter\n")
+    arguments = ["study", str(tmp_path / "good.json"), f"--page={target}", f"--plots={tmp_path}"]
+    for _ in range(2):
+        assert cli.main(arguments) == 0
+        text = target.read_text()
+        assert "| good | tolerant | 1 | 0.850 | +25.00 | +12.50, +37.50 |" in text
+        assert text.endswith("end -->\nafter\n")
+    assert (tmp_path / "teachers-go.svg").read_text().count('id="student') == 4
+    assert page.fill(text, {"good": found}) == text
+    with pytest.raises(ValueError, match="teachers other has no end, or no results"):
+        page.fill("<!-- teachers other: generated -->", {"good": found})
