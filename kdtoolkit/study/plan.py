@@ -32,6 +32,7 @@ class Arm:
         flags: of every run, but for its seed and its directories.
         patriarch_of: name of another arm, whose patriarch of the same seed this one begins with
             instead of training the same again; or None.
+        seeds: of this arm, some of the plan's; None for all of them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Arm:
     recipe: str
     flags: Mapping[str, object]
     patriarch_of: str | None = None
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,22 @@ class Plan:
         """Returns an arm by its name."""
         return next(arm for arm in self.arms if arm.name == name)
 
+    def runs(self) -> list[tuple[Arm, int]]:
+        """Returns the runs in their order: every arm that has a seed, before the next seed."""
+        return [
+            (arm, seed)
+            for seed in self.seeds
+            for arm in self.arms
+            if arm.seeds is None or seed in arm.seeds
+        ]
+
 
 def read_plan(path: PathLike) -> Plan:
     """Reads a plan from a TOML file.
 
     It holds `title`, `seeds`, `recipe`, `[flags]` of all arms, `[arms.NAME]` with `title`, `flags`
-    of its own and, where they differ, `recipe` and `patriarch_of`, and `[[comparisons]]` with `of`
-    and `to`, pairs of the name of an arm and of an outcome.
+    of its own and, where they differ, `recipe`, `seeds` and `patriarch_of`, and `[[comparisons]]`
+    with `of` and `to`, pairs of the name of an arm and of an outcome.
 
     Raises:
         OSError: the file cannot be read.
@@ -100,16 +111,14 @@ def read_plan(path: PathLike) -> Plan:
 
 def _plan(name, content):
     _keys("the file", content, ("title", "seeds"), ("recipe", "flags", "arms", "comparisons"))
-    seeds = content["seeds"]
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) != len(seeds):
-        raise PlanError(f"`seeds` must be different integers from 0. Received: {seeds}")
+    seeds = _seeds("`seeds`", content["seeds"])
     shared, tables = _table("flags", content), _table("arms", content)
     if not tables:
         raise PlanError("`arms` must hold at least one table [arms.NAME]")
     arms = [_arm(key, _table(key, tables), content.get("recipe"), shared) for key in tables]
     for arm in arms:
-        _check_patriarch(arm, {other.name: other for other in arms})
+        _check_seeds(arm, seeds)
+        _check_patriarch(arm, {other.name: other for other in arms}, seeds)
     known = [arm.name for arm in arms]
     comparisons = content.get("comparisons", [])
     if not isinstance(comparisons, list):
@@ -117,7 +126,7 @@ def _plan(name, content):
     return Plan(
         name,
         _text("title", content["title"]),
-        tuple(seeds),
+        seeds,
         tuple(arms),
         tuple(_comparison(each, known) for each in comparisons),
     )
@@ -130,7 +139,7 @@ def _arm(name, table, recipe, shared):
             f"the name of an arm must be lower-case letters, digits, '.', '_' and '-'. "
             f"Received: {name!r}"
         )
-    _keys(where, table, (), ("title", "recipe", "flags", "patriarch_of"))
+    _keys(where, table, (), ("title", "recipe", "seeds", "flags", "patriarch_of"))
     recipe = table.get("recipe", recipe)
     if recipe is None:
         raise PlanError(f"`recipe` is missing: for {where}, or for all arms")
@@ -145,10 +154,27 @@ def _arm(name, table, recipe, shared):
         _text("recipe", recipe),
         flags,
         table.get("patriarch_of"),
+        _seeds(f"`seeds` of {where}", table["seeds"]) if "seeds" in table else None,
     )
 
 
-def _check_patriarch(arm, arms):
+def _seeds(what, value):
+    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    if not whole or not value or len(set(value)) != len(value):
+        raise PlanError(f"{what} must be different integers from 0. Received: {value}")
+    return tuple(value)
+
+
+def _check_seeds(arm, seeds):
+    others = [seed for seed in arm.seeds or () if seed not in seeds]
+    if others:
+        raise PlanError(
+            f"`seeds` of arms.{arm.name} must be of the plan's, {', '.join(map(str, seeds))}. "
+            f"Received: {others[0]}"
+        )
+
+
+def _check_patriarch(arm, arms, seeds):
     """What arms that share a patriarch may differ in is how it teaches."""
     if arm.patriarch_of is None:
         return
@@ -157,6 +183,8 @@ def _check_patriarch(arm, arms):
         raise PlanError(f"`patriarch_of` of arms.{arm.name}: both must be runs of born_again")
     if list(arms).index(other) >= list(arms).index(arm.name):
         raise PlanError(f"`patriarch_of` of arms.{arm.name} must be an arm before it")
+    if not set(arm.seeds or seeds) <= set(arms[other].seeds or seeds):
+        raise PlanError(f"`patriarch_of` of arms.{arm.name} must be an arm that has its seeds")
     theirs = arms[other].flags
     differs = [
         flag

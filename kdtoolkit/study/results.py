@@ -105,9 +105,14 @@ def _plan(content):
         content["name"],
         content["title"],
         tuple(content["seeds"]),
-        tuple(Arm(**arm) for arm in content["arms"]),
+        tuple(map(_arm, content["arms"])),
         tuple(Comparison(tuple(c["of"]), tuple(c["to"])) for c in content["comparisons"]),
     )
+
+
+def _arm(content):
+    seeds = content.get("seeds")  # of no arm in files from before arms had their own
+    return Arm(**{**content, "seeds": None if seeds is None else tuple(seeds)})
 
 
 def _run(content):

@@ -62,7 +62,7 @@ def run_study(
     output_dir, results = Path(output_dir), Path(results)
     where = _where(data_dir)
     _check(plan, output_dir, where)
-    wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    wanted = plan.runs()
     known = _known(results, wanted)
     files.make_directory(output_dir)
     with files.locked(output_dir):
@@ -102,7 +102,7 @@ def time_study(
         DamagedFileError, InUseError, RunFailedError: as in `run_study`.
     """
     output_dir, results = Path(output_dir), Path(results)
-    wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    wanted = plan.runs()
     known = _known(results, wanted)
     if not known:
         raise PlanError(f"{results} must hold finished runs, whose milliseconds are measured again")
