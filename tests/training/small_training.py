@@ -66,6 +66,19 @@ def steps(strategy, synchronized):
 
 
 OPTIONS = {"weight_decay": 1e-3, "seed": 3}
+ALL_OTHERS = "student, all other methods"
+OTHERS = (  # weighted so that the gradients of all are of one size
+    KD(0.6, 1.0, corrections=[methods.LabelSmooth()]),
+    methods.DKD(0.1, 0.1, 4.0, warmup=1.0, corrections=[methods.Standardize()]),
+    methods.RLD(1.0, 0.5),
+    methods.NKD(0.5),
+    methods.TTM(1.0),
+    methods.WTTM(0.5),
+    methods.DIST(0.01, 0.01),
+    methods.ReviewKD(1.0),
+    methods.RKD(5.0, 10.0),
+    methods.Similarity(30.0),
+)
 CONTENDERS = {
     "patriarch": lambda n: Patriarch(n.student(), **OPTIONS),
     "student": lambda n: Student(
@@ -85,6 +98,7 @@ CONTENDERS = {
         ),
         **OPTIONS,
     ),
+    ALL_OTHERS: lambda n: Student(n.student(), n.teacher(), OTHERS, **OPTIONS),
     "self-distillation": lambda n: SelfDistillation(
         n.exits(), (KD(0.3, 3.0, corrections=[methods.StudentMax()]), Embedding()), **OPTIONS
     ),
@@ -105,7 +119,8 @@ def contend(strategy, name):
 
     Returns:
         dict of arrays: `weight K` and its `momentum K`, `state K` for every other variable of the
-        trainer, its optimizer and the pruning, and `pruned LAYER`: the weights that are masked.
+        trainer, its optimizer and the pruning, `pruned LAYER`: the weights that are masked, and
+        `logged TERM`: of each epoch.
     """
     batches = tf.data.Dataset.from_tensor_slices((DIGITS[:13], TARGETS[:13], W)).batch(5)
     decay = PolynomialDecay(0.1, 0.5, begin_step=1, end_step=5, frequency=2)
@@ -119,9 +134,9 @@ def contend(strategy, name):
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, global_clipnorm=0.2)
         trainer.compile(optimizer)
     callbacks = [pruning] if pruning else []
-    trainer.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    history = trainer.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks).history
     state = [*trainer.non_trainable_variables, *optimizer.variables[:2]]
-    found = {}
+    found = {f"logged {term}": np.array(history[term]) for term in trainer.term_names}
     if pruning:
         state += pruning.variables
         for layer, mask in pruning.masks.items():
