@@ -13,6 +13,9 @@ from kdtoolkit._checks import FRACTION, ArgumentError
 PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 """Kinds of a `kdtoolkit.training.Patriarch`; here, since a command line checks them."""
 
+TOP_K = 5
+"""Number of scores that a tolerant loss compares, where there are as many classes."""
+
 NORMALIZATIONS = ("l2", "l1")
 """What `focal_weights` divides logits by; here, since a command line checks it."""
 

@@ -133,6 +133,17 @@ def loader(flags, flag: str, path: Path, data, exit: str | None = None):
     return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
 
 
+def load(path: Path):
+    """Loads a network with all that it returns, for images that are normalised as it has them.
+
+    Raises:
+        ValueError: the file cannot be loaded.
+    """
+    from kdtoolkit.models import precision, saved
+
+    return precision.in_policy(saved.load_network(path))
+
+
 def input_range(network, data, flags, flag: str) -> str:
     """Returns the pixel values that a given network takes, of `INPUT_RANGES`.
 

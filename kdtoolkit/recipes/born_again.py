@@ -2,7 +2,7 @@
 
 import sys
 
-from kdtoolkit.losses.strengths import PATRIARCHS
+from kdtoolkit.losses.strengths import PATRIARCHS, TOP_K
 from kdtoolkit.recipes import _command, _flags, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
@@ -82,7 +82,7 @@ def _check(flags):
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", PATRIARCHS)
     if flags.top_k is None:
-        flags.top_k = min(5, info.classes or 5)
+        flags.top_k = min(TOP_K, info.classes or TOP_K)
     flags.require("top_k", flags.top_k >= 2, "at least 2")
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)

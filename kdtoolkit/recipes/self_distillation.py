@@ -1,6 +1,7 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
 import dataclasses
+import os
 import sys
 
 from kdtoolkit._checks import OneOf, check
@@ -11,8 +12,9 @@ from kdtoolkit.export.early_exit_options import (
     QUANTIZATIONS,
 )
 from kdtoolkit.export.rows import early_exit_facts
+from kdtoolkit.losses.strengths import TOP_K
 from kdtoolkit.models.choices import HEADS
-from kdtoolkit.recipes import _command, _exit_tables, _flags, _session, _smoke
+from kdtoolkit.recipes import _command, _exit_tables, _flags, _outputs, _session, _smoke
 from kdtoolkit.recipes._command import blaming, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
@@ -54,6 +56,22 @@ def _define(flags):
     flags.add(
         "boolean", group, "deep_supervision", False, "Also train the exits on the labels alone."
     )
+    flags.add(
+        "string",
+        group,
+        "teacher",
+        None,
+        "A network with the same exits, a .keras file or the output directory of this recipe: each "
+        "of its exits teaches the same exit of the network too, by --methods.",
+    )
+    flags.add(
+        "float",
+        group,
+        "primary_score",
+        1.0,
+        "The largest probability at the optimum of the labels' loss of every exit, in (1/5, 1]; "
+        "below 1 that is a tolerant patriarch's, over the five largest scores.",
+    )
     METHODS.define(flags, "kd+embedding", "How the deepest exit teaches the others")
     _flags.define_training(flags)
     group = "Early exit"
@@ -94,12 +112,21 @@ def _define(flags):
 
 
 def _check(flags):
-    _smoke.shrink(flags, "model", head_width=8)
+    if flags.teacher is None:
+        _smoke.shrink(flags, "model", head_width=8)
+    else:  # which fits its own network and data
+        _smoke.shrink(flags, data=False)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info)
     flags.require_one_of("head", HEADS.names)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
+    if flags.teacher is not None:
+        flags.teacher = os.path.expanduser(flags.teacher)
+        _outputs.check_network(flags, "teacher")
+    scores = min(TOP_K, info.classes or TOP_K)
+    in_range = 1 / scores < flags.primary_score <= 1
+    flags.require("primary_score", in_range, f"in (1/{scores}, 1]")
     in_range = flags.max_accuracy_drop in MAX_ACCURACY_DROP
     flags.require("max_accuracy_drop", in_range, MAX_ACCURACY_DROP)
     flags.require("budget", flags.budget is None or flags.budget in BUDGET, BUDGET)
@@ -117,6 +144,7 @@ def _check(flags):
 
 def _run(flags, usual):
     session = _session.Session(RECIPE.name, flags, usual)
+    path = None if flags.teacher is None else _outputs.fetch(flags, "teacher")
 
     from kdtoolkit import export, models, training
     from kdtoolkit.training import evaluation
@@ -131,8 +159,21 @@ def _run(flags, usual):
     def with_exits():
         return models.add_exits(plain(), flags.exits, flags.head, flags.head_width)
 
+    teacher = None
+    if path is not None:
+        with session.compute.policy(), blaming("teacher"):
+            teacher = _outputs.load(path)
+            models.exit_names(teacher)  # says so where it has none
+
     def taught(network):
-        return training.SelfDistillation(network, chosen, **options)
+        return training.SelfDistillation(
+            network,
+            chosen,
+            teacher=teacher,
+            teacher_methods=chosen,
+            primary_score=flags.primary_score,
+            **options,
+        )
 
     with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
         example = with_exits()
@@ -141,6 +182,9 @@ def _run(flags, usual):
     with blaming_arguments(flags):
         taught(example)
     session.begin()
+    given = {}
+    if path is not None:
+        given["teacher"] = _outputs.remember(flags, "teacher", path, session.output_dir)
     costs = models.exit_costs(example)
     if session.is_chief:
         _say_dear(costs)
@@ -164,6 +208,7 @@ def _run(flags, usual):
     network = networks["self_distillation"]
     alone = models.cut_costs(network)
     parts = {
+        "given": given,
         "exits": list(rows.values()),
         "macs": models.macs(models.cut(network, list(alone)[-1])),
         "exit_costs": costs,

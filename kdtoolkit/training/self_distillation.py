@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from kdtoolkit._checks import ArgumentError
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
-from kdtoolkit.losses import crossentropies
+from kdtoolkit.data import Examples
+from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.methods import KD, Embedding, Method, Methods, Outputs, as_methods
 from kdtoolkit.models import exits
+from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
+from kdtoolkit.training.fused import Untracked, folded
 from kdtoolkit.training.step import Trainer
 
 METHODS = (KD(0.3, 3.0), Embedding(0.03))
@@ -30,10 +34,18 @@ class SelfDistillation(Trainer):
     `compile`, which see the deepest exit: `exit_i_accuracy` and `ensemble_accuracy`, of the mean of
     all exits' logits.
 
+    A `teacher` makes it a generation (Yang et al., AAAI 2019): each of its exits teaches the same
+    exit of the network, the deepest one too, in terms `exit_i_teacher_` with each method's name;
+    what two methods leave of the labels is multiplied.
+
     Args:
         network: of `kdtoolkit.models.add_exits`.
         methods: with which the deepest exit teaches the others, as `Student` takes them, but none
             that compares layers; or a mapping from the names of shallow exits to these.
+        teacher: a trained network with the same exits; never trained, saved or changed. Or None.
+        teacher_methods: with which it teaches every exit; none that compares layers.
+        primary_score: below 1, the labels' loss of every exit is that of a tolerant patriarch,
+            Eqn 3 over the five largest scores, which ends with this largest score.
         **kwargs: of `Trainer`.
 
     Raises:
@@ -41,18 +53,23 @@ class SelfDistillation(Trainer):
     """
 
     def __init__(
-        self, network: Network, methods: Methods | Mapping[str, Methods] = METHODS, **kwargs: Any
+        self,
+        network: Network,
+        methods: Methods | Mapping[str, Methods] = METHODS,
+        *,
+        teacher: Network | None = None,
+        teacher_methods: Methods = METHODS,
+        primary_score: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         probe = exits.features(network)  # says so where the network has no exits
         names = list(probe.output["logits"])
         shallow = names[:-1]
         by_exit = _by_exit(methods, shallow)
+        from_teacher = () if teacher is None else as_methods(teacher_methods)
         classes = probe.output["logits"][names[-1]].shape[-1]
-        for method in {m: None for own in by_exit.values() for m in own}:
-            method.check_classes(classes)
-            if method.compares_layers():
-                accepted = "those that compare logits or embeddings, not layers"
-                raise ArgumentError("methods", accepted, method.name)
+        _check_methods("methods", (m for own in by_exit.values() for m in own), classes)
+        _check_methods("teacher_methods", from_teacher, classes)
         kinds = dict.fromkeys(m.name for own in by_exit.values() for m in own if m.adds_term())
         taught = [
             f"{name}_{kind}"
@@ -60,32 +77,51 @@ class SelfDistillation(Trainer):
             for name in shallow
             if any(method.name == kind for method in by_exit[name])
         ]
+        taught += [
+            f"{name}_teacher_{method.name}"
+            for method in from_teacher
+            if method.adds_term()
+            for name in names
+        ]
         terms = [*(f"{name}_label" for name in names), *taught]
+        loss = _labels_loss(primary_score, classes)
+        teaching = None if teacher is None else _teaching(teacher, probe, from_teacher)
         super().__init__(network, terms, probe=probe, **kwargs)
+        self._teaching = Untracked(teaching)
+        self._labels_loss = loss
         self.deepest = names[-1]
         self.methods = by_exit
+        self.teacher_methods = from_teacher
         self.accuracies = accuracy.metrics((*names, "ensemble"))
 
     def predictions(self, outputs: Any) -> Any:
         return outputs["logits"]
 
+    def signals(self, x: Examples, y: Any) -> dict[str, Any]:
+        if self._teaching.value is None:
+            return {}
+        outputs = self._teaching.value(x.images, training=False)
+        return {"teacher": keras.tree.map_structure(_constant, outputs)}
+
     def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         logits, pooled = outputs["logits"], outputs["features"]
-        teacher = Outputs(
-            tf.stop_gradient(tf.cast(logits[self.deepest], "float32")),
-            embedding=tf.stop_gradient(tf.cast(pooled[self.deepest], "float32")),
-        )
+        deepest = _of_exit(keras.tree.map_structure(_constant, outputs), self.deepest)
         terms = {}
         for name, z in logits.items():
-            label = crossentropies.crossentropy(y, z)
+            label = self._labels_loss(y, z)
             student = Outputs(tf.cast(z, "float32"), embedding=pooled[name])
-            batch = self.batch(y, student, teacher)
-            for method in self.methods.get(name, ()):
-                weight = method.label_weight(batch)
-                if weight is not None:
-                    label *= weight
-                if method.adds_term():
-                    terms[f"{name}_{method.name}"] = method.term(batch)
+            lessons = [(f"{name}_", deepest, self.methods.get(name, ()))]
+            if "teacher" in signals:
+                theirs = _of_exit(signals["teacher"], name)
+                lessons.append((f"{name}_teacher_", theirs, self.teacher_methods))
+            for prefix, teacher, methods in lessons:
+                batch = self.batch(y, student, teacher)
+                for method in methods:
+                    weight = method.label_weight(batch)
+                    if weight is not None:
+                        label *= weight
+                    if method.adds_term():
+                        terms[f"{prefix}{method.name}"] = method.term(batch)
             terms[f"{name}_label"] = label
         return terms
 
@@ -95,6 +131,47 @@ class SelfDistillation(Trainer):
         ensemble = tf.add_n([tf.cast(z, "float32") for z in y_pred.values()])
         accuracy.update(self.accuracies, y, {**y_pred, "ensemble": ensemble})
         return super().compute_metrics(x, y, y_pred[self.deepest], sample_weight)
+
+
+def _constant(values):
+    return tf.stop_gradient(tf.cast(values, "float32"))
+
+
+def _of_exit(outputs, name):
+    return Outputs(outputs["logits"][name], embedding=outputs["features"][name])
+
+
+def _labels_loss(primary_score, classes):
+    """The loss of labels and logits, one value a sample."""
+    if primary_score == 1:
+        return crossentropies.crossentropy
+    top_k = min(strengths.TOP_K, classes)
+    eta = strengths.eta_from_primary_score(primary_score, top_k)
+    return lambda y, z: tolerance.tolerant_crossentropy(y, z, eta, top_k)
+
+
+def _check_methods(argument, methods, classes):
+    for method in dict.fromkeys(methods):
+        method.check_classes(classes)
+        if method.compares_layers():
+            accepted = "those that compare logits or embeddings, not layers"
+            raise ArgumentError(argument, accepted, method.name)
+
+
+def _teaching(teacher, probe, methods):
+    """What of a teacher's network runs: its exits' logits and features, for inference."""
+    own = exits.features(teacher)
+    check_finite(teacher, "teacher")
+    kinds = ("logits", *(["features"] if any(m.needs_embedding for m in methods) else []))
+    for kind in kinds:
+        theirs, ours = (
+            {name: tensor.shape[-1] for name, tensor in model.output[kind].items()}
+            for model in (own, probe)
+        )
+        if theirs != ours:
+            accepted = f"exits with {kind} as wide as those of `network`, {ours}"
+            raise ArgumentError("teacher", accepted, Words(theirs), must="have")
+    return folded(own)
 
 
 def _by_exit(methods, shallow) -> dict[str, tuple[Method, ...]]:

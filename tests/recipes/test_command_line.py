@@ -122,6 +122,8 @@ def test_flag_files_that_are_none(tmp_path, capsys):
     [
         (["--head=neck"], ["--head", "bottleneck", "neck"]),
         (["--head_width=0"], ["--head_width", "positive", "0"]),
+        (["--primary_score=0.2"], ["--primary_score", "(1/5, 1]", "0.2"]),
+        (["--teacher=absent"], ["--teacher", "a .keras file or a recipe's output", "absent"]),
         (["--kd_weight=2"], ["--kd_weight", "[0, 1]", "2"]),
         (["--embedding_weight=-1"], ["--embedding_weight", "at least 0", "-1"]),
         (["--embedding_weight=inf"], ["--embedding_weight", "at least 0", "inf"]),

@@ -200,3 +200,60 @@ def test_saves_the_network_with_its_exits(tmp_path):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_terms_of_a_teacher_equal_float64():
+    """Each of its exits teaches the same exit; the labels have what both teachers leave of them."""
+    net, teacher = network(), network(seed=1)
+    before = [np.array(v) for v in teacher.variables]
+    made = trainer(net, taught(), teacher=teacher, teacher_methods=[KD(0.4, 2.0), Embedding(0.2)])
+    logs = made.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    (logits, pooled), (theirs, features) = outputs(net), outputs(teacher)
+    terms = expected_terms(logits, pooled)
+    for k in range(3):
+        name = f"exit_{k + 1}"
+        terms[f"{name}_label"] = 0.6 * terms[f"{name}_label"]
+        terms[f"{name}_teacher_kd"] = 0.4 * reference.divergence(theirs[k], logits[k], 2.0)
+        terms[f"{name}_teacher_embedding"] = 0.2 * ((pooled[k] - features[k]) ** 2).sum(-1)
+    for name, values in terms.items():
+        assert logs[name] == pytest.approx(values.mean(), rel=1e-5, abs=1e-6), name
+    assert logs["loss"] == pytest.approx(sum(v.mean() for v in terms.values()), rel=1e-5)
+    made.fit(IMAGES, LABELS, epochs=1, verbose=0)
+    for was, variable in zip(before, teacher.variables, strict=True):
+        np.testing.assert_array_equal(was, variable)
+    assert len(made.trainable_variables) == len(net.trainable_variables)
+
+
+def test_labels_of_a_tolerant_network_equal_float64():
+    net = network()
+    made = trainer(net, taught(), primary_score=0.6)
+    logs = made.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    logits, _ = outputs(net)
+    eta = 4 / (4 + 5 * 0.6)  # (K - 1) / (K - 1 + K f)
+    for k, (z, left) in enumerate(zip(logits, (1 - ALPHA[0], 1 - ALPHA[1], 1), strict=True)):
+        f = np.sort(np.exp(z) / np.exp(z).sum(-1, keepdims=True), axis=-1)[:, ::-1]
+        eqn3 = (1 - eta) * reference.crossentropy(ONE_HOT, z)
+        eqn3 += eta * (f[:, 0] - f[:, 1:5].mean(-1))
+        assert logs[f"exit_{k + 1}_label"] == pytest.approx(left * eqn3.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher_methods": "attention"}, "`teacher_methods` must be those that compare logits"),
+        ({"primary_score": 0.2}, "`primary_score` must be in"),
+    ],
+)
+def test_what_a_generation_refuses(change, message):
+    net = network()
+    with pytest.raises(ValueError, match=message):
+        SelfDistillation(net, teacher=net, **change)
+
+
+def test_a_teacher_with_other_exits():
+    net, image = network(), keras.Input((8, 8, 1))
+    two = keras.Model(image, {k: net(image)[k] for k in ("exit_1", "exit_2")})
+    with pytest.raises(ValueError, match="`teacher` must have exits with logits as wide"):
+        SelfDistillation(net, teacher=models.flatten(two))
+    with pytest.raises(ValueError, match="exits"):
+        SelfDistillation(net, teacher=models.cut(net, "exit_3"))
