@@ -75,6 +75,8 @@ def _born_again(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
 
 
 def _self_distillation(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
+    costs = results["exit_costs"]
+    costs = {**costs, "ensemble": max(costs.values()), "network": 1.0}
     for row in results["exits"]:
         path = directory / row["method"] / "network.keras"
         logits, labels = evaluation.predict(keras.models.load_model(path), splits.test)
@@ -82,8 +84,7 @@ def _self_distillation(directory, results, splits) -> Iterator[tuple[str, Outcom
             correct = each.argmax(axis=-1) == labels
             _check(path, correct, row["exits"][name]["test_accuracy"])
             figures = _figures({**row, **row["exits"][name]}, counted=number > 0)
-            if name in results["exit_costs"]:
-                figures["cost"] = results["exit_costs"][name]
+            figures["cost"] = costs[name]
             yield " ".join((row["method"].replace("_", " "), name)), Outcome(figures, correct)
         if row["method"] == "self_distillation":
             yield from _early_exit(directory, row["exits"], logits, labels)

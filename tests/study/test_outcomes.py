@@ -106,7 +106,10 @@ def test_outcomes_of_early_exit(stopping_early):
         assert figures["cost"] == pytest.approx(cost, abs=0.01)
         assert figures["test_accuracy"] == pytest.approx(correct.mean())
         assert figures["milliseconds_per_image"] is None
-    *_, deepest = results["exit_costs"]
+    *_, deepest = costs = results["exit_costs"]
+    for name in (*costs, "ensemble"):  # which needs all exits
+        cost = found[f"self distillation {name}"].figures["cost"]
+        assert cost == costs.get(name, costs[deepest])
     whole = found["whole network"]
     assert np.array_equal(whole.correct, found[f"self distillation {deepest}"].correct)
     assert whole.figures["cost"] == 1.0
