@@ -13,6 +13,7 @@ from kdtoolkit._checks import Integers, check
 from kdtoolkit._claim import held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.loading import Data
+from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -48,7 +49,8 @@ def train_generations(
     generations: int = 1,
     primary_score: float = 0.6,
     methods: Methods | Callable[[int], Methods] = METHODS,
-    top_k: int = 5,
+    top_k: int | str = 5,
+    top_k_share: float = TOP_K_SHARE,
     patriarch: str = "tolerant",
     schedule: Schedule = SCHEDULES["cifar_resnet"],
     epochs: int | None = None,
@@ -70,7 +72,7 @@ def train_generations(
         data: of `kdtoolkit.data.load`.
         output_dir: where everything is written.
         generations: number of students after the patriarch.
-        primary_score, top_k, patriarch: of the `Patriarch`.
+        primary_score, top_k, top_k_share, patriarch: of the `Patriarch`.
         methods: of each `Student`; Eqn 4's lambda is the weight of `KD`, whose temperature is 1
             there. A function is given the number of a generation, from 1, and returns its methods.
         schedule: learning rate, momentum and weight decay.
@@ -100,7 +102,9 @@ def train_generations(
     options = {"weight_decay": schedule.weight_decay, "seed": seed}
 
     def first(network):
-        return Patriarch(network, patriarch, primary_score, top_k, **options)
+        return Patriarch(
+            network, patriarch, primary_score, top_k, top_k_share=top_k_share, **options
+        )
 
     def student(network, teacher, own):
         return Student(network, teacher, own, **options)
@@ -126,6 +130,8 @@ def train_generations(
         "training images": len(data.train),
         "classes": data.info.classes,
     }
+    if top_k == ADAPTIVE:
+        arguments["top_k_share"] = top_k_share
     bar = progress.shown((generations + 1) * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,

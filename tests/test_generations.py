@@ -1,6 +1,7 @@
 """`train_generations` as a library call, on anyone's network."""
 
 import errno
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,8 @@ def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas)
         ({"methods": 0.5}, r"`methods`.*0\.5"),
         ({"generations": -1}, "`generations`.*-1"),
         ({"top_k": 11}, "`top_k`.*10.*11"),
+        ({"top_k": "adaptiv"}, "`top_k` must be an integer of at least 2, or 'adaptive'"),
+        ({"top_k": "adaptive", "top_k_share": 2}, "`top_k_share`.*2"),
         ({"methods": "swap"}, "`methods`.*probability_shift.*swap"),
     ],
 )
@@ -176,6 +179,14 @@ def test_errors_name_the_argument(digits, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         run(digits, tmp_path, **changes)
     assert not list(tmp_path.iterdir()) or "make" in changes
+
+
+def test_a_number_of_scores_for_each_image(digits, tmp_path):
+    run(digits, tmp_path, generations=0, top_k="adaptive", top_k_share=0.05)
+    arguments = json.loads((tmp_path / "generations.json").read_text())
+    assert (arguments["top_k"], arguments["top_k_share"]) == ("adaptive", 0.05)
+    with pytest.raises(ValueError, match=r"`output_dir`.*top_k_share=0\.05 there"):
+        run(digits, tmp_path, generations=0, top_k="adaptive")
 
 
 def test_methods_reach_every_student(digits, tmp_path):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kdtoolkit.losses.supervision import label_smooth_adjustment as label_smooth_adjustment
     from kdtoolkit.losses.supervision import probability_shift as probability_shift
     from kdtoolkit.losses.supervision import student_max_weights as student_max_weights
+    from kdtoolkit.losses.tolerance import adaptive_top_k as adaptive_top_k
     from kdtoolkit.losses.tolerance import score_difference as score_difference
     from kdtoolkit.losses.tolerance import tolerant_crossentropy as tolerant_crossentropy
     from kdtoolkit.losses.transformations import standardize_logits as standardize_logits
@@ -63,6 +64,7 @@ else:
             "log_probabilities": "crossentropies",
             "tolerant_crossentropy": "tolerance",
             "score_difference": "tolerance",
+            "adaptive_top_k": "tolerance",
             "eta_from_primary_score": "strengths",
             "primary_score_from_eta": "strengths",
             "epsilon_from_primary_score": "strengths",

@@ -13,30 +13,40 @@ class TolerantCrossentropy(keras.losses.Loss):
     """The tolerant patriarch's loss on logits (Yang et al. 2019, Eqn 3).
 
     Args:
-        primary_score: largest probability at the loss' optimum, in `(1 / top_k, 1]`.
-        top_k: number of scores compared.
+        primary_score: largest probability at the loss' optimum, in `(1 / top_k, 1]`, or in
+            `(1 / 2, 1]` where K is adaptive.
+        top_k: number of scores compared, or `"adaptive"`: see `adaptive_top_k`.
+        top_k_share: of `adaptive_top_k`.
         reduction, name: as in `keras.losses.Loss`.
     """
 
     def __init__(
         self,
         primary_score: float = 0.6,
-        top_k: int = 5,
+        top_k: int | str = 5,
         reduction: str | None = "sum_over_batch_size",
         name: str = "tolerant_crossentropy",
+        *,
+        top_k_share: float = strengths.TOP_K_SHARE,
     ) -> None:
         super().__init__(name=name, reduction=reduction)
-        self.eta = strengths.eta_from_primary_score(primary_score, top_k)
-        self.primary_score, self.top_k = primary_score, top_k
+        strengths.check_tolerance(primary_score, top_k, top_k_share)
+        self.primary_score, self.top_k, self.top_k_share = primary_score, top_k, top_k_share
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.primary_score == 1:  # D(1.0, .) is the plain network, not the limit eta = 4/9
             return crossentropies.crossentropy(y_true, y_pred)
-        return tolerance.tolerant_crossentropy(y_true, y_pred, self.eta, self.top_k)
+        return tolerance.tolerant_crossentropy(
+            y_true,
+            y_pred,
+            top_k=self.top_k,
+            primary_score=self.primary_score,
+            top_k_share=self.top_k_share,
+        )
 
     def get_config(self) -> dict[str, Any]:
-        config = {"primary_score": self.primary_score, "top_k": self.top_k}
-        return {**super().get_config(), **config}
+        own = ("primary_score", "top_k", "top_k_share")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
 @keras.saving.register_keras_serializable(package="kdtoolkit")

@@ -7,8 +7,9 @@ primary score. They need neither Keras nor TensorFlow: command lines check their
 """
 
 import math
+from typing import Any
 
-from kdtoolkit._checks import FRACTION, ArgumentError
+from kdtoolkit._checks import FRACTION, INSIDE_0_1, ArgumentError, Integers, check
 
 PATRIARCHS = ("tolerant", "label_smoothing", "confidence_penalty", "plain")
 """Kinds of a `kdtoolkit.training.Patriarch`; here, since a command line checks them."""
@@ -18,6 +19,12 @@ TOP_K = 5
 
 NORMALIZATIONS = ("l2", "l1")
 """What `focal_weights` divides logits by; here, since a command line checks it."""
+
+ADAPTIVE = "adaptive"
+"""The `top_k` that every sample has a K of its own with; see `adaptive_top_k`."""
+
+TOP_K_SHARE = 0.01
+"""The usual `top_k_share` of `adaptive_top_k`."""
 
 
 def eta_from_primary_score(primary_score: float, top_k: int = 5) -> float:
@@ -35,8 +42,43 @@ def eta_from_primary_score(primary_score: float, top_k: int = 5) -> float:
         ValueError: an argument is outside its range.
     """
     _check_top_k(top_k)
-    _check_primary_score(primary_score, top_k)
+    check_primary_score(primary_score, top_k)
+    return eta_at(primary_score, top_k)
+
+
+def eta_at(primary_score: Any, top_k: Any) -> Any:
+    """`eta_from_primary_score` without its checks, of numbers or of tensors."""
     return (top_k - 1) / (top_k - 1 + top_k * primary_score)
+
+
+def check_tolerance(
+    primary_score: float,
+    top_k: int | str,
+    top_k_share: float = TOP_K_SHARE,
+    classes: int | None = None,
+) -> None:
+    """Checks how a tolerant patriarch is softened.
+
+    An adaptive K may be 2, whose two scores cannot both be below 1/2.
+
+    Args:
+        primary_score: of `eta_from_primary_score`; in (1/2, 1] where K is adaptive.
+        top_k: K, from 2 to the number of classes, or `"adaptive"`.
+        top_k_share: of `adaptive_top_k`, in (0, 1).
+        classes: their number, if it is known.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+    if top_k == ADAPTIVE:
+        check("top_k_share", top_k_share, INSIDE_0_1)
+        check_primary_score(primary_score, 2)
+        return
+    if top_k not in Integers(2):
+        raise ArgumentError("top_k", f"{Integers(2)}, or {ADAPTIVE!r}", top_k)
+    check_primary_score(primary_score, int(top_k))
+    if classes is not None and int(top_k) > classes:
+        raise ArgumentError("top_k", f"at most the number of classes, {classes}", top_k)
 
 
 def primary_score_from_eta(eta: float, top_k: int = 5) -> float:
@@ -62,7 +104,7 @@ def epsilon_from_primary_score(primary_score: float, classes: int) -> float:
     Raises:
         ValueError: `primary_score` is outside `(1 / classes, 1]`.
     """
-    _check_primary_score(primary_score, classes)
+    check_primary_score(primary_score, classes)
     return (1 - primary_score) * classes / (classes - 1)
 
 
@@ -72,7 +114,7 @@ def beta_from_primary_score(primary_score: float, classes: int) -> float:
     Raises:
         ValueError: `primary_score` is outside `(1 / classes, 1]`.
     """
-    _check_primary_score(primary_score, classes)
+    check_primary_score(primary_score, classes)
     if primary_score == 1:
         return 0.0
     odds = primary_score * (classes - 1) / (1 - primary_score)
@@ -84,6 +126,7 @@ def _check_top_k(top_k):
         raise ArgumentError("top_k", "at least 2", top_k)
 
 
-def _check_primary_score(primary_score, scores):
+def check_primary_score(primary_score: float, scores: int) -> None:
+    """Raises an `ArgumentError` unless a primary score is above that of so many equal scores."""
     if not 1 / scores < primary_score <= 1:
         raise ArgumentError("primary_score", f"in (1/{scores}, 1]", primary_score)

@@ -2,7 +2,14 @@
 
 import sys
 
-from kdtoolkit.losses.strengths import PATRIARCHS, TOP_K
+from kdtoolkit.losses.strengths import (
+    ADAPTIVE,
+    PATRIARCHS,
+    TOP_K,
+    TOP_K_SHARE,
+    check_primary_score,
+    check_tolerance,
+)
 from kdtoolkit.recipes import _command, _flags, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
@@ -43,18 +50,22 @@ def _define(flags):
         group,
         "primary_score",
         0.6,
-        "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1]; 1 trains "
+        "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1], or "
+        "(1/2, 1] where that is adaptive; 1 trains "
         "it plainly. A tolerant one is for networks that fit their training images and are sure of "
         "them: see docs/evidence.md.",
     )
     flags.add(
-        "integer",
+        "string",
         group,
         "top_k",
         None,
-        "Number of scores that a tolerant patriarch compares (default: 5, or all classes if there "
+        "Number of scores that a tolerant patriarch compares, or adaptive: for each image those of "
+        "at least --top_k_share of the largest, two at least (default: 5, or all classes if there "
         "are fewer).",
     )
+    text = "Share of the largest score that others have with --top_k=adaptive, in (0, 1)."
+    flags.add("float", group, "top_k_share", TOP_K_SHARE, text)
     text = (
         "How each generation teaches the next (an option has one value, or one for each "
         "student, separated by commas)"
@@ -82,8 +93,9 @@ def _check(flags):
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", PATRIARCHS)
     if flags.top_k is None:
-        flags.top_k = min(TOP_K, info.classes or TOP_K)
-    flags.require("top_k", flags.top_k >= 2, "at least 2")
+        flags.top_k = str(min(TOP_K, info.classes or TOP_K))
+    adaptive = _top_k(flags) == ADAPTIVE
+    flags.require_use(adaptive, f"--top_k={ADAPTIVE}", "top_k_share")
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)
     flags.require_one_of("export", _EXPORTS)
@@ -97,12 +109,24 @@ def check_classes(flags, classes):
     """Checks what depends on the number of classes, once that is known."""
     if classes is None:
         return
-    if flags.patriarch == "tolerant":
-        accepted = f"at most the number of classes of --dataset={flags.dataset}, {classes}"
-        flags.require("top_k", flags.top_k <= classes, accepted)
-    scores = flags.top_k if flags.patriarch == "tolerant" else classes
-    in_range = 1 / scores < flags.primary_score <= 1
-    flags.require("primary_score", in_range, f"in (1/{scores}, 1]")
+    with blaming_arguments(flags):
+        if flags.patriarch == "tolerant":
+            check_tolerance(flags.primary_score, _top_k(flags), flags.top_k_share, classes)
+        else:
+            check_primary_score(flags.primary_score, classes)
+
+
+def _top_k(flags):
+    """What the flag's text stands for: an integer of at least 2, or `ADAPTIVE`."""
+    text = flags.top_k
+    if text == ADAPTIVE:
+        return text
+    try:
+        top_k = int(text)
+    except ValueError:
+        top_k = 0
+    flags.require("top_k", top_k >= 2, f"an integer of at least 2, or {ADAPTIVE}")
+    return top_k
 
 
 def _check_methods(flags, classes):
@@ -133,7 +157,8 @@ def _run(flags, usual):
             generations=flags.generations,
             primary_score=flags.primary_score,
             methods=lambda number: chosen[number - 1],
-            top_k=flags.top_k,
+            top_k=_top_k(flags),
+            top_k_share=flags.top_k_share,
             patriarch=flags.patriarch,
             schedule=session.schedule,
             epochs=flags.epochs,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdtoolkit._checks import ArgumentError, OneOf, check
+from kdtoolkit._checks import OneOf, check
 from kdtoolkit._types import Network, Tensor
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.models.contract import check_logits
@@ -24,8 +24,11 @@ class Patriarch(Trainer):
     Args:
         network: functional Keras model that returns logits.
         kind: one of the four above.
-        primary_score: in `(1 / top_k, 1]` for the tolerant kind, `(1 / classes, 1]` for the others.
-        top_k: number of scores that the tolerant kind compares.
+        primary_score: in `(1 / top_k, 1]` for the tolerant kind, `(1 / 2, 1]` where its K is
+            adaptive, `(1 / classes, 1]` for the others.
+        top_k: number of scores that the tolerant kind compares, or `"adaptive"`, one of each
+            sample: see `kdtoolkit.losses.adaptive_top_k`.
+        top_k_share: of `adaptive_top_k`.
         **kwargs: of `Trainer`.
 
     Raises:
@@ -39,14 +42,20 @@ class Patriarch(Trainer):
         network: Network,
         kind: str = "tolerant",
         primary_score: float = 0.6,
-        top_k: int = 5,
+        top_k: int | str = 5,
+        *,
+        top_k_share: float = strengths.TOP_K_SHARE,
         **kwargs: Any,
     ) -> None:
         check("kind", kind, OneOf(self.KINDS))
         if primary_score == 1:
             kind = "plain"
         check_logits(network)
-        terms = _TERMS[kind](primary_score, top_k, network.output_shape[-1])
+        classes = network.output_shape[-1]
+        if kind == "tolerant":
+            terms = _tolerant(primary_score, top_k, top_k_share, classes)
+        else:
+            terms = _TERMS[kind](primary_score, classes)
         super().__init__(network, terms, **kwargs)
         self._terms = terms
 
@@ -54,24 +63,26 @@ class Patriarch(Trainer):
         return {name: term(y, outputs) for name, term in self._terms.items()}
 
 
-def _tolerant(primary_score, top_k, classes):
-    eta = strengths.eta_from_primary_score(primary_score, top_k)
-    if top_k > classes:
-        raise ArgumentError("top_k", f"at most the number of classes, {classes}", top_k)
+def _tolerant(primary_score, top_k, top_k_share, classes):
+    strengths.check_tolerance(primary_score, top_k, top_k_share, classes)
+
+    def eta(z):
+        return tolerance.eta_of(z, primary_score, top_k, top_k_share)
+
     return {
-        "crossentropy": lambda y, z: (1 - eta) * crossentropies.crossentropy(y, z),
-        "score_difference": lambda y, z: eta * tolerance.score_difference(z, top_k),
+        "crossentropy": lambda y, z: (1 - eta(z)) * crossentropies.crossentropy(y, z),
+        "score_difference": lambda y, z: eta(z) * tolerance.score_difference(z, top_k, top_k_share),
     }
 
 
-def _label_smoothing(primary_score, top_k, classes):
+def _label_smoothing(primary_score, classes):
     epsilon = strengths.epsilon_from_primary_score(primary_score, classes)
     return {
         "smoothed_crossentropy": lambda y, z: crossentropies.smoothed_crossentropy(y, z, epsilon)
     }
 
 
-def _confidence_penalty(primary_score, top_k, classes):
+def _confidence_penalty(primary_score, classes):
     beta = strengths.beta_from_primary_score(primary_score, classes)
     return {
         "crossentropy": crossentropies.crossentropy,
@@ -79,12 +90,11 @@ def _confidence_penalty(primary_score, top_k, classes):
     }
 
 
-def _plain(primary_score, top_k, classes):
+def _plain(primary_score, classes):
     return {"crossentropy": crossentropies.crossentropy}
 
 
 _TERMS = {
-    "tolerant": _tolerant,
     "label_smoothing": _label_smoothing,
     "confidence_penalty": _confidence_penalty,
     "plain": _plain,

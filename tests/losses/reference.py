@@ -18,8 +18,20 @@ def crossentropy(targets, z):
 
 
 def score_difference(z, k):
+    """`k` is a number, or one of each sample."""
     f = -np.sort(-softmax(z), axis=-1)
-    return f[:, 0] - f[:, 1:k].mean(-1)
+    pairs = zip(f, np.broadcast_to(k, len(f)), strict=True)
+    return np.array([row[0] - row[1:count].mean() for row, count in pairs])
+
+
+def adaptive_top_k(z, share):
+    f = softmax(z)
+    return np.maximum((f >= share * f.max(-1, keepdims=True)).sum(-1), 2)
+
+
+def adaptive_eta(z, share, primary_score):
+    k = adaptive_top_k(z, share)
+    return (k - 1) / (k - 1 + k * primary_score)
 
 
 def entropy(z):

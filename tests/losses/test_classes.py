@@ -19,6 +19,12 @@ CASES = {
         3 / 7 * reference.crossentropy(ONE_HOT, LOGITS)
         + 4 / 7 * reference.score_difference(LOGITS, 5),
     ),
+    "tolerant, adaptive": (
+        losses.TolerantCrossentropy(0.6, "adaptive", top_k_share=0.1),
+        (1 - reference.adaptive_eta(LOGITS, 0.1, 0.6)) * reference.crossentropy(ONE_HOT, LOGITS)
+        + reference.adaptive_eta(LOGITS, 0.1, 0.6)
+        * reference.score_difference(LOGITS, reference.adaptive_top_k(LOGITS, 0.1)),
+    ),
     "tolerant at 1": (
         losses.TolerantCrossentropy(primary_score=1),
         reference.crossentropy(ONE_HOT, LOGITS),

@@ -31,10 +31,26 @@ CASES = {
         lambda z: losses.score_difference(z, 4),
         lambda z: reference.score_difference(z, 4),
     ),
+    "score difference, a K of each sample": (
+        lambda z: losses.score_difference(z, np.array([2, 3, 7, 5, 4, 6])),
+        lambda z: reference.score_difference(z, [2, 3, 7, 5, 4, 6]),
+    ),
+    "score difference, adaptive": (
+        lambda z: losses.score_difference(z, "adaptive", 0.02),
+        lambda z: reference.score_difference(z, reference.adaptive_top_k(z, 0.02)),
+    ),
     "tolerant": (
         lambda z: losses.tolerant_crossentropy(LABELS, z, 4 / 7),
         lambda z: (
             3 / 7 * reference.crossentropy(ONE_HOT, z) + 4 / 7 * reference.score_difference(z, 5)
+        ),
+    ),
+    "tolerant, adaptive": (
+        lambda z: losses.tolerant_crossentropy(LABELS, z, top_k="adaptive", primary_score=0.6),
+        lambda z: (
+            (1 - reference.adaptive_eta(z, 0.01, 0.6)) * reference.crossentropy(ONE_HOT, z)
+            + reference.adaptive_eta(z, 0.01, 0.6)
+            * reference.score_difference(z, reference.adaptive_top_k(z, 0.01))
         ),
     ),
     "smoothed": (
@@ -166,6 +182,30 @@ def test_strengths_for_a_hundred_classes():
         (lambda: losses.primary_score_from_eta(1.5), "`eta`.*eta=1.5"),
         (lambda: losses.score_difference(tf.zeros((2, 3)), 4), r"`top_k`.*\(3\).*top_k=4"),
         (
+            lambda: losses.score_difference(tf.zeros((2, 3)), np.array([2, 4])),
+            r"`top_k` must be an integer from 2 to the number of classes \(3\), .*4 at index 1",
+        ),
+        (
+            lambda: losses.score_difference(tf.zeros((2, 3)), [2.0, 3.0]),
+            r"`top_k`.*float32 of shape \(2,\)",
+        ),
+        (lambda: losses.score_difference(tf.zeros((2, 3)), "adapt"), "`top_k`.*'adapt'"),
+        (lambda: losses.adaptive_top_k(tf.zeros((2, 3)), 1.0), r"`top_k_share`.*\(0, 1\)"),
+        (
+            lambda: losses.tolerant_crossentropy([0], tf.zeros((1, 3)), 0.5, "adaptive"),
+            "`eta` must be left out, and `primary_score` given",
+        ),
+        (
+            lambda: losses.tolerant_crossentropy([0], tf.zeros((1, 3)), 0.5, primary_score=0.6),
+            "`primary_score` must be given if, and only if, `eta` is not",
+        ),
+        (
+            lambda: losses.tolerant_crossentropy(
+                [0], tf.zeros((1, 3)), top_k="adaptive", primary_score=0.5
+            ),
+            r"`primary_score` must be in \(1/2, 1\]",
+        ),
+        (
             lambda: losses.distillation_divergence(tf.zeros((2, 3)), tf.zeros((2, 4))),
             "`teacher_logits` must have 4 classes.*3",
         ),
@@ -197,15 +237,77 @@ def _minimise(loss, classes, steps=20000):
     "loss",
     [
         lambda z: losses.tolerant_crossentropy([0], z, losses.eta_from_primary_score(0.6)),
+        lambda z: losses.tolerant_crossentropy([0], z, top_k="adaptive", primary_score=0.6),
         lambda z: losses.smoothed_crossentropy([0], z, losses.epsilon_from_primary_score(0.6, 10)),
         lambda z: losses.confidence_penalty_crossentropy(
             [0], z, losses.beta_from_primary_score(0.6, 10)
         ),
     ],
-    ids=["tolerant", "label smoothing", "confidence penalty"],
+    ids=["tolerant", "tolerant, adaptive", "label smoothing", "confidence penalty"],
 )
 def test_every_patriarch_ends_at_its_primary_score(loss):
     assert _minimise(loss, classes=10)[0] == pytest.approx(0.6, abs=2e-3)
+
+
+def test_a_fixed_k_of_each_sample_is_the_same_k():
+    z = tf.constant(LOGITS, tf.float32)
+    found = losses.tolerant_crossentropy(LABELS, z, top_k=[5] * 6, primary_score=0.6)
+    np.testing.assert_allclose(found, losses.tolerant_crossentropy(LABELS, z, 4 / 7), rtol=1e-6)
+
+
+def test_a_k_that_cannot_be_seen_makes_the_loss_nan():
+    difference = tf.function(losses.score_difference)
+    values = difference(tf.constant(LOGITS[:3], tf.float32), tf.constant([2, CLASSES + 1, 1]))
+    assert np.isfinite(values[0]) and np.isnan(values[1:]).all()
+
+
+def adaptive_slope(scores, share):
+    """K, and the gradient of the adaptive loss at 0.6, at scores of one sample of class 0."""
+    z = tf.Variable(np.log(scores)[None], dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        value = losses.tolerant_crossentropy(
+            [0], z, top_k="adaptive", primary_score=0.6, top_k_share=share
+        )
+    return int(losses.adaptive_top_k(z, share)[0]), np.abs(tape.gradient(value, z)).max()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[0.4], [0.3, 0.1], [0.1] * 4, [0.2, 0.1, 0.05, 0.03, 0.014, 0.006], [0.4 / 66] * 66],
+    ids=len,
+)
+def test_optima_of_an_adaptive_k(others):
+    """The primary score is 0.6 and others at least a hundredth of it: K counts these, and stays."""
+    scores = np.array([0.6, *others, *[1e-9] * (99 - len(others))])
+    top_k, slope = adaptive_slope(scores / scores.sum(), 0.00999)
+    assert (top_k, slope) == (len(others) + 1, pytest.approx(0, abs=1e-6))
+
+
+def test_more_scores_than_an_optimum_can_have():
+    """67 others that share 0.4 have less than a hundredth of 0.6 each, and are not compared."""
+    top_k, slope = adaptive_slope(np.array([0.6, *[0.4 / 67] * 67]), 0.01)
+    assert top_k == 2 and slope > 0.05
+
+
+def test_an_adaptive_k_stays_where_descent_leads():
+    """In float64, by central differences, from scores that differ; one K for each start."""
+    z = np.random.default_rng(5).normal(size=(4, 10)) * np.array([[0.5], [1.0], [1.5], [2.0]])
+    z[:, 0] += 2
+    labels = np.eye(10)[np.zeros(4, int)]
+
+    def loss(z):
+        eta = reference.adaptive_eta(z, 0.01, 0.6)
+        difference = reference.score_difference(z, reference.adaptive_top_k(z, 0.01))
+        return (1 - eta) * reference.crossentropy(labels, z) + eta * difference
+
+    passed, steps = [], 1e-5 * np.eye(10)
+    for _ in range(400):
+        slope = np.stack([loss(z + h) - loss(z - h) for h in steps], axis=-1) / 2e-5
+        z = z - 4 * slope
+        passed.append(reference.adaptive_top_k(z, 0.01))
+    np.testing.assert_allclose(reference.softmax(z)[:, 0], 0.6, atol=0.01)
+    assert (np.array(passed[200:]) == passed[-1]).all()
+    assert len(set(passed[-1])) > 1 and passed[-1].min() > 2
 
 
 def test_energy_decays_over_generations():

@@ -443,6 +443,18 @@ CASES = {
             score_difference=lambda y, z: ETA * reference.score_difference(z, 5),
         ),
     ),
+    "patriarch, adaptive": Case(
+        lambda n: Patriarch(n.student(), "tolerant", 0.6, "adaptive", top_k_share=0.05),
+        patriarch(
+            crossentropy=lambda y, z: (
+                (1 - reference.adaptive_eta(z, 0.05, 0.6)) * reference.crossentropy(y, z)
+            ),
+            score_difference=lambda y, z: (
+                reference.adaptive_eta(z, 0.05, 0.6)
+                * reference.score_difference(z, reference.adaptive_top_k(z, 0.05))
+            ),
+        ),
+    ),
     "patriarch, label smoothing": Case(
         lambda n: Patriarch(n.student(), "label_smoothing", 0.6),
         patriarch(
