@@ -12,7 +12,7 @@ import pytest
 
 from kdtoolkit import data, files
 from kdtoolkit.generations import train_generations
-from kdtoolkit.methods import KD, LabelSmooth
+from kdtoolkit.methods import KD, ProbabilityShift, as_methods, described
 from kdtoolkit.training import checkpoint, loop
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -189,12 +189,14 @@ def test_a_number_of_scores_for_each_image(digits, tmp_path):
         run(digits, tmp_path, generations=0, top_k="adaptive")
 
 
-def test_methods_reach_every_student(digits, tmp_path):
-    lineage = run(
-        digits, tmp_path, generations=2, methods=KD(0.6, 1.0, corrections=[LabelSmooth()])
-    )
-    plain = run(digits, tmp_path / "plain", generations=2)
-    for generation, same in enumerate([True, False, False]):
+def test_methods_of_each_student(digits, tmp_path):
+    """The first student's are the usual ones; lambda and temperature of the second are others."""
+    own = KD(0.6, 1.0), KD(0.3, 2.0, corrections=[ProbabilityShift()])
+    lineage = run(digits, tmp_path, generations=2, epochs=1, methods=lambda n: own[n - 1])
+    plain = run(digits, tmp_path / "plain", generations=2, epochs=1)
+    arguments = json.loads((tmp_path / "generations.json").read_text())
+    assert arguments["methods"] == [described(as_methods(method)) for method in own]
+    for generation, same in enumerate([True, True, False]):
         pairs = zip(
             lineage[generation].network.get_weights(),
             plain[generation].network.get_weights(),

@@ -311,17 +311,31 @@ def test_an_adaptive_k_stays_where_descent_leads():
 
 
 def test_energy_decays_over_generations():
-    """`1 - f_g = lambda^g (1 - f_0)`: the closed form of Eqn 4's optimum, reached by descent."""
-    f = np.array([0.6, 0.2, 0.1, 0.06, 0.04])
-    for generation in range(1, 4):
-        teacher = np.log(f)[None]
-        f = _minimise(
-            lambda z, t=teacher: (
-                0.4 * losses.crossentropy([0], z) + 0.6 * losses.distillation_divergence(t, z)
-            ),
-            classes=5,
-        )
-        assert 1 - f[0] == pytest.approx(0.6**generation * 0.4, abs=1e-3)
+    """`1 - f_g = lambda_1 ... lambda_g (1 - f_0)`: Eqn 4's optimum, reached by descent."""
+    f, left = np.array([0.6, 0.2, 0.1, 0.06, 0.04]), 0.4
+    for weight in (0.6, 0.3, 0.8):
+        f, left = _taught(np.log(f), weight, 1.0), weight * left
+        assert 1 - f[0] == pytest.approx(left, abs=1e-3)
+
+
+def test_temperature_in_generations():
+    """Where Eqn 4 has a temperature, its optimum has `(1-l)(q - y) = l T (p_T - q_T)`."""
+    teacher = np.log([0.6, 0.2, 0.1, 0.06, 0.04])
+    for weight, temperature in ((0.6, 2.0), (0.3, 4.0)):
+        f = _taught(teacher, weight, temperature)
+        p, q = (reference.softmax(z / temperature) for z in (teacher, np.log(f)))
+        pull = weight * temperature * (p - q)
+        np.testing.assert_allclose((1 - weight) * (f - np.eye(5)[0]), pull, atol=1e-4)
+
+
+def _taught(teacher, weight, temperature):
+    """The scores that Eqn 4 ends with, of one sample of class 0."""
+
+    def loss(z):
+        taught = losses.distillation_divergence(teacher[None], z, temperature)
+        return (1 - weight) * losses.crossentropy([0], z) + weight * taught
+
+    return _minimise(loss, classes=5)
 
 
 def test_permuting_keeps_the_largest_and_the_rest_as_a_set():

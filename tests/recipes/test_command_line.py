@@ -16,7 +16,15 @@ from PIL import Image
 
 from kdtoolkit import cli, data, models
 from kdtoolkit._checks import ArgumentError, UnsuitableError, Words
-from kdtoolkit.recipes import _command, _session, compress, distill, self_distillation
+from kdtoolkit.methods import KD
+from kdtoolkit.recipes import (
+    _command,
+    _session,
+    born_again,
+    compress,
+    distill,
+    self_distillation,
+)
 from kdtoolkit.recipes.born_again import RECIPE
 
 HEAD = "# kdtoolkit 0.2\n"  # of a config.flags
@@ -101,6 +109,15 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
     for part in ("born_again: ", *parts):
         assert part in captured.err
     assert list(in_empty_directory.iterdir()) == []
+
+
+def test_options_of_each_student():
+    flags = _command.Flags()
+    RECIPE.define(flags)
+    flags.parse(["--generations=3", "--kd_weight=0.3,0.6,1", "--kd_temperature=2"])
+    RECIPE.check(flags)
+    expected = [(KD(0.3, 2.0),), (KD(0.6, 2.0),), (KD(1.0, 2.0),)]
+    assert born_again._check_methods(flags, 10) == expected
 
 
 def test_flag_files_that_are_none(tmp_path, capsys):
