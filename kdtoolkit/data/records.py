@@ -68,12 +68,13 @@ class Records:
                 f"Data set {info.name!r} must be prepared as 'tfrecord'. Received: {file_format!r}"
             )
         stored = builder.info.splits[split]
-        features = {key: builder.info.features[key] for key in ("image", info.label)}
+        self.label = info.label or "label"
+        features = {key: builder.info.features[key] for key in ("image", self.label)}
         self.files = [str(path) for path in stored.filepaths]
         self.starts = self._first_stored = np.cumsum([0, *stored.shard_lengths[:-1]])
         self._positions = np.arange(stored.num_examples)
         self._size = stored.num_examples
-        self._info, self.label = info, info.label
+        self._info = info
         # Only what is used is parsed and decoded.
         self._features = tfds.features.FeaturesDict(features)
         self._skip_decoding = tfds.decode.SkipDecoding()
