@@ -69,7 +69,7 @@ def where_possible() -> Iterator[Callable[[], None] | None]:
         yield enter
 
 
-def _make():
+def move_into_new():
     """Moves this process into a new network, and switches its loopback interface on."""
     user, group = os.geteuid(), os.getegid()
     try:
@@ -112,7 +112,7 @@ def _check(name, failed):
 
 if __name__ == "__main__":
     try:
-        _make()
+        move_into_new()
     except OSError as error:
         print(error.strerror or error)
     else:

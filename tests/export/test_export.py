@@ -1,8 +1,6 @@
 """Exported graphs on uint8 images, against Keras and NumPy in float64."""
 
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kdtoolkit import export, models
 from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.data import Preprocessing
+from tests import processes
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 8, 10, 3)).astype("uint8")
@@ -222,10 +221,8 @@ def test_silent(tmp_path):
         "    exported = write(network, sys.argv[1] + '/' + write.__name__)\n"
         "    export.check(exported, network, None, images)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True
-    )
-    assert run.stdout == ""
+    run = processes.run("-c", code, tmp_path)
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
     assert run.stderr.partition("begin\n")[2] == ""
 
 
@@ -242,9 +239,9 @@ def test_memory_is_some_times_that_of_the_weights(tmp_path):
         "export.to_litert(wide, sys.argv[1])\n"
         "print((peak() - before) / (4 * wide.count_params()))\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "wide.tflite")]
-    times = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert times < 15
+    run = processes.run("-c", code, tmp_path / "wide.tflite")
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 15
 
 
 @pytest.mark.parametrize("write", [export.to_saved_model, export.to_litert])

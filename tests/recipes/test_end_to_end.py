@@ -4,8 +4,6 @@ import contextlib
 import importlib
 import io
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -16,6 +14,7 @@ from kdtoolkit import data, files, models
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.recipes import _command, _session, born_again
 from kdtoolkit.training import step
+from tests import processes
 from tests.losses import reference
 
 EXACT = "--precision=float32"  # on every machine
@@ -56,8 +55,8 @@ def run(recipe, output_dir, *flags):
 
 def run_command(recipe, output_dir, *flags):
     """The same of a process of its own, as a user starts it."""
-    command = [sys.executable, "-m", f"kdtoolkit.recipes.{recipe}", f"--output_dir={output_dir}"]
-    done = subprocess.run([*command, *SMALL, *flags], capture_output=True, text=True)
+    command = ("-m", f"kdtoolkit.recipes.{recipe}", f"--output_dir={output_dir}")
+    done = processes.run(*command, *SMALL, *flags)
     assert done.returncode == 0, done.stderr
     return done.stdout, checked(output_dir, done.stderr)
 

@@ -11,14 +11,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
+
+from tests.processes import Process
 
 KILLS = int(os.environ.get("KDTOOLKIT_TEST_KILLS", "3"))
 SMALL = ("--output_dir=run", "--train_examples=200", "--batch_size=48")
@@ -43,14 +43,8 @@ def killed():
 
 
 def start(directory, recipe="born_again"):
-    return subprocess.Popen(
-        [sys.executable, "-m", f"kdtoolkit.recipes.{recipe}", *SMALL, *RECIPES[recipe]],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ("-m", f"kdtoolkit.recipes.{recipe}", *SMALL, *RECIPES[recipe])
+    return Process(*command, cwd=directory)
 
 
 def finish(process):

@@ -5,10 +5,7 @@ second one reads of a file or finds in a directory is what the chief sent it.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,8 +13,8 @@ import numpy as np
 import pytest
 
 from kdtoolkit.launch import free_ports
-from tests import own_network
 from tests.methods import OWN_METHOD
+from tests.processes import Process
 from tests.recipes.test_resume import weights
 
 FLAGS = ("--output_dir=run", "--train_examples=100", "--epochs=2", "--batch_size=30")
@@ -42,15 +39,7 @@ STAGES = {"compress": 2, "distill": 3}  # with one that is pruned; as many as th
 
 
 def start(directory, command, flags, **environment):
-    return subprocess.Popen(
-        [sys.executable, *command, *FLAGS, *flags],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), "TF_ENABLE_ONEDNN_OPTS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=own_network.enter(),
-    )
+    return Process(*command, *FLAGS, *flags, cwd=directory, **environment)
 
 
 def start_workers(recipe, flags, directories):

@@ -16,6 +16,7 @@ from kdtoolkit.recipes import born_again, compress
 from kdtoolkit.training import Patriarch, compute, loop
 from kdtoolkit.training.compute import BY_KERAS, Compute, Device, choose
 from kdtoolkit.training.schedules import SCHEDULES
+from tests import processes
 
 CPU = Device("CPU x86_64, 2 cores")
 ZEN = Device("CPU x86_64, 2 cores", bfloat16=True)
@@ -316,14 +317,14 @@ def test_weights_are_masked_between_single_steps(tmp_path, capsys):
 
 def test_a_run_in_bfloat16_says_so_and_exports_float32(tmp_path):
     """In a process of its own: what a process computes with is settled once."""
-    command = [sys.executable, "-m", "kdtoolkit.recipes.born_again", "--smoke"]
+    command = ["-m", "kdtoolkit.recipes.born_again", "--smoke"]
     command += [
         "--precision=bfloat16",
         "--xla=true",
         "--generations=0",
         f"--output_dir={tmp_path / 'run'}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.run(*command)
     assert done.returncode == 0, done.stderr
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("computing")]
     assert said.startswith("computing on CPU ")
@@ -339,6 +340,6 @@ def test_a_run_in_bfloat16_says_so_and_exports_float32(tmp_path):
     assert ("Conv2D" in graph, "DT_BFLOAT16" in graph) == (True, False)
     command[-1] = f"--output_dir={tmp_path / 'run'}"
     other = [part for part in command if not part.startswith("--precision")]
-    done = subprocess.run(other, capture_output=True, text=True)
+    done = processes.run(*other)
     assert done.returncode == 2
     assert "--precision=bfloat16 there, --precision=auto here" in done.stderr

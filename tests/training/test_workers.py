@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import keras
@@ -16,7 +14,7 @@ import tensorflow as tf
 
 from kdtoolkit import cluster, methods
 from kdtoolkit.training import Patriarch, distribution
-from tests import own_network
+from tests.processes import Process
 from tests.training import small_training
 from tests.training.test_methods import Networks
 from tests.training.test_step import linear
@@ -34,16 +32,8 @@ def start(*arguments):
     for index in range(2):
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.training.small_training", *map(str, arguments)],
-                env={**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                preexec_fn=own_network.enter(),
-            )
-        )
+        command = ("-m", "tests.training.small_training", *arguments)
+        processes.append(Process(*command, TF_CONFIG=config))
     STARTED.extend(processes)
     return processes
 
