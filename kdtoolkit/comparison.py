@@ -16,6 +16,7 @@ from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
+from kdtoolkit.methods import as_methods
 from kdtoolkit.methods.ways import Way, as_ways, described_way
 from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -170,7 +171,7 @@ def compare(
         return Student(network, teacher, way.methods, **options)
 
     # What is wrong with an argument is said before it is written down as this directory's.
-    settings.check(data)
+    settings.check(data, [method for way in ways for method in as_methods(way.methods)])
     with compute.policy():
         example = None
         if taught:

@@ -148,6 +148,7 @@ def train_generations(
         logits, labels = evaluation.predict(network, data.test)
         return evaluation.log_probabilities(logits), labels
 
+    settings.check(data, [method for own in chosen for method in own])
     with held(strategy, output_dir, "generations.json", arguments):
         lineage: list[Generation] = []
         for generation in range(generations + 1):

@@ -177,6 +177,12 @@ def test_directory_that_another_thread_writes_to_is_refused(digits, tmp_path):
         ({"ways": ["plain"], "seeds": ()}, "seeds", "different integers"),
         ({"ways": ["plain"], "cached_views": 2}, "cached_views", "None where no way has a teach"),
         ({"ways": ["fitnet"], "teacher": resnet8}, "layers", "no layers stage1.*in common"),
+        ({"ways": ["rkd"], "teacher": small, "batch_size": 1}, "batch_size", "2 with rkd"),
+        (
+            {"ways": ["embedding"], "build": staged, "teacher": lambda: staged(2)},
+            "methods",
+            "without embedding where .* channels.*8 of the student, 16 of the teacher",
+        ),
         ({"ways": ["kd"], "teacher": lambda: small(9)}, None, "`data`.*9.*10 classes"),
         ({"ways": ["plain"], "build": lambda: small(9)}, None, "`data`.*9.*10 classes"),
         ({"ways": ["mutual"], "peer": lambda: small(9)}, None, "output_shape"),

@@ -172,6 +172,7 @@ def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas)
         ({"top_k": 11}, "`top_k`.*10.*11"),
         ({"top_k": "adaptiv"}, "`top_k` must be an integer of at least 2, or 'adaptive'"),
         ({"top_k": "adaptive", "top_k_share": 2}, "`top_k_share`.*2"),
+        ({"methods": "dist", "batch_size": 1}, "`batch_size` must be at least 2 with dist"),
         ({"methods": "swap"}, "`methods`.*probability_shift.*swap"),
     ],
 )

@@ -163,7 +163,7 @@ def compress(
         return Student(network, original, methods, **decay)
 
     # What is wrong with an argument is said before it is written down as this directory's.
-    settings.check(data)
+    settings.check(data, methods)
     with compute.policy():
         original = copy()
         check_logits(original)

@@ -197,6 +197,9 @@ class Method(_Options):
     def check_classes(self, classes: int) -> None:
         """Raises an `ArgumentError` if an option does not suit this number of classes."""
 
+    def check_embeddings(self, student: int, teacher: int) -> None:
+        """Raises an `ArgumentError` if pooled features of so many channels cannot be compared."""
+
     def check_batch_size(self, batch_size: int) -> None:
         """Raises an `ArgumentError` if batches of this size teach nothing."""
         if self.relates_samples and batch_size < 2:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kdtoolkit import losses
-from kdtoolkit._checks import AT_LEAST_0
+from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words
 from kdtoolkit._types import Tensor
 from kdtoolkit.methods.base import Batch, Method, option
 
@@ -19,6 +19,12 @@ class Embedding(Method):
     needs_embedding = True
 
     weight: float = option(0.03, "Weight of the pooled features' distance.", AT_LEAST_0)
+
+    def check_embeddings(self, student: int, teacher: int) -> None:
+        if student != teacher:
+            accepted = f"without {self.name} where pooled features differ in channels"
+            received = Words(f"{student} of the student, {teacher} of the teacher")
+            raise ArgumentError("methods", accepted, received)
 
     def term(self, batch: Batch) -> Tensor:
         distance = losses.feature_distance(batch.teacher.embedding, batch.student.embedding)

@@ -46,8 +46,8 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
         network, teacher: functional models that return logits.
 
     Raises:
-        ArgumentError: a network has no such layer (near matches are named), or two layers cannot be
-            compared.
+        ArgumentError: a network has no such layer (near matches are named), or two layers, or the
+            pooled features, cannot be compared.
         ValueError: a network is not functional, where a method compares features.
     """
     if not any(method.compares_layers() or method.needs_embedding for method in methods):
@@ -75,6 +75,7 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
         if embedding is not None:
             taught.append(output_of(network, embedding_layer(network, "network")))
             teaching.append(output_of(teacher, embedding_layer(teacher, "teacher")))
+            method.check_embeddings(taught[-1].shape[-1], teaching[-1].shape[-1])
     return LayerPairs(
         keras.Model(network.input, {"logits": network.output, "features": taught}),
         keras.Model(teacher.input, {"logits": teacher.output, "features": teaching}),

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data import Data, beside
+from kdtoolkit.methods import Method
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training import record
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
@@ -64,13 +65,15 @@ class Settings:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     compute: Compute = BY_KERAS
 
-    def check(self, data: Data) -> None:
-        """Checks that an epoch of the data can be trained in these batches.
+    def check(self, data: Data, methods: Iterable[Method] = ()) -> None:
+        """Checks that an epoch of the data can be trained in these batches, by some methods.
 
         Raises:
-            ValueError: its last batch has fewer images than there are replicas, or its steps cannot
-                be executed so many at once.
+            ValueError: its last batch has fewer images than there are replicas, its steps cannot
+                be executed so many at once, or batches are too small for a method.
         """
+        for method in methods:
+            method.check_batch_size(self.batch_size)
         images, replicas = len(data.train), self.strategy.num_replicas_in_sync
         check_last_batch(images, self.batch_size, replicas)
         self.compute.check_epoch(data.train.steps_per_epoch(self.batch_size))

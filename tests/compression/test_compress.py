@@ -193,6 +193,7 @@ def test_directory_that_another_thread_writes_to_is_refused(network, digits, tmp
         ({"batch_size": 120}, "epochs", "two steps.*epochs=1"),
         ({"compute": Compute(steps_per_execution=2)}, "compute", "one step an execution"),
         ({"methods": "fitnet"}, "layers", "of fitnet must be given where"),
+        ({"methods": "similarity", "batch_size": 1}, "batch_size", "2 with similarity"),
         ({"network": lambda: small(size=9)}, None, r"`data`.*\(9, 9, 1\)"),
     ],
 )

@@ -213,11 +213,15 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--method=fitnet", "--kd_weight=0.5"], ["--kd_weight", "applies", "kd"]),
         (["--views=4"], ["--views", "applies", "--cache_teacher"]),
         (["--method=plain", "--teacher_epochs=4"], ["--teacher_epochs", "trained here"]),
+        (["--method=rkd", "--batch_size=1"], ["--batch_size", "at least 2 with rkd", "=1"]),
+        (["--method=dkd", "--dkd_warmup=1.5"], ["--dkd_warmup", "[0, 1]", "1.5"]),
+        (["--method=reviewkd", "--reviewkd_warmup=2"], ["--reviewkd_warmup", "[0, 1]", "2"]),
         (["--export=all"], ["--export", "best", "all"]),
         # These need the networks, and so TensorFlow; still nothing is written.
         (["--method=fitnet", "--fitnet_layers=stage2:stge"], ["--fitnet_layers", "stge", "stage"]),
         (["--method=fitnet", "--fitnet_layers=stage1:stage2"], ["--fitnet_layers", "height and"]),
         (["--method=attention", "--attention_layers=a:b"], ["--attention_layers=a", "resnet8"]),
+        (["--method=embedding", "--teacher=wrn-16-2"], ["--methods", "64 of the student, 128 of"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
 )

@@ -741,11 +741,8 @@ def test_mixed_bfloat16(name):
     assert all(v.dtype == "float32" for v in trainer.trainable_variables)
 
 
-def test_terms_on_two_replicas_equal_one(case, two_replicas):
-    """Means and draws are those of the global batch, whatever part of it a replica has."""
-    _, trainer, outputs, signals = case
-    values = (float32(outputs), float32(signals), tf.constant(Y))
-    split = N // 2
+def terms_on_two_replicas(trainer, two_replicas, values, split):
+    """Terms of (outputs, signals, labels), whose first rows the first replica has."""
 
     def part(context):
         first = context.replica_id_in_sync_group == 0
@@ -758,11 +755,41 @@ def test_terms_on_two_replicas_equal_one(case, two_replicas):
     parts = two_replicas.experimental_distribute_values_from_function(
         lambda context: tuple(part(context))
     )
-    found = run(*parts)
-    expected = trainer.terms(Y, *values[:2])
-    for name, value in expected.items():
-        together = np.concatenate(two_replicas.experimental_local_results(found[name]))
-        np.testing.assert_allclose(together, value, rtol=1e-4, atol=1e-5, err_msg=name)
+    return {
+        name: np.concatenate(two_replicas.experimental_local_results(value))
+        for name, value in run(*parts).items()
+    }
+
+
+def test_terms_on_two_replicas_equal_one(case, two_replicas):
+    """Means and draws are those of the global batch, whatever part of it a replica has."""
+    _, trainer, outputs, signals = case
+    values = (float32(outputs), float32(signals), tf.constant(Y))
+    found = terms_on_two_replicas(trainer, two_replicas, values, N // 2)
+    assert_terms_equal(found, trainer.terms(Y, *values[:2]), rtol=1e-4, atol=1e-5)
+
+
+RELATIONS = [
+    name for name in methods.names() if getattr(methods.get(name), "relates_samples", False)
+]
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_relations_in_a_last_batch_of_one_for_each_replica(name, two_replicas):
+    """Two replicas relate their two samples; one sample alone has no relations to learn."""
+    method, trainer = CASES[name], compiled(name)
+    values = [float32(f(trainer, X[:2])) for f in (method.outputs, method.signals)]
+    both = (*values, tf.constant(Y[:2]))
+    found = terms_on_two_replicas(trainer, two_replicas, both, 1)
+    assert_terms_equal(found, trainer.terms(Y[:2], *values), rtol=1e-4, atol=1e-5)
+    outputs, signals = (map_structure(lambda v: v[:1], each) for each in values)
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        term = trainer.terms(Y[:1], outputs, signals)[name]
+    assert np.isfinite(term).all()
+    leaves = keras.tree.flatten(tape.gradient(term, outputs, unconnected_gradients="zero"))
+    columns = name == "dist"  # whose rows, the classes of a sample, are related too
+    assert all(np.isfinite(g).all() and (columns or not np.any(g)) for g in leaves)
 
 
 def test_what_is_saved_is_the_network(case, tmp_path):

@@ -457,7 +457,9 @@ def test_errors_name_the_argument(cache, tmp_path):
         build(huge)
     with pytest.raises(ValueError, match=r"`split` must be the one.*other images"):
         cache.attach(make_split(images=changed(IMAGES)))
-    trainer = Student(network(1), TEACHER, methods.FitNet(layers=(("stage1", "stage1"),)))
-    trainer.compile("sgd")
-    with pytest.raises(ValueError, match=r"`methods`.*cache holds: none.*stage1"):
-        trainer.fit(cache.attach(SPLIT).epochs(8, seed=0, epochs=1), shuffle=False, verbose=0)
+    for method, layer in ((methods.FitNet(layers=(("stage1", "stage1"),)), "stage1"), ("rkd", "d")):
+        trainer = Student(network(1), TEACHER, method)
+        trainer.compile("sgd")
+        with pytest.raises(ValueError, match=rf"^Argument `methods`.*holds: none.*'{layer}") as one:
+            trainer.fit(cache.attach(SPLIT).epochs(8, seed=0, epochs=1), shuffle=False, verbose=0)
+        assert len(str(one.value).splitlines()) == 1
