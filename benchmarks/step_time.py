@@ -36,10 +36,15 @@ LEARNING_RATE = 0.01
 # numbers, which some libraries flush and others compute slowly.
 BATCHES = 8
 # The ratios that matter beside those to the baseline: what distillation costs in each library.
+METHODS = (
+    *("dkd", "dkd+standardize", "nkd", "wttm", "rld", "dist"),
+    *("rkd", "similarity", "reviewkd"),
+)
 STUDENTS = {
     "LA": "probability_shift",
     "DTD": "focal",
     "LA + DTD": "probability_shift+focal",
+    **{name: name for name in METHODS},
 }
 PYTORCH = {
     "PyTorch": {},
