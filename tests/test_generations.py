@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdtoolkit import data, files
+from kdtoolkit import data, files, methods
 from kdtoolkit.generations import train_generations
 from kdtoolkit.methods import KD, ProbabilityShift, as_methods, described
 from kdtoolkit.training import checkpoint, loop
@@ -26,7 +26,7 @@ def build(classes=10):
     """With a layer that Keras does not load from a file without being told that it may."""
     image = keras.Input((8, 8, 1))
     x = keras.layers.Lambda(lambda x: x * 2.0)(image)
-    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="stage1")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(classes)(x))
 
@@ -188,6 +188,15 @@ def test_a_number_of_scores_for_each_image(digits, tmp_path):
     assert (arguments["top_k"], arguments["top_k_share"]) == ("adaptive", 0.05)
     with pytest.raises(ValueError, match=r"`output_dir`.*top_k_share=0\.05 there"):
         run(digits, tmp_path, generations=0, top_k="adaptive")
+
+
+def test_every_method_teaches_a_generation(digits, tmp_path):
+    """All of the registry at once: one training."""
+    chosen = [name for name in methods.names() if issubclass(methods.get(name), methods.Method)]
+    lineage = run(digits, tmp_path, generations=1, epochs=1, methods="+".join(chosen))
+    arguments = json.loads((tmp_path / "generations.json").read_text())
+    assert [own["name"] for own in arguments["methods"][0]] == chosen
+    assert np.isfinite(lineage[1].results["test_loss"])
 
 
 def test_methods_of_each_student(digits, tmp_path):

@@ -678,6 +678,41 @@ def test_gradients_equal_central_differences(case):
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def network_with_exits():
+    return Networks().exits()
+
+
+# Of the registry, those with an entry of their name.
+OWN = [name for name in methods.names() if name in CASES]
+WITHOUT_LAYERS = [
+    name
+    for name in OWN
+    if not (issubclass(methods.get(name), methods.Method) and methods.get(name).compares_layers())
+]
+
+
+@pytest.mark.parametrize("name", WITHOUT_LAYERS)
+def test_exits_are_taught_as_students_are(name, network_with_exits):
+    """The deepest exit's outputs in the place of a teacher's: the same terms, but for names."""
+    method = CASES[name]
+    chosen = method.make(Networks()).methods
+    trainer = SelfDistillation(network_with_exits, chosen)
+    trainer.compile("sgd")
+    free = lambda v: RNG.normal(size=(N, v.shape[-1])) * 2  # noqa: E731
+    outputs = map_structure(free, trainer._forward.value.output)
+    found = trainer.terms(Y, float32(outputs), {})
+    logits, pooled = outputs["logits"], outputs["features"]
+    signals = {"teacher_logits": logits["exit_2"], "teacher_features": [pooled["exit_2"]]}
+    student = logits["exit_1"]
+    if any(m.needs_embedding for m in chosen):
+        student = {"logits": student, "features": [pooled["exit_1"]]}
+    expected = method.terms(ONE_HOT, student, student, signals, trainer)
+    expected = {f"exit_1_{term}": values for term, values in expected.items()}
+    expected["exit_2_label"] = reference.crossentropy(ONE_HOT, logits["exit_2"])
+    assert_terms_equal(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_order_of_the_batch_does_not_matter(case):
     method, trainer, outputs, signals = case
     if method.random:
@@ -769,9 +804,7 @@ def test_terms_on_two_replicas_equal_one(case, two_replicas):
     assert_terms_equal(found, trainer.terms(Y, *values[:2]), rtol=1e-4, atol=1e-5)
 
 
-RELATIONS = [
-    name for name in methods.names() if getattr(methods.get(name), "relates_samples", False)
-]
+RELATIONS = [name for name in OWN if getattr(methods.get(name), "relates_samples", False)]
 
 
 @pytest.mark.parametrize("name", RELATIONS)
