@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
-    from kdtoolkit.compression.channels import ChannelGroup as ChannelGroup
-    from kdtoolkit.compression.channels import channel_groups as channel_groups
+    from kdtoolkit.compression.channel_selection import prune_channels as prune_channels
+    from kdtoolkit.compression.channel_selection import select_channels as select_channels
     from kdtoolkit.compression.channels import mask_channels as mask_channels
-    from kdtoolkit.compression.channels import prune_channels as prune_channels
-    from kdtoolkit.compression.channels import select_channels as select_channels
     from kdtoolkit.compression.channels import shrink as shrink
+    from kdtoolkit.compression.coupling import ChannelGroup as ChannelGroup
+    from kdtoolkit.compression.coupling import channel_groups as channel_groups
     from kdtoolkit.compression.keep import KeepZeros as KeepZeros
     from kdtoolkit.compression.layers import Sparsity as Sparsity
     from kdtoolkit.compression.layers import sparsity as sparsity
@@ -30,15 +30,15 @@ else:
             "Compressed": "variants",
             "KeepZeros": "keep",
             "MagnitudePruning": "pruning",
-            "ChannelGroup": "channels",
+            "ChannelGroup": "coupling",
             "ConstantSparsity": "schedules",
             "PolynomialDecay": "schedules",
             "Sparsity": "layers",
-            "channel_groups": "channels",
+            "channel_groups": "coupling",
             "compress": "variants",
             "mask_channels": "channels",
-            "prune_channels": "channels",
-            "select_channels": "channels",
+            "prune_channels": "channel_selection",
+            "select_channels": "channel_selection",
             "shrink": "channels",
             "sparsity": "layers",
             "quantization_aware": "quantization",

@@ -14,7 +14,8 @@ from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
-from kdtoolkit.compression.channels import channel_groups, prune_channels, select_channels
+from kdtoolkit.compression.channel_selection import prune_channels, select_channels
+from kdtoolkit.compression.coupling import channel_groups
 from kdtoolkit.compression.keep import KeepZeros
 from kdtoolkit.compression.layers import choose, kernels, sparsity
 from kdtoolkit.compression.options import Options

@@ -587,9 +587,12 @@ class Subclassed(keras.Model):
         (lambda: select_channels(plain(), "0.5"), "`fraction`.*'0.5'"),
         (
             lambda: select_channels(plain(), 0.5, "bn_scales"),
-            "`score` must be one of l1, bn_scale.*: bn_scale",
+            "`importance` must be one of l1, l2, bn_scale.*: bn_scale",
         ),
-        (lambda: select_channels(plain(), 0.5, "bn_scale"), "`score` must be 'l1'.*'bn_scale'"),
+        (
+            lambda: select_channels(plain(), 0.5, "bn_scale"),
+            "`importance` must be another .* bn_scale says nothing of",
+        ),
         (lambda: select_channels(plain(), 0.5, multiple=0), "`multiple`.*0"),
         (lambda: select_channels(plain(), 0.5, layers="lasd"), "'lasd', which .*: last"),
         (lambda: select_channels(plain(), 0.5, layers="conv"), "'conv', which .* conv, tied"),

@@ -1,0 +1,99 @@
+"""Which channels of a network can be removed, and which of them only together."""
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit._types import Network
+from kdtoolkit.compression.channel_graph import analyse
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of layers that are tied to each other.
+
+    Attributes:
+        channels: name of a layer -> int array `(size, n)`, the numbers of its output channels (n is
+            1, or the groups of a grouped convolution). Row i of a layer can only be removed
+            together with row i of the others.
+        scales: the same for the batch normalisations with a scale that these channels pass.
+    """
+
+    channels: Mapping[str, np.ndarray]
+    scales: Mapping[str, np.ndarray]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, in the order in which they run."""
+        return tuple(self.channels)
+
+    @property
+    def size(self) -> int:
+        """How many channels each layer has in the group."""
+        return len(next(iter(self.channels.values())))
+
+
+def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
+    """Finds the channels of a network that can be removed, and which of them go together.
+
+    Convolutions (grouped, depthwise and separable too), dense layers, batch normalisation,
+    elementwise activations and arithmetic, concatenation, splitting, pooling, padding, upsampling,
+    cropping, reshaping of whole pixels and noise are understood, channels last, and so are Keras'
+    operations for arithmetic, activations, concatenation, splitting, padding and reshaping. A layer
+    may be called several times. The layers of models inside the network count as its own: see
+    `kdtoolkit.models.flatten`. Any other operation keeps the channels that it reads and returns. So
+    do the inputs and outputs of the network.
+
+    Args:
+        network: functional or sequential Keras model.
+
+    Returns:
+        A tuple of `ChannelGroup`. Each removable channel is in one of them. Two channels of a layer
+        are in the same group if they are tied to channels of the same layers, and the same layers
+        read them; each part of a split is another one.
+
+    Raises:
+        ValueError: the network is not functional, or there is no such channel.
+    """
+    return groups_of(analyse(network))
+
+
+def groups_of(analysis):
+    """Likewise, of the `ChannelGraph` of a network."""
+    members = collections.defaultdict(lambda: collections.defaultdict(list))
+    readers = collections.defaultdict(set)
+    for name, effect in analysis.effects.items():
+        read = [channels for _, _, channels in effect.slices]
+        for place, channels in enumerate((*read, *effect.parts)):
+            for root in np.unique(analysis.roots[channels]):
+                readers[root].add((name, place))
+        if effect.filters is not None or effect.scale is not None:
+            for position, root in enumerate(analysis.roots[effect.outputs]):
+                members[root][name].append(position)
+    groups = collections.defaultdict(list)
+    for root, positions in members.items():
+        produced = any(analysis.effects[name].filters is not None for name in positions)
+        if produced and not analysis.fixed[root]:
+            key = tuple((name, len(found)) for name, found in positions.items())
+            groups[key, frozenset(readers[root])].append(positions)
+    if not groups:
+        by = f", all tied to {', '.join(analysis.unknown[:3])}" if analysis.unknown else ""
+        raise ArgumentError(
+            "network",
+            "channels that can be removed, which inputs, outputs and unknown layers keep",
+            Words(f"{analysis.network.name!r}{by}"),
+            must="have",
+        )
+    return tuple(_group(analysis, rows) for rows in groups.values())
+
+
+def _group(analysis, rows):
+    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    producers = {name for name in found if analysis.effects[name].filters is not None}
+    return ChannelGroup(
+        channels={name: rows for name, rows in found.items() if name in producers},
+        scales={name: rows for name, rows in found.items() if name not in producers},
+    )

@@ -1,0 +1,130 @@
+"""Which channels go: over all groups, within limits, down to a target."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdtoolkit import models
+from kdtoolkit.compression import importance, prune_channels, select_channels
+from kdtoolkit.compression.target import Target
+from tests.compression.test_channels import SHAPE, classified, randomised
+
+# Absolute sums of the filters of two layers. Over their means, 4 and 40: .25 .5 1 2.25 and
+# .25 .25 .75 2.75.
+SUMS = {"first": [4.0, 1.0, 2.0, 9.0], "second": [110.0, 10.0, 30.0, 10.0]}
+
+
+@pytest.fixture
+def network():
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(4, 1, activation="relu", name="first")(image)
+    network = classified(image, layers.Conv2D(4, 1, activation="relu", name="second")(x))
+    for name, sums in SUMS.items():
+        kernel = network.get_layer(name).kernel
+        weights = np.zeros(kernel.shape)
+        weights[0, 0, 0] = sums
+        kernel.assign(weights)
+    return network
+
+
+def trained(network):
+    return [np.asarray(variable) for variable in network.trainable_variables]
+
+
+def removed(keep):
+    return {name: list(np.flatnonzero(~kept)) for name, kept in keep.items()}
+
+
+@pytest.mark.parametrize(
+    ("fraction", "options", "expected"),
+    [
+        (0.375, {}, {"first": [1], "second": [1, 3]}),  # three of eight
+        (0.5, {}, {"first": [1, 2], "second": [1, 3]}),
+        (0.25, {}, {}),  # three are equal: of them none, or it would be more than two of eight
+        (0.625, {}, {"first": [1, 2], "second": [1, 2, 3]}),
+        (0.75, {}, {"first": [0, 1, 2], "second": [1, 2, 3]}),
+        (0.9, {}, {"first": [0, 1, 2], "second": [1, 2, 3]}),  # one stays
+        (0.625, {"limit": 0.5}, {"first": [1, 2], "second": [1, 3]}),
+        (0.375, {"multiple": 2}, {"second": [1, 3]}),
+        (0.5, {"layers": "second"}, {"second": [1, 3]}),
+    ],
+)
+def test_global(network, fraction, options, expected):
+    keep = select_channels(network, fraction, threshold="global", **options)
+    assert removed(keep) == expected
+
+
+def test_comparable_scores_are_compared_as_they_are(network):
+    """Squares 1 4 16 81 over what is as large: 1/102, 4/101, 16/97, 1; 100 100 900 12100 / 9."""
+    keep = select_channels(network, 0.25, "lamp", threshold="global")
+    # 100/13200 and 100/13100 come before 1/102.
+    assert removed(keep) == {"second": [1, 3]}
+
+
+def test_limit_of_each_group(network):
+    keep = select_channels(network, 0.9, limit=0.5)
+    assert removed(keep) == {"first": [1, 2], "second": [1, 3]}
+
+
+class Given(importance.Importance):
+    name = "given"
+
+    def scores(self, network, groups):
+        return [np.arange(group.size) if "first" in group.layers else None for group in groups]
+
+
+def test_an_importance_of_ones_own(network):
+    """A group that it says nothing of stays as it is."""
+    assert removed(select_channels(network, 0.5, Given())) == {"first": [0, 1]}
+
+
+@pytest.mark.parametrize("threshold", ["layer", "global"])
+@pytest.mark.parametrize(("cost", "share"), [("macs", 0.5), ("macs", 0.9), ("parameters", 0.33)])
+def test_target(cost, share, threshold):
+    """It is met, and one channel more, of those that go last, would miss it."""
+    network = randomised(models.build("resnet8", SHAPE, 5))
+
+    def measured(net):
+        return models.macs(net) if cost == "macs" else sum(w.size for w in trained(net))
+
+    pruned = prune_channels(network, target=f"{cost}={share}", threshold=threshold)
+    assert measured(pruned) <= share * measured(network)
+    sizes = {layer.name: layer.filters for layer in network.layers if hasattr(layer, "filters")}
+    count = sum(sizes.values()) - sum(pruned.get_layer(name).filters for name in sizes)
+    # A little less of the same: the largest fraction that removes fewer channels.
+    for fraction in np.arange(0.98, 0, -0.01):
+        keep = select_channels(network, fraction, threshold=threshold)
+        if sum(int((~kept).sum()) for kept in keep.values()) < count:
+            break
+    more = prune_channels(network, fraction, threshold=threshold)
+    assert measured(more) > share * measured(network)
+
+
+def test_target_that_nothing_reaches(network):
+    """One channel in each layer: 64 (3 + 1) + 5 products of 64 (12 + 16) + 20."""
+    with pytest.raises(ValueError, match=r"`target` must be what can be reached.*macs=0.1.* 0.144"):
+        select_channels(network, target="macs=0.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "`fraction` must be given, or else `target`"),
+        ({"fraction": 0.5, "target": "macs=0.5"}, "`fraction` must be given, or else `target`"),
+        ({"target": "macs"}, r"`target` must be macs=SHARE or parameters=SHARE.*'macs'"),
+        ({"target": "flops=0.5"}, r"`target` must be macs=SHARE or .*flops=0.5"),
+        ({"target": "macs=1.5"}, r"`target` must be macs=SHARE or .*macs=1.5"),
+        ({"fraction": 0.5, "limit": 0}, r"`limit` must be in \(0, 1\]. Received: .*0"),
+        ({"fraction": 0.5, "threshold": "group"}, "`threshold` must be one of layer, global"),
+    ],
+)
+def test_one_line_errors(network, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        select_channels(network, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_targets():
+    assert Target.parse("parameters=0.25") == Target("parameters", 0.25)
+    assert str(Target("macs", 0.5)) == "macs=0.5"
