@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.compression import importance as importance
     from kdtoolkit.compression.channel_selection import prune_channels as prune_channels
     from kdtoolkit.compression.channel_selection import select_channels as select_channels
     from kdtoolkit.compression.channels import mask_channels as mask_channels
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from kdtoolkit.compression.quantization import quantization_aware as quantization_aware
     from kdtoolkit.compression.schedules import ConstantSparsity as ConstantSparsity
     from kdtoolkit.compression.schedules import PolynomialDecay as PolynomialDecay
+    from kdtoolkit.compression.target import Target as Target
     from kdtoolkit.compression.variants import Compressed as Compressed
     from kdtoolkit.compression.variants import compress as compress
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
+        modules=["importance"],
         names={
             "Compressed": "variants",
             "KeepZeros": "keep",
@@ -34,6 +37,7 @@ else:
             "ConstantSparsity": "schedules",
             "PolynomialDecay": "schedules",
             "Sparsity": "layers",
+            "Target": "target",
             "channel_groups": "coupling",
             "compress": "variants",
             "mask_channels": "channels",

@@ -34,8 +34,9 @@ def select_channels(
     Args:
         network: functional or sequential Keras model.
         fraction: of the channels to remove, in [0, 1); never more than that.
-        importance: what a channel is worth: a name of `importance.IMPORTANCES`, or an object, such
-            as `Taylor(images, labels)`. A group that it says nothing of stays as it is.
+        importance: what a channel is worth: `"l1"`, `"l2"`, `"bn_scale"`, `"fpgm"`, `"lamp"`,
+            `"random"`, or an object, such as `importance.Taylor(images, labels)`. A group that it
+            says nothing of stays as it is.
         multiple: the number of channels that stay in a group is rounded up to a multiple of this.
         layers: shell pattern, or several, of layer names. A group is pruned if each of its layers
             matches one.
@@ -98,6 +99,15 @@ def prune_channels(
     return shrink(network, keep)
 
 
+def channel_count(network: Network, layers: str | Iterable[str] = "*") -> int:
+    """Returns how many channels could be removed if none had to stay.
+
+    Args:
+        network, layers: as for `select_channels`.
+    """
+    return sum(group.size for group in _matching(groups_of(analyse(network)), layers))
+
+
 @dataclass(frozen=True)
 class _Queue:
     """The channels of a group in the order in which they go.
@@ -141,8 +151,8 @@ def _queues(analysis, groups, importance, multiple, threshold, limit) -> list[_Q
     return queues
 
 
-def _bound(queues: Sequence[_Queue], fraction: float, threshold: str) -> float:
-    """The largest key that goes, for a share of the channels."""
+def _bound(queues, fraction, threshold):
+    """The largest key that goes, for a share of the channels: a float."""
     if threshold == "layer":
         return _rounded(fraction)
     total = sum(queue.group.size for queue in queues)

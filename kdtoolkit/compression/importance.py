@@ -15,6 +15,7 @@ from kdtoolkit._checks import ArgumentError, Integers, OneOf, check
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import filters
 from kdtoolkit.compression.coupling import ChannelGroup
+from kdtoolkit.compression.options import IMPORTANCES
 
 Scores = list[np.ndarray | None]
 """For each group float64 `(size,)`, at least 0; None for a group that it says nothing of."""
@@ -204,9 +205,9 @@ class Taylor(Importance):
         return total
 
 
-IMPORTANCES: dict[str, type[Importance]] = {
-    cls.name: cls for cls in (L1, L2, BNScale, FPGM, LAMP, Taylor, Random)
-}
+_BY_NAME: dict[str, type[Importance]] = dict(
+    zip(IMPORTANCES, (L1, L2, BNScale, FPGM, LAMP, Taylor, Random), strict=True)
+)
 
 
 def as_importance(importance: str | Importance) -> Importance:
@@ -217,11 +218,11 @@ def as_importance(importance: str | Importance) -> Importance:
     """
     if isinstance(importance, Importance):
         return importance
-    check("importance", importance, OneOf(tuple(IMPORTANCES)))
+    check("importance", importance, OneOf(IMPORTANCES))
     if importance == Taylor.name:
         accepted = "an object for what needs images: Taylor(images, labels)"
         raise ArgumentError("importance", accepted, importance)
-    return IMPORTANCES[importance]()
+    return _BY_NAME[importance]()
 
 
 def _float64(variable):

@@ -1,15 +1,19 @@
 """What `compress` is asked for, checked: no Keras here, so that command lines know it too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, OneOf, check
+from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, Interval, OneOf, check
+from kdtoolkit.compression.target import COSTS, Target
 from kdtoolkit.export import quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
+IMPORTANCES = ("l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "random")
 QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
+_OF_CHANNELS = ("importance", "target", "limit", "rounds")
+_ABOVE_0 = Interval(0, 1, open_low=True)
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 
 
@@ -22,8 +26,8 @@ def _option(default, text):
 class Options:
     """How a network is compressed: see `kdtoolkit.compression.compress`.
 
-    A sparsity that is None becomes the structure's usual one, the structure of a sparsity of 0
-    `"none"`.
+    A sparsity that is None becomes the structure's usual one, where there is no target; the
+    structure of a sparsity of 0 `"none"`.
 
     Raises:
         ArgumentError: an attribute is not what is accepted, or does not suit another one.
@@ -45,32 +49,66 @@ class Options:
     )
     threshold: str = _option(
         "layer",
-        "Whether weights are compared within each layer or over all of them: layer or global.",
+        "Whether weights, or channels, are compared within each layer, or each group of layers "
+        "whose channels are tied, or over all of them: layer or global.",
+    )
+    importance: str = _option(
+        "l1", f"What a channel is worth, the least of which go: {', '.join(IMPORTANCES)}."
+    )
+    target: str | None = _option(
+        None,
+        "Instead of a sparsity of channels, the share of a cost that stays, such as macs=0.5: "
+        f"{' or '.join(COSTS)}.",
+    )
+    limit: float = _option(
+        1.0, "Largest share of a layer's channels that goes in a round, in (0, 1]."
+    )
+    rounds: int = _option(
+        1, "Rounds in which channels go, each followed by a fine-tuning of its own."
     )
     quantize: Sequence[str] = _option(
         ("int8",),
         f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (int8 after training "
         "that knows of it).",
     )
-    calibration_images: int = _option(256, "Training images that give int8 its ranges.")
+    calibration_images: int = _option(
+        256, "Training images that give int8 its ranges, and taylor its gradients."
+    )
 
     def __post_init__(self):
         check("structure", self.structure, OneOf(STRUCTURES))
         check("threshold", self.threshold, OneOf(SCOPES))
-        if self.threshold == "global" and self.structure != "weights":
-            accepted = f"layer for the structure {self.structure}, as it is not weights"
+        if self.threshold == "global" and self.structure not in ("weights", "channels"):
+            accepted = f"layer for the structure {self.structure}"
             raise ArgumentError("threshold", accepted, self.threshold)
+        self._check_channels()
         usual = _SPARSITIES[self.structure]
         sparsity = usual if self.sparsity is None else self.sparsity
         check("sparsity", sparsity, BELOW_1)
         if self.structure in ("2:4", "none") and sparsity != usual:
             accepted = f"{usual:g} for the structure {self.structure}"
             raise ArgumentError("sparsity", accepted, sparsity)
-        object.__setattr__(self, "sparsity", sparsity)
+        object.__setattr__(self, "sparsity", None if self.target else sparsity)
         if sparsity == 0:
             object.__setattr__(self, "structure", "none")
         self._check_quantize()
         check("calibration_images", self.calibration_images, Integers(1))
+
+    def _check_channels(self):
+        check("importance", self.importance, OneOf(IMPORTANCES))
+        check("limit", self.limit, _ABOVE_0)
+        check("rounds", self.rounds, Integers(1))
+        if self.target is not None:
+            Target.parse(self.target)
+            if self.sparsity is not None:
+                raise ArgumentError("target", "left out beside a sparsity", self.target)
+        if self.structure == "channels":
+            return
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in _OF_CHANNELS and value != option.default:
+                accepted = f"left out for the structure {self.structure}"
+                raise ArgumentError(option.name, accepted, value)
 
     def _check_quantize(self):
         for kind in self.quantize:
@@ -88,7 +126,8 @@ class Options:
     @property
     def pruned_name(self) -> str:
         """What the pruned network is called in a table."""
-        return f"{100 * (self.sparsity or 0):g}% {self.structure}"
+        goal = self.target or f"{100 * (self.sparsity or 0):g}%"
+        return f"{goal} {self.structure}"
 
     @property
     def masks(self) -> bool:

@@ -1,6 +1,7 @@
 """One trained network, smaller in several ways, each exported and measured."""
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -8,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
-from kdtoolkit.compression.channel_selection import prune_channels, select_channels
+from kdtoolkit.compression.channel_selection import channel_count
+from kdtoolkit.compression.channels import shrink
 from kdtoolkit.compression.coupling import channel_groups
 from kdtoolkit.compression.keep import KeepZeros
 from kdtoolkit.compression.layers import choose, kernels, sparsity
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.pruning import MagnitudePruning
 from kdtoolkit.compression.quantization import quantization_aware
+from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.compression.schedules import PolynomialDecay
 from kdtoolkit.data.loading import Data
 from kdtoolkit.export import litert, rows
@@ -31,7 +35,7 @@ from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
-from kdtoolkit.training.distribution import is_chief, local
+from kdtoolkit.training.distribution import from_chief, is_chief, local
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
@@ -70,6 +74,10 @@ def compress(
     sparsity: float | None = None,
     layers: Sequence[str] | None = None,
     threshold: str = "layer",
+    importance: str = "l1",
+    target: str | None = None,
+    limit: float = 1.0,
+    rounds: int = 1,
     quantize: Sequence[str] = ("int8",),
     calibration_images: int = 256,
     methods: Methods = "kd",
@@ -86,7 +94,8 @@ def compress(
 
     Called again with the same arguments after an interruption, it goes on where it stopped and ends
     with the same weights. `output_dir` gets directories `pruned` and `quantized` for what is
-    trained (`network.keras`, `results.json`), `export` with the files, and TensorBoard `logs`.
+    trained (`network.keras`, `results.json`), before them `round_1` and so on where there are
+    several rounds, `export` with the files, and TensorBoard `logs`.
 
     Args:
         network: functional Keras model that returns logits of normalised images, as those of this
@@ -101,10 +110,17 @@ def compress(
             channels, and always half for `"2:4"`.
         layers: patterns of the names of the layers to prune; by default all that can lose channels;
             for weights those of `MagnitudePruning`.
-        threshold: `"layer"`, weights are compared within each layer, or `"global"`, over all.
+        threshold: `"layer"`, weights or channels are compared within each layer, or group of layers
+            whose channels are tied; or `"global"`, over all.
+        importance: what a channel is worth: see `select_channels`; `"taylor"` looks at the
+            calibration images.
+        target: instead of a sparsity of channels, such as `"macs=0.5"`: see `select_channels`.
+        limit: largest share of such a group that is removed in a round, in (0, 1].
+        rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
         quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
             `"uint8"`, and `"qat"`, int8 after training that knows of it.
-        calibration_images: number of training images that give integers their ranges.
+        calibration_images: number of training images that give integers their ranges, and
+            `"taylor"` its gradients.
         methods: with which the original teaches while its like is fine-tuned; `()` for labels
             alone.
         schedule: learning rate, momentum and weight decay; training for `"qat"` begins at a tenth
@@ -130,13 +146,16 @@ def compress(
         NonFiniteError: a loss or a variable was not finite.
         WorkerLostError: another worker of the strategy ended.
     """
-    options = Options(structure, sparsity, layers, threshold, quantize, calibration_images)
+    options = Options(
+        *(structure, sparsity, layers, threshold, importance, target, limit, rounds),
+        *(quantize, calibration_images),
+    )
     methods = as_methods(methods)
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
-    trains = [options.prunes, "qat" in options.kinds]
-    bar = progress.shown(sum(trains) * epochs, strategy, show_progress)
+    trains = options.rounds * options.prunes + ("qat" in options.kinds)
+    bar = progress.shown(trains * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
@@ -150,12 +169,19 @@ def compress(
         accepted = "of one step an execution: weights are masked between the steps"
         raise ArgumentError("compute", accepted, compute)
     copy = _copier(network)
-    pixels, _ = data.train.pixels(calibration_images)
+    pixels, labels = data.train.pixels(calibration_images)
 
-    def pruned():
+    def pruned(network, number):
+        """The network of a round, before it is fine-tuned."""
         if options.structure != "channels":
             return copy()
-        return prune_channels(copy(), options.sparsity, layers=options.layers or "*")
+        chosen = Rounds(original, options, examples, labels)
+        # Workers agree, whatever the last bits of their gradients are.
+        kept = from_chief(
+            strategy,
+            lambda: {name: k.tolist() for name, k in chosen.keep(network, number).items()},
+        )
+        return shrink(network, {name: np.array(k) for name, k in kept.items()})
 
     def trainer(network):
         decay = {"weight_decay": schedule.weight_decay, "seed": seed}
@@ -173,16 +199,16 @@ def compress(
         steps = epochs * data.train.steps_per_epoch(batch_size)
         if options.masks and steps < 2:
             raise ArgumentError("epochs", "enough for two steps: one prunes, one recovers", epochs)
+        examples = data.preprocessing(pixels)
         _check_pruning(options, original)
         with suiting("structure", options.structure):
-            example, callbacks = pruned(), _pruning(options, steps)
+            example, callbacks = pruned(original, options.rounds), _pruning(options, steps)
         if options.prunes:
             example_trainer = trainer(example)
             with suiting("structure", options.structure):
                 for callback in callbacks:
                     callback.set_model(example_trainer)
-        examples = data.preprocessing(pixels)
-    if trains[1]:
+    if "qat" in options.kinds:
         with suiting("quantize", quantize):
             rounded = quantization_aware(example, examples)
         trainer(rounded)
@@ -235,8 +261,17 @@ def compress(
         if options.prunes:
             if "int8" in options.kinds:  # what rounding alone costs
                 measure(f"{name}, int8", network, "int8")
-            directory, name = "pruned", options.pruned_name
-            network, seconds = fine_tune(directory, pruned, callbacks, schedule, 0)
+            name = options.pruned_name
+            for number in range(1, options.rounds + 1):
+                directory = "pruned" if number == options.rounds else f"round_{number}"
+                network, own_seconds = fine_tune(
+                    directory,
+                    functools.partial(pruned, network, number),
+                    callbacks,
+                    schedule,
+                    (number - 1) * epochs,
+                )
+                seconds += own_seconds
             measure(name, network, "float32", directory, seconds)
         for kind in options.kinds:
             if kind != "qat":
@@ -250,7 +285,7 @@ def compress(
                 lambda: quantization_aware(network, examples),
                 [KeepZeros(network)] if options.masks else [],
                 slow,
-                trains[0] * epochs,
+                (trains - 1) * epochs,
             )
             measure(f"{name}, qat", rounding, "qat", "quantized", own_seconds)
     return Compressed(table, networks, network)
@@ -286,7 +321,7 @@ def _check_pruning(options, network):
         if options.masks:
             choose(network, options.layers)
         else:
-            select_channels(network, options.sparsity, layers=options.layers or "*")
+            channel_count(network, options.layers or "*")
 
 
 def _pruning(options, steps):
@@ -319,7 +354,8 @@ def _check_export(options, network, preprocessing):
 def _measured(variant, network, quantization, calibration, data, output_dir, show_progress):
     """Exports a network and runs the file on the test images; returns the parts of its row."""
     network = local(network)
-    name = variant.replace(", ", "-").replace(" ", "-").replace("%", "").replace(":", "-")
+    name = variant.replace(", ", "-").replace(" ", "-").replace("%", "")
+    name = name.replace(":", "-").replace("=", "-")
     path = output_dir / "export" / f"{name}.tflite"
     files.make_directory(path.parent)
     images, labels = data.test.pixels(rows.MOST_IMAGES)

@@ -22,7 +22,9 @@ _RENAMED = {
 _KINDS = {
     str: "string",
     int: "integer",
+    float: "float",
     float | None: "float",
+    str | None: "string",
     Sequence[str]: "list",
     Sequence[str] | None: "list",
 }
@@ -107,7 +109,8 @@ def _check(flags):
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
     fits = not options.masks or flags.steps_per_execution == 1
     flags.require("steps_per_execution", fits, accepted)
-    kept = f"{flags.structure}-{flags.sparsity:g}" if options.prunes else "none"
+    goal = options.target.replace("=", "-") if options.target else f"{options.sparsity:g}"
+    kept = f"{flags.structure}-{goal}" if options.prunes else "none"
     kinds = "+".join(flags.quantize)
     _flags.default_output_dir(
         flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed

@@ -142,6 +142,43 @@ def test_channels_are_taken_out_and_a_finished_run_is_loaded(network, digits, tm
             run(**{"network": network, **options, **changes}, digits=digits, output_dir=tmp_path)
 
 
+def test_channels_go_in_rounds_down_to_a_target(network, digits, tmp_path):
+    """In each as many as leave the same share of the operations; after the last, as asked for."""
+    options = {"structure": "channels", "target": "macs=0.3", "rounds": 2, "quantize": ()}
+    options |= {"importance": "taylor", "threshold": "global", "limit": 0.7}
+    result = run(network, digits, tmp_path, **options)
+    before, after = result.rows
+    assert after["variant"] == "macs=0.3 channels"
+    assert (tmp_path / after["path"]).name == "macs-0.3-channels.tflite"
+    first = keras.models.load_model(tmp_path / "round_1" / "network.keras")
+    pruned = keras.models.load_model(tmp_path / "pruned" / "network.keras")
+    shares = [models.macs(each) / before["macs"] for each in (first, pruned)]
+    assert after["macs"] == models.macs(result.network) == models.macs(pruned)
+
+    def widths(net):
+        return [net.get_layer(name).filters for name in ("first", "second")]
+
+    def share(first, second):
+        return (64 * 9 * (first + first * second) + 10 * second) / before["macs"]
+
+    # One channel more in either layer, and a round would miss its share.
+    for found, wanted, net in zip(shares, (0.3**0.5, 0.3), (first, pruned), strict=True):
+        assert found == pytest.approx(share(*widths(net)))
+        assert found <= wanted
+        one, other = widths(net)
+        assert max(share(one + 1, other), share(one, other + 1)) > wanted
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/network.keras")}
+    again = run(network, digits, tmp_path, **options)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert len(times) == 2 and same(again.network, result.network)
+
+
+def test_several_rounds_remove_what_one_does(network, digits, tmp_path):
+    options = {"structure": "channels", "sparsity": 0.5, "quantize": (), "methods": ()}
+    result = run(network, digits, tmp_path, rounds=3, **options)
+    assert [result.network.get_layer(name).filters for name in ("first", "second")] == [4, 4]
+
+
 def test_resnet8_from_a_function_in_integers_alone(digits, tmp_path):
     """Nothing is trained; what `claim` does takes the place of the directory's own."""
     keras.utils.set_random_seed(1)
@@ -217,6 +254,7 @@ def test_nothing_is_written_before_all_is_checked(
         ({"structure": "none"}, "none", 0.0),
         ({"structure": "weights", "sparsity": 0}, "none", 0),
         ({"structure": "weights", "sparsity": 0.3}, "weights", 0.3),
+        ({"structure": "channels", "target": "macs=0.4"}, "channels", None),
     ],
 )
 def test_usual_sparsities(options, structure, sparsity):
@@ -229,7 +267,18 @@ def test_usual_sparsities(options, structure, sparsity):
     ("options", "argument", "message"),
     [
         ({"threshold": "model"}, "threshold", "one of layer, global"),
-        ({"threshold": "global", "structure": "channels"}, "threshold", "not weights"),
+        ({"threshold": "global", "structure": "2:4"}, "threshold", "layer for the structure 2:4"),
+        ({"structure": "channels", "importance": "l3"}, "importance", "one of l1, l2.*'l3'"),
+        ({"importance": "taylor"}, "importance", "left out for the structure weights.*taylor"),
+        ({"rounds": 2}, "rounds", "left out for the structure weights"),
+        ({"target": "macs=0.5"}, "target", "left out for the structure weights"),
+        ({"structure": "channels", "target": "macs"}, "target", "macs=SHARE or parameters=SHARE"),
+        (
+            {"structure": "channels", "target": "macs=0.5", "sparsity": 0.5},
+            *("target", "left out beside a sparsity"),
+        ),
+        ({"structure": "channels", "limit": 0}, "limit", r"in \(0, 1\]"),
+        ({"structure": "channels", "rounds": 0}, "rounds", "positive"),
         ({"sparsity": 1}, "sparsity", r"in \[0, 1\).*=1"),
         ({"sparsity": math.nan}, "sparsity", r"in \[0, 1\).*nan"),
         ({"sparsity": 0.6, "structure": "2:4"}, "sparsity", "0.5 for the structure 2:4"),
