@@ -82,6 +82,21 @@ def test_tolerances_of_eight_bits(quantization):
     assert excess(np.append(many, np.nan)).startswith("by nan")
 
 
+def test_sure_networks_may_move_further_in_eight_bits():
+    """Logits of 20, each off by 2: the difference of two goes from -2 to 2."""
+    tolerance = parity_module.TOLERANCES["int8"]
+    moved = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(2)) - 1e-6
+    several = np.append(np.full(99, 0.01), 0)
+    logits = np.append(np.full(99, 3.0), 20.0)
+    for found, failure in (
+        (moved, None),
+        (0.77, "by 0.77 in a probability; the tolerance is 0.762"),
+    ):
+        several[-1] = found
+        assert tolerance.excess(several, logits) == failure
+    assert tolerance.excess(several, logits[::-1]).endswith("the tolerance is 0.5")
+
+
 def test_tolerance_of_float32_grows_with_the_logits():
     """A logit of 2^12 is a multiple of 2^-11: eight steps are 2^-8, and a quarter is 2^-10."""
     tolerance = parity_module.TOLERANCES["float32"]
