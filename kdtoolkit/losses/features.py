@@ -102,12 +102,16 @@ def hierarchical_context(teacher_features: TensorLike, student_features: TensorL
     """
     _check_same_shape(teacher_features.shape, student_features.shape, "shape")
     difference = ops.cast(student_features, "float32") - ops.cast(teacher_features, "float32")
-    height, width = difference.shape[1:3]
     total, weight, weights = ops.mean(ops.square(difference), axis=(1, 2, 3)), 1.0, 1.0
-    for size in (size for size in _CONTEXTS if size < height):
+    for size in [size for size in _CONTEXTS if size < difference.shape[1]]:
         # Pooling is linear: of the difference it is the difference of the pooled.
-        rows, columns = _bins(height, size), _bins(width, size)
-        pooled = ops.einsum("ih,bhwc,jw->bijc", rows, difference, columns)
+        height, width = difference.shape[1:3]
+        if height % size or width % size:
+            rows, columns = _bins(height, size), _bins(width, size)
+            pooled = ops.einsum("ih,bhwc,jw->bijc", rows, difference, columns)
+        else:  # Equal parts, whose own parts are those of a smaller size.
+            parts = height // size, width // size
+            difference = pooled = ops.average_pool(difference, parts, padding="valid")
         weight /= 2
         weights += weight
         total += weight * ops.mean(ops.square(pooled), axis=(1, 2, 3))

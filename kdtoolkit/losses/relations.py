@@ -66,8 +66,8 @@ def angle_relation(teacher: TensorLike, student: TensorLike) -> Tensor:
     def cosines(embeddings):
         differences, distances = _differences(embeddings)
         apart = distances > 0
-        directions = differences / ops.expand_dims(ops.where(apart, distances, 1.0), -1)
-        directions = ops.where(ops.expand_dims(apart, -1), directions, 0.0)
+        scale = ops.where(apart, 1 / ops.where(apart, distances, 1.0), 0.0)
+        directions = differences * ops.expand_dims(scale, -1)
         return ops.matmul(directions, ops.transpose(directions, (0, 2, 1)))
 
     return ops.mean(_smooth_l1(cosines(student) - cosines(teacher)))
@@ -107,5 +107,5 @@ def _differences(embeddings):
 
 
 def _smooth_l1(values):
-    size = ops.abs(values)
-    return ops.where(size < 1, 0.5 * ops.square(values), size - 0.5)
+    within = ops.clip(values, -1, 1)  # `v^2 / 2`, or `|v| - 1/2`, in fewer passes
+    return within * (values - 0.5 * within)

@@ -79,13 +79,21 @@ def test_errors_name_what_was_received(call, message):
         call(tf.constant(TEACHER), tf.constant(STUDENT[:, :, :4]))
 
 
-def test_hierarchical_context_of_sizes_that_do_not_divide():
-    """Seven pixels in four parts that overlap, as PyTorch's adaptive pooling has them."""
-    t, s = np.random.default_rng(0).normal(size=(2, 3, 7, 7, 2))
-    parts = {4: ((0, 2), (1, 4), (3, 6), (5, 7)), 2: ((0, 4), (3, 7)), 1: ((0, 7),)}
+@pytest.mark.parametrize("shape", [(7, 7), (8, 8), (6, 8), (12, 3), (3, 5)])
+def test_hierarchical_context(shape):
+    """Also of sizes that do not divide, in parts that overlap: PyTorch's adaptive pooling."""
+    t, s = np.random.default_rng(0).normal(size=(2, 3, *shape, 2))
+
+    def parts(length, count):
+        return [(k * length // count, -(-(k + 1) * length // count)) for k in range(count)]
+
+    assert parts(7, 4) == [(0, 2), (1, 4), (3, 6), (5, 7)]
     expected, weights = ((t - s) ** 2).mean((1, 2, 3)), 1.0
-    for weight, size in ((0.5, 4), (0.25, 2), (0.125, 1)):
-        means = [(t - s)[:, a:b, c:d].mean((1, 2)) for a, b in parts[size] for c, d in parts[size]]
+    for weight, size in zip(
+        (0.5, 0.25, 0.125), [k for k in (4, 2, 1) if k < shape[0]], strict=False
+    ):
+        rows, columns = (parts(length, size) for length in shape)
+        means = [(t - s)[:, a:b, c:d].mean((1, 2)) for a, b in rows for c, d in columns]
         expected, weights = expected + weight * np.mean(np.square(means), (0, 2)), weights + weight
     found = losses.hierarchical_context(t, s)
     np.testing.assert_allclose(found, expected / weights, rtol=1e-5)
