@@ -13,6 +13,7 @@ from kdtoolkit._checks import Integers, check
 from kdtoolkit._claim import held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.loading import Data
+from kdtoolkit.edge.decisions import log_probabilities
 from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
@@ -146,7 +147,7 @@ def train_generations(
     @functools.cache
     def tested(network):
         logits, labels = evaluation.predict(network, data.test)
-        return evaluation.log_probabilities(logits), labels
+        return log_probabilities(logits), labels
 
     settings.check(data, [method for own in chosen for method in own])
     with held(strategy, output_dir, "generations.json", arguments):

@@ -3,7 +3,8 @@
     classifier = EarlyExitClassifier("model.tflite")
     label, index, confidence, exit, milliseconds = classifier.predict(image)
 
-From a shell: `python -m kdtoolkit.edge model.tflite image.png`.
+From a shell: `python -m kdtoolkit.edge model.tflite image.png`, and, for how far its decisions may
+be trusted on images without labels: `python -m kdtoolkit.edge certify model.tflite *.png`.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
     from kdtoolkit.edge import package as package
+    from kdtoolkit.edge.certify import Certificate as Certificate
     from kdtoolkit.edge.classifier import EarlyExitClassifier as EarlyExitClassifier
     from kdtoolkit.edge.classifier import Prediction as Prediction
     from kdtoolkit.edge.package import OperatingPoint as OperatingPoint
@@ -21,6 +23,7 @@ else:
         __name__,
         modules=("package",),
         names={
+            "Certificate": "certify",
             "EarlyExitClassifier": "classifier",
             "OperatingPoint": "package",
             "Package": "package",

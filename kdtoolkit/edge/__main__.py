@@ -1,4 +1,7 @@
-"""`python -m kdtoolkit.edge model.tflite image.png ...`: one line of text for each image."""
+"""`python -m kdtoolkit.edge model.tflite image.png ...`: one line of text for each image.
+
+`python -m kdtoolkit.edge certify model.tflite image.png ...`: how far its decisions may be trusted.
+"""
 
 import sys
 import warnings
@@ -8,6 +11,7 @@ import numpy as np
 
 from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
+from kdtoolkit._checks import INSIDE_0_1, check
 from kdtoolkit.data.wording import shown
 
 
@@ -17,34 +21,86 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv):
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if argv[:1] == ["certify"]:
+            return _certify(argv[1:])
+        return _classify(argv)
+    except ValueError as error:
+        return _errors.fail("kdtoolkit.edge", error, status=2)
+
+
+def _classify(argv):
     parser = Parser(
         prog="python -m kdtoolkit.edge",
         description="Classifies images with a packaged early-exit classifier.",
+        epilog="`certify MODEL IMAGES...` says how far its decisions may be trusted.",
     )
-    parser.add_argument("model", help=".tflite file written by kdtoolkit.export.to_early_exit")
-    parser.add_argument("images", nargs="+", metavar="image", help="image file")
+    _add_inputs(parser)
     parser.add_argument(
         "--operating_point",
         type=int,
         metavar="K",
         help="index of one of the model's operating points, cheapest first (default: the model's)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads a stage may use")
-    try:
-        arguments = parser.parse_args(argv)
-        # Imported late, for --help and mistakes to answer at once.
-        from kdtoolkit.edge.classifier import EarlyExitClassifier
-
-        classifier = EarlyExitClassifier(arguments.model, arguments.threads)
-        if arguments.operating_point is not None:
-            classifier.operating_point = arguments.operating_point
-        for path in arguments.images:
-            label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
-            path = shown(path, len(path))  # in one column of one line
-            print(f"{path}\t{shown(label)}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
-    except ValueError as error:
-        return _errors.fail("kdtoolkit.edge", error, status=2)
+    arguments = parser.parse_args(argv)
+    classifier = _load(arguments)
+    if arguments.operating_point is not None:
+        classifier.operating_point = arguments.operating_point
+    for path in arguments.images:
+        label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
+        path = shown(path, len(path))  # in one column of one line
+        print(f"{path}\t{shown(label)}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
     return 0
+
+
+def _certify(argv):
+    parser = Parser(
+        prog="python -m kdtoolkit.edge certify",
+        description="Finds the cheapest operating point of a packaged early-exit classifier whose "
+        "decisions differ from the whole network's seldom enough, on all images like these. Their "
+        "classes need not be known. Ends with status 1 where there is none.",
+    )
+    _add_inputs(parser)
+    parser.add_argument("--limit", type=float, default=0.01, help="share of decisions (0.01)")
+    parser.add_argument("--confidence", type=float, default=0.9, help="in (0, 1) (0.9)")
+    arguments = parser.parse_args(argv)
+    for name in ("limit", "confidence"):
+        check(name, getattr(arguments, name), INSIDE_0_1)
+    classifier = _load(arguments)
+    from kdtoolkit.edge.certify import certify
+    from kdtoolkit.edge.decisions import decide
+
+    # (exits, images, classes)
+    logits = np.stack([classifier.logits(_open(path)) for path in arguments.images], axis=1)
+    decisions = [
+        decide(logits, classifier.temperatures, point.thresholds)[0]
+        for point in classifier.operating_points
+    ]
+    found = certify(
+        *(decisions, logits[-1].argmax(axis=-1)),
+        limit=arguments.limit,
+        confidence=arguments.confidence,
+    )
+    if found.index is not None:
+        cost = classifier.operating_points[found.index].cost
+        print(f"operating point {found.index} (mean cost {cost:.3f}): {found}")
+        return 0
+    print(found)
+    return 1
+
+
+def _add_inputs(parser):
+    parser.add_argument("model", help=".tflite file written by kdtoolkit.export.to_early_exit")
+    parser.add_argument("images", nargs="+", metavar="image", help="image file")
+    parser.add_argument("--threads", type=int, default=1, help="threads a stage may use")
+
+
+def _load(arguments):
+    # Imported late, for --help and mistakes to answer at once.
+    from kdtoolkit.edge.classifier import EarlyExitClassifier
+
+    return EarlyExitClassifier(arguments.model, arguments.threads)
 
 
 def _open(path):

@@ -59,6 +59,8 @@ class EarlyExitClassifier:
         exits: names of the exits, shallow to deep.
         costs: of stopping at each exit, relative to the plain network's, which has no heads.
         operating_points: `OperatingPoint`s, cheapest first.
+        temperatures: that divide the exits' logits.
+        certificate: what is certified of the operating points, a `Certificate`; or None.
 
     Raises:
         ValueError: the file cannot be read, is damaged, or is not such a classifier.
@@ -82,7 +84,8 @@ class EarlyExitClassifier:
         self.exits = read.exits
         self.costs = read.costs
         self.operating_points = read.operating_points
-        self._temperatures = read.temperatures
+        self.certificate = read.certificate
+        self.temperatures = read.temperatures
         self.operating_point = read.operating_point
         interpreter = Interpreter(model_path=os.fspath(self.path), num_threads=threads)
         self._stages = [
@@ -180,7 +183,7 @@ class EarlyExitClassifier:
             for number, (logits,) in enumerate(self._run(image)):
                 index = int(logits.argmax())
                 # The softmax of the largest logit; the others are not needed.
-                scaled = (logits - logits[index]) / self._temperatures[number]
+                scaled = (logits - logits[index]) / self.temperatures[number]
                 confidence = 1 / float(np.exp(scaled).sum())
                 if confidence >= thresholds[number]:
                     break

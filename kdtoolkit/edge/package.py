@@ -3,9 +3,10 @@
 The `.tflite` ecosystem calls these associated files; `zipfile` and `unzip` open them in place:
 
     labels.txt        one class name a line
-    early_exit.json   `"format": 2`, `"crc32"` of the flatbuffer, the other attributes of `Package`
+    early_exit.json   `"format"`, `"crc32"` of the flatbuffer, the other attributes of `Package`
 
-In format 1, which is read as well, costs are relative to the last exit's, heads included.
+Format 2 has no certificate, and is what files without one have. In format 1, which is read as well,
+costs are relative to the last exit's, heads included.
 """
 
 import json
@@ -19,9 +20,11 @@ from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
 from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit.edge.certify import RISKS, Certificate
 
-_FORMAT = 2  # what is written
-_FORMATS = (1, 2)  # what is read
+_FORMAT = 2
+_CERTIFIED = 3
+_FORMATS = (1, _FORMAT, _CERTIFIED)  # what is read
 _LABELS = "labels.txt"
 _EARLY_EXIT = "early_exit.json"
 _LARGEST = 1 << 22  # bytes of an associated file: a hundred thousand labels need half
@@ -57,6 +60,8 @@ class Package:
         cost_unit: what was counted, such as `"macs"`.
         operating_points: `OperatingPoint`s or mappings of their attributes, sorted by cost.
         operating_point: index of the default.
+        certificate: of the operating points, a `Certificate` or a mapping of its attributes; or
+            None.
 
     Raises:
         ValueError: an attribute is out of range, or of a length that does not fit the others.
@@ -70,6 +75,7 @@ class Package:
     cost_unit: str
     operating_points: tuple[OperatingPoint, ...]
     operating_point: int
+    certificate: Certificate | None = None
 
     def __post_init__(self):
         for name in ("labels", "image_shape", "exits"):
@@ -121,6 +127,8 @@ class Package:
             f"costs {point_costs}",
         )
         check_index(self.operating_point, points)
+        if self.certificate is not None:
+            object.__setattr__(self, "certificate", _certificate(self.certificate, points))
 
     def _operating_point(self, point):
         values = asdict(point) if isinstance(point, OperatingPoint) else dict(point)
@@ -143,7 +151,10 @@ class Package:
         labels = "".join(f"{label}\n" for label in values.pop("labels"))
         with open(path, "rb") as file:
             checksum = _checksum(file, os.path.getsize(path))
-        text = json.dumps({"format": _FORMAT, "crc32": checksum, **values}, indent=2) + "\n"
+        number = _CERTIFIED if values["certificate"] else _FORMAT
+        if number == _FORMAT:
+            del values["certificate"]
+        text = json.dumps({"format": number, "crc32": checksum, **values}, indent=2) + "\n"
         with zipfile.ZipFile(path, "a") as archive:
             # A ZipInfo has a constant date: the same classifier makes the same bytes.
             archive.writestr(zipfile.ZipInfo(_LABELS), labels)
@@ -211,6 +222,28 @@ def check_index(index: int, operating_points) -> int:
         index,
     )
     return index
+
+
+def _certificate(given, points):
+    values = asdict(given) if isinstance(given, Certificate) else dict(given)
+    shares = [values.get(name) for name in ("limit", "confidence", "observed", "bound")]
+    index, images = values.get("index"), values.get("images")
+    _require(
+        values.keys() == Certificate.__annotations__.keys()
+        and values["risk"] in RISKS
+        and len(_numbers(shares)) == len(shares)
+        and all(-1 <= share <= 1 for share in shares)
+        and 0 < values["limit"] < 1
+        and 0 < values["confidence"] < 1
+        and all(type(number) is int for number in (index, images))
+        and 0 <= index < len(points)
+        and images > 0,
+        "certificate",
+        f"of a risk of {' or '.join(RISKS)}, with a limit and a confidence in (0, 1), for one of "
+        "the operating points",
+        values,
+    )
+    return Certificate(**values)
 
 
 def _checksum(file, end):

@@ -35,6 +35,7 @@ def to_early_exit(
     quantization: str = "float32",
     calibration: np.ndarray | None = None,
     cost_unit: str = "macs",
+    certificate: Any = None,
 ) -> Exported:
     """Writes the stages of a multi-exit network as one LiteRT file for `kdtoolkit.edge`.
 
@@ -62,6 +63,7 @@ def to_early_exit(
         calibration: uint8 images `(n, height, width, channels)`; `"int8"` needs them. The file is
             checked on the first 64, and without any on noise.
         cost_unit: what `costs` counted.
+        certificate: of `thresholds.certify`, of one of the operating points; or None.
 
     Returns:
         An `Exported`.
@@ -83,6 +85,7 @@ def to_early_exit(
         cost_unit=cost_unit,
         operating_points=tuple(operating_points),
         operating_point=operating_point,
+        certificate=certificate,
     )
 
     def samples():

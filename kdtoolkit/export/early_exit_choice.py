@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdtoolkit.edge.certify import Certificate
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import thresholds
 
@@ -88,6 +89,30 @@ def choose(
         alone=single.name,
         recommended="early_exit" if pays else single.name,
         verdict=verdict,
+    )
+
+
+def choose_certified(
+    alone: Sequence[Alone], points: Sequence[OperatingPoint], certificate: Certificate
+) -> Choice:
+    """Recommends the cheapest certified operating point, or the whole network.
+
+    Args:
+        alone: as for `choose`; of the classifiers only the deepest exit's decides as certified.
+        points: that are certified, cheapest first; none where nothing is.
+        certificate: of them.
+    """
+    whole = max((one for one in alone if one.name != "baseline"), key=lambda one: one.cost)
+    pays = bool(points) and points[0].cost < whole.cost
+    if pays:
+        verdict = f"Early exit pays ({SCALE}): the operating point {_figures(points[0])}"
+    else:
+        verdict = f"Early exit does not pay here ({SCALE}): {whole} {_figures(whole)}"
+    return Choice(
+        operating_point=0 if points else None,
+        alone=whole.name,
+        recommended="early_exit" if pays else whole.name,
+        verdict=f"{verdict}; {certificate}.",
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -12,7 +12,7 @@ import numpy as np
 from kdtoolkit import analysis, files, models
 from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit.data import Data
-from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge import Certificate, EarlyExitClassifier
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import early_exit_choice, early_exit_options, thresholds
 from kdtoolkit.export.artefact import Exported
@@ -68,6 +68,7 @@ class EarlyExitPackage:
         alone: the classifiers without exits, with their figures.
         temperatures, costs: of the exits, shallow to deep.
         operating_points: in the files, by cost.
+        certificate: of the operating points, where one was asked for; else None.
     """
 
     choice: Choice
@@ -77,6 +78,7 @@ class EarlyExitPackage:
     temperatures: tuple[float, ...]
     costs: tuple[float, ...]
     operating_points: tuple[OperatingPoint, ...]
+    certificate: Certificate | None = None
 
 
 def package_early_exit(
@@ -90,6 +92,8 @@ def package_early_exit(
     budget: float | None = None,
     cost_unit: str = "macs",
     keep_beaten: bool = False,
+    certify: float | None = None,
+    confidence: float = 0.9,
     wide_heads_hint: str = early_exit_choice.WIDE_HEADS_HINT,
     before_file: Callable[[Path], object] | None = None,
 ) -> EarlyExitPackage:
@@ -115,6 +119,13 @@ def package_early_exit(
         cost_unit: what costs are: `"macs"` (multiply-accumulates), or `"milliseconds"`, measured on
             this machine. Both are relative to the plain network's.
         keep_beaten: keeps operating points that a network without exits beats.
+        certify: in place of `max_accuracy_drop` and `budget`: the largest share of decisions that
+            may differ from the whole network's, in (0, 1), on all images like these and not only on
+            those that chose. The validation images are split in two: one half finds temperatures
+            and operating points, the other one tests them (`thresholds.certify`). The cheapest that
+            is certified is picked.
+        confidence: with which that is so, in (0, 1). The float32 file carries the certificate; one
+            of rounded numbers has other decisions, see `python -m kdtoolkit.edge certify`.
         wide_heads_hint: ends the verdict where heads are too wide to save anything.
         before_file: called with each file's path before it is written, which takes seconds.
 
@@ -127,7 +138,7 @@ def package_early_exit(
         ParityError: a float32 file differs from its network; it is removed. A quantised file that
             differs is removed too, and its `failure` says how.
     """
-    _check(quantizations, max_accuracy_drop, budget, cost_unit)
+    _check(quantizations, max_accuracy_drop, budget, cost_unit, certify, confidence)
     names = models.exit_names(network)
     directory = Path(directory)
     files.make_directory(directory)
@@ -139,7 +150,11 @@ def package_early_exit(
     validation, truth = evaluation.predict(network, data.validation)
     test, test_truth = evaluation.predict(network, data.test)
     held_out = [validation[name] for name in names]
-    temperatures = [thresholds.calibrate(logits, truth) for logits in held_out]
+    chooses, tests = np.ones(len(truth), bool), None
+    if certify is not None:
+        chooses, tests = _halves(len(truth))
+    choosing = [logits[chooses] for logits in held_out]
+    temperatures = [thresholds.calibrate(logits, truth[chooses]) for logits in choosing]
     if cost_unit == "macs":
         costs = list(models.exit_costs(network).values())
         costs_alone = list(models.cut_costs(network).values())
@@ -159,16 +174,29 @@ def package_early_exit(
         )
         for name, cost in zip(classifiers, costs_alone, strict=True)
     ]
-    frontier = thresholds.operating_points(held_out, truth, temperatures, costs)
-    points = thresholds.sweep(frontier if keep_beaten else thresholds.unbeaten(frontier, alone))
-    choice = early_exit_choice.choose(
-        points, alone, costs, max_accuracy_drop, budget, wide_heads_hint
-    )
+    certificate = None
+    if tests is None:
+        frontier = thresholds.operating_points(choosing, truth, temperatures, costs)
+        points = thresholds.sweep(frontier if keep_beaten else thresholds.unbeaten(frontier, alone))
+        choice = early_exit_choice.choose(
+            points, alone, costs, max_accuracy_drop, budget, wide_heads_hint
+        )
+    else:
+        points = thresholds.path(choosing, truth[chooses], temperatures, costs)
+        testing = [logits[tests] for logits in held_out]
+        found = thresholds.certify(
+            *(testing, truth[tests], temperatures, points),
+            limit=certify,  # type: ignore[arg-type]  # a number, where half of the images test
+            confidence=confidence,
+        )
+        points, certificate = _certified(points, found)
+        choice = early_exit_choice.choose_certified(alone, points, certificate)
     decisions = {
         "temperatures": temperatures,
         "costs": costs,
         "operating_points": [asdict(point) for point in points],
         "operating_point": choice.operating_point,
+        "certificate": certificate,
     }
     test_logits = [test[name] for name in names]
     rows = _on_test_images(decisions, test_logits, test_truth)
@@ -187,10 +215,25 @@ def package_early_exit(
         temperatures=tuple(temperatures),
         costs=tuple(costs),
         operating_points=tuple(points),
+        certificate=certificate,
     )
 
 
-def _check(quantizations, max_accuracy_drop, budget, cost_unit):
+def _halves(count):
+    """Which of so many images choose, and which test: bool `(count,)` each."""
+    chooses = np.zeros(count, bool)
+    chooses[np.random.default_rng(0).permutation(count)[: count // 2]] = True
+    return chooses, ~chooses
+
+
+def _certified(points, certificate):
+    """The points that are certified, and the certificate with its index among them."""
+    if certificate.index is None:
+        return [], certificate
+    return points[certificate.index :], replace(certificate, index=0)
+
+
+def _check(quantizations, max_accuracy_drop, budget, cost_unit, certify, confidence):
     kinds = OneOf(early_exit_options.QUANTIZATIONS)
     if not quantizations or isinstance(quantizations, str):
         raise ArgumentError("quantizations", f"at least {kinds}", quantizations)
@@ -200,6 +243,11 @@ def _check(quantizations, max_accuracy_drop, budget, cost_unit):
     if budget is not None:
         check("budget", budget, early_exit_options.BUDGET)
     check("cost_unit", cost_unit, early_exit_options.COST_UNIT)
+    check("confidence", confidence, early_exit_options.CONFIDENCE)
+    if certify is not None:
+        check("certify", certify, early_exit_options.CERTIFY)
+        if budget is not None:
+            raise ArgumentError("budget", "left out beside `certify`", budget)
 
 
 class _Writer:
@@ -253,6 +301,8 @@ def _write_file(path, quantization, writer, whole, decisions, test):
     Args:
         whole: the network without its exits, which it is compared with.
     """
+    if quantization != "float32":  # whose decisions are others than those that were tested
+        decisions = {**decisions, "certificate": None}
     try:
         exported = writer.exits(path, quantization, **decisions)
     except ParityError as error:
@@ -324,6 +374,7 @@ def _write_curve(directory, cost_unit, names, decisions, rows, alone, choice):
         "operating_point": choice.operating_point,
         "recommended": choice.recommended,
         "verdict": choice.verdict,
+        "certificate": decisions["certificate"] and asdict(decisions["certificate"]),
     }
     files.write_json(directory / "early_exit.json", curve)
     curves = {

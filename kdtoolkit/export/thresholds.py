@@ -10,13 +10,16 @@ import numpy as np
 from scipy import optimize
 
 from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit.edge import certify as certification
+from kdtoolkit.edge.certify import Certificate
+from kdtoolkit.edge.decisions import decide, log_probabilities
 from kdtoolkit.edge.package import OperatingPoint
-from kdtoolkit.training.evaluation import log_probabilities
 
 NEVER = 2.0
 """A threshold that no confidence reaches."""
 
 _ROUNDING = 1e-9  # Sums of the same costs and counts in another order.
+_PATH = 100  # operating points that are tested: the more, the nearer to the limit
 _LEAST_CELLS, _MOST_CELLS = 2, 250_000  # Levels of a threshold; combinations tried in all.
 
 
@@ -104,6 +107,66 @@ def frontier(
     return kept
 
 
+def path(
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+    temperatures: Sequence[float],
+    costs: Sequence[float],
+    risk: str = "disagreement",
+) -> list[OperatingPoint]:
+    """Returns operating points to `certify`: from the cheapest to the whole network.
+
+    They are the best trades between cost and the risk, and get riskier slowly; the dearest one
+    never stops early.
+
+    Args:
+        logits, labels, temperatures, costs: as of `operating_points`.
+        risk: of the `certify` that is to come.
+
+    Returns:
+        `OperatingPoint`s by increasing cost, with their accuracy on these images.
+    """
+    whole = logits[-1].argmax(-1)
+    points = operating_points(
+        logits, whole if risk == "disagreement" else labels, temperatures, costs
+    )
+    never = OperatingPoint((NEVER,) * (len(costs) - 1), 0.0, float(costs[-1]))
+    found = []
+    for point in [*sweep(points, _PATH), never]:
+        accuracy, cost = evaluate(logits, labels, temperatures, costs, point.thresholds)
+        found.append(OperatingPoint(point.thresholds, accuracy, cost))
+    return found
+
+
+def certify(
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray | None,
+    temperatures: Sequence[float],
+    points: Sequence[OperatingPoint],
+    *,
+    risk: str = "disagreement",
+    limit: float = 0.01,
+    confidence: float = 0.9,
+) -> Certificate:
+    """Finds the cheapest operating point whose risk is within the limit on all images like these.
+
+    Args:
+        logits: one `(n, classes)` for each exit, of images that chose neither the points nor the
+            temperatures.
+        labels: class indices `(n,)`; None where the risk needs none.
+        temperatures: of the exits.
+        points: by increasing cost, such as of `path`.
+        risk, limit, confidence: of `kdtoolkit.edge.certify.certify`.
+
+    Raises:
+        ArgumentError: an argument is not what is accepted.
+    """
+    decisions = [decide(logits, temperatures, point.thresholds)[0] for point in points]
+    return certification.certify(
+        *(decisions, logits[-1].argmax(-1), labels), risk=risk, limit=limit, confidence=confidence
+    )
+
+
 def unbeaten(points: Sequence[OperatingPoint], others: Iterable[Any]) -> list[OperatingPoint]:
     """Returns the points to which no other choice is preferable.
 
@@ -158,26 +221,6 @@ def evaluate(
     """
     decisions, taken = decide(logits, temperatures, thresholds)
     return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
-
-
-def decide(
-    logits: Sequence[np.ndarray], temperatures: Sequence[float], thresholds: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what early exit with the given thresholds says of images.
-
-    Args:
-        logits: one `(n, classes)` for each exit.
-        temperatures: of the exits.
-        thresholds: of the exits but the last.
-
-    Returns:
-        `(decisions, exits)`, int `(n,)` each: class indices, and indices of the exits that stop.
-    """
-    log_f = np.stack([log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)])
-    confidence = np.exp(log_f.max(-1))
-    stops = confidence >= np.array([*thresholds, 0.0])[:, None]
-    taken = stops.argmax(axis=0)  # the first that stops
-    return log_f.argmax(-1)[taken, np.arange(log_f.shape[1])], taken
 
 
 def sweep(points: Sequence[OperatingPoint], count: int = 20) -> list[OperatingPoint]:

@@ -7,6 +7,8 @@ import sys
 from kdtoolkit._checks import OneOf, check
 from kdtoolkit.export.early_exit_options import (
     BUDGET,
+    CERTIFY,
+    CONFIDENCE,
     COST_UNIT,
     MAX_ACCURACY_DROP,
     QUANTIZATIONS,
@@ -93,6 +95,16 @@ def _define(flags):
         "at most this fraction of the plain network's, which has no heads.",
     )
     flags.add(
+        "float",
+        group,
+        "certify",
+        None,
+        "Picks in place of both the cheapest operating point of which no more than this share of "
+        "decisions differs from the whole network's, on all images like these: half of the "
+        "validation images find points, the other half tests them.",
+    )
+    flags.add("float", group, "confidence", 0.9, "With which that is so, in (0, 1).")
+    flags.add(
         "string",
         group,
         "cost",
@@ -130,6 +142,10 @@ def _check(flags):
     in_range = flags.max_accuracy_drop in MAX_ACCURACY_DROP
     flags.require("max_accuracy_drop", in_range, MAX_ACCURACY_DROP)
     flags.require("budget", flags.budget is None or flags.budget in BUDGET, BUDGET)
+    flags.require("certify", flags.certify is None or flags.certify in CERTIFY, CERTIFY)
+    flags.require("confidence", flags.confidence in CONFIDENCE, CONFIDENCE)
+    both = flags.certify is not None and flags.budget is not None
+    flags.require("budget", not both, "left out beside --certify")
     flags.require_one_of("cost", COST_UNIT.names)
     flags.require_one_of("export", _EXPORTS)
     flags.require("quantize", any(flags.quantize), "at least one kind")
@@ -229,6 +245,8 @@ def _run(flags, usual):
                 max_accuracy_drop=flags.max_accuracy_drop,
                 budget=flags.budget,
                 cost_unit=flags.cost,
+                certify=flags.certify,
+                confidence=flags.confidence,
                 keep_beaten=flags.smoke,  # whose figures mean nothing: it writes every file
                 wide_heads_hint="--head_width sets their width",
                 before_file=session.before_file,

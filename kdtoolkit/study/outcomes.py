@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from kdtoolkit import data, files
-from kdtoolkit.export import parity, thresholds
+from kdtoolkit.edge.decisions import decide, log_probabilities
+from kdtoolkit.export import parity
 from kdtoolkit.export.rows import MOST_IMAGES
 from kdtoolkit.study.plan import RECIPES
 from kdtoolkit.training import evaluation
@@ -54,7 +55,7 @@ def _born_again(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
         path = directory / f"generation_{number}" / "network.keras"
         network = keras.models.load_model(path)
         logits, labels = evaluation.predict(network, splits.test)
-        log_f = evaluation.log_probabilities(logits)
+        log_f = log_probabilities(logits)
         probabilities.append(np.exp(log_f))
         correct = log_f.argmax(axis=-1) == labels
         _check(path, correct, row["test_accuracy"])
@@ -100,7 +101,7 @@ def _early_exit(directory, exits, logits, labels):
     yield WHOLE, Outcome(figures, logits[names[-1]].argmax(axis=-1) == labels)
     by_exit = [logits[name] for name in names]
     for name, point in points.items():
-        decisions, _ = thresholds.decide(by_exit, temperatures, point["thresholds"])
+        decisions, _ = decide(by_exit, temperatures, point["thresholds"])
         correct = decisions == labels
         _check(directory / EARLY_EXIT_FILE, correct, point["test_accuracy"])
         figures = {**_figures(point), "cost": point["test_cost"], "milliseconds_per_image": None}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdtoolkit.edge.decisions import log_probabilities
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.distribution import even_batch_size
 
@@ -21,13 +22,6 @@ class Figures:
     accuracy: float
     loss: float
     primary_score: float
-
-
-def log_probabilities(logits):
-    """Log-softmax over the last axis in float64."""
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def figures(logits, labels):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from kdtoolkit.data import picture
 from kdtoolkit.edge import EarlyExitClassifier
@@ -113,3 +114,53 @@ def test_help_from_a_shell():
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0
     assert ran.stdout.startswith("usage: python -m kdtoolkit.edge ")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Paths of 40 images."""
+    directory = tmp_path_factory.mktemp("pictures")
+    paths = [directory / f"{number}.png" for number in range(40)]
+    for path, image in zip(paths, networks.draw_images(40), strict=True):
+        Image.fromarray(image).save(path)
+    return [str(path) for path in paths]
+
+
+def test_certify(model, pictures, capsys):
+    """The cheapest point that is certified, and all that are dearer, in NumPy and SciPy."""
+    classifier = EarlyExitClassifier(model)
+    logits = np.stack([classifier.logits(image) for image in networks.draw_images(40)])
+    whole = logits[:, -1].argmax(-1)
+    differ = [
+        int((networks.decide(logits, point.thresholds)[1] != whole).sum())
+        for point in classifier.operating_points
+    ]
+    for limit, confidence in ((0.06, 0.9), (0.3, 0.9), (0.9, 0.99)):
+        passes = [stats.binom.cdf(k, 40, limit) <= 1 - confidence for k in differ]
+        certified = [k for k in range(len(differ)) if all(passes[k:])]
+        options = [f"--limit={limit}", f"--confidence={confidence}"]
+        status = main(["certify", str(model), *pictures, *options])
+        output = capsys.readouterr().out
+        assert status == (0 if certified else 1)
+        if certified:
+            assert output.startswith(f"operating point {certified[0]} (mean cost ")
+            said = f"with {confidence:.0%} confidence at most {limit:.2%} of decisions differ from"
+            assert f"): {said} the whole network's (40 images)\n" in output
+        else:
+            assert output.startswith("no operating point is certified: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit=1"], "`limit` must be in (0, 1)"),
+        (["--confidence=0"], "`confidence` must be in (0, 1)"),
+        (["--risk=all"], "unrecognized arguments: --risk=all"),
+    ],
+)
+def test_mistakes_of_certify(model, colours, capsys, options, message):
+    assert_error(capsys, ["certify", model, colours, *options], message)
+
+
+def test_certify_needs_images(model, capsys):
+    assert_error(capsys, ["certify", model], "the following arguments are required: image")

@@ -13,11 +13,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge import Certificate, EarlyExitClassifier
 from kdtoolkit.edge.package import Package
 from kdtoolkit.export import litert
+from kdtoolkit.export.early_exit import to_early_exit
 from tests.edge import networks
 from tests.edge.networks import IMAGE_SHAPE, OPERATING_POINTS
+
+CERTIFICATE = {
+    **{"risk": "disagreement", "limit": 0.01, "confidence": 0.9, "images": 900, "index": 1},
+    **{"observed": 0.002, "bound": 0.0089},
+}
+NO_CERTIFICATES = [
+    *({"risk": "luck"}, {"limit": 0}, {"confidence": 1.5}, {"images": 0}, {"images": True}),
+    *({"index": None}, {"index": 3}, {"observed": float("nan")}, {"bound": "small"}),
+]
 
 
 def read_files(path):
@@ -102,7 +112,7 @@ def test_foreign_zip(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.txt", "a\nb\n")
         archive.writestr("early_exit.json", "{}")
-    assert_refused(path, "is not of format 1 or 2")
+    assert_refused(path, "is not of format 1 or 2 or 3")
 
 
 @pytest.mark.parametrize("position", [0, 5, 1000, -1500, -40])
@@ -127,7 +137,7 @@ def test_damaged_weights_are_never_run(model, tmp_path):
 @pytest.mark.parametrize(
     "changes, cause",
     [
-        ({"format": 3}, "not of format 1 or 2"),
+        ({"format": 4}, "not of format 1 or 2 or 3"),
         ({"costs": None}, "costs"),
         ({"colour": "red"}, "colour"),
         ({"costs": 3}, "Argument `costs` must be 3 positive numbers"),
@@ -197,11 +207,28 @@ ATTRIBUTES = {
         ("operating_points", OPERATING_POINTS[::-1]),
         ("operating_points", [{"thresholds": [0.5, 0.5], "cost": 1}]),
         ("operating_point", 3),
+        *(("certificate", {**CERTIFICATE, **change}) for change in NO_CERTIFICATES),
+        ("certificate", {key: value for key, value in CERTIFICATE.items() if key != "bound"}),
     ],
 )
 def test_attributes_are_checked(name, value):
     with pytest.raises(ValueError, match=f"^Argument `{name}` must be .* Received: "):
         Package(**ATTRIBUTES | {name: value})
+
+
+def test_certificate_is_carried(model, stages, tmp_path):
+    """And a runtime that knows no certificates refuses the file; it reads those without one."""
+    path = tmp_path / "model.tflite"
+    attributes = {**networks.ATTRIBUTES, "certificate": CERTIFICATE}
+    to_early_exit(stages, path, networks.PREPROCESSING, **attributes)
+    assert EarlyExitClassifier(path).certificate == Certificate(**CERTIFICATE)
+    assert EarlyExitClassifier(model).certificate is None
+
+    def number(file):
+        with zipfile.ZipFile(file) as archive:
+            return json.loads(archive.read("early_exit.json"))["format"]
+
+    assert (number(path), number(model)) == (3, 2)
 
 
 def test_operating_points_are_mappings_or_objects():
@@ -215,7 +242,7 @@ import sys
 for name in ("tensorflow", "keras", "tf_keras", "absl", "PIL", "scipy"):
     sys.modules[name] = None
 import numpy as np
-from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge import Certificate, EarlyExitClassifier
 print(EarlyExitClassifier(sys.argv[1]).predict(np.load(sys.argv[2]))[:4])
 """
 

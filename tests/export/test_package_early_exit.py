@@ -1,15 +1,21 @@
 """A tiny network with two exits on digits: every figure again, image by image, in NumPy."""
 
+import contextlib
+import dataclasses
+import io
 import json
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from PIL import Image
+from scipy import stats
 
 from kdtoolkit import data, export, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge.__main__ import main
 from kdtoolkit.export import early_exit, parity
 from tests.losses import reference
 
@@ -217,6 +223,59 @@ def test_costs_in_milliseconds_are_relative_to_the_plain_networks(network, digit
     assert 0 < package.alone[0].cost <= package.costs[0]
 
 
+def test_certified_points_are_tested_on_images_that_chose_nothing(network, digits, tmp_path):
+    limit, confidence = 0.05, 0.8
+    package = export.package_early_exit(
+        *(network, digits, tmp_path),
+        quantizations=["float32", "int8"],
+        certify=limit,
+        confidence=confidence,
+    )
+    certificate, points = package.certificate, package.operating_points
+    count = len(digits.validation)
+    chooses = np.zeros(count, bool)
+    chooses[np.random.default_rng(0).permutation(count)[: count // 2]] = True
+    f = probabilities(network, digits.validation, package.temperatures)
+    whole = f[1].argmax(-1)
+    for point in points:
+        classes, costs = stops(network, digits.validation, package, point.thresholds[0])
+        right = classes == digits.validation.labels
+        assert point.validation_accuracy == pytest.approx(right[chooses].mean())
+        assert point.cost == pytest.approx(costs[chooses].mean())
+        differ = int((classes != whole)[~chooses].sum())
+        assert stats.binom.cdf(differ, (~chooses).sum(), limit) <= 1 - confidence
+    assert package.choice.operating_point == certificate.index == 0
+    assert certificate.images == (~chooses).sum()
+    assert points[-1].thresholds[0] > 1
+    assert points[0].cost < points[-1].cost
+    assert str(certificate) in package.choice.verdict
+    files = [EarlyExitClassifier(file.path) for file in package.files]
+    assert [file.certificate for file in files] == [certificate, None]
+    stored = json.loads((tmp_path / "early_exit.json").read_text())["certificate"]
+    assert stored == dataclasses.asdict(certificate)
+
+    # The command says the same of the same images.
+    images, _ = digits.validation.pixels()
+    paths = [tmp_path / f"{number}.png" for number in np.flatnonzero(~chooses)]
+    for path, image in zip(paths, images[~chooses], strict=True):
+        Image.fromarray(image[..., 0]).save(path)
+    options = [f"--limit={limit}", f"--confidence={confidence}"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["certify", str(package.files[0].path), *map(str, paths), *options]) == 0
+    assert output.getvalue().startswith("operating point 0 ")
+    assert output.getvalue().rstrip().endswith(str(certificate))
+
+
+def test_too_few_images_certify_nothing(network, digits, tmp_path):
+    """And the whole network is exported: of 72 images none may differ for a limit of 3.1%."""
+    package = export.package_early_exit(network, digits, tmp_path, certify=0.001)
+    assert package.certificate.index is None
+    assert (package.files, package.operating_points) == ((), ())
+    assert package.choice.recommended == package.choice.alone == "exit_2"
+    assert "less than 2,302 images certify nothing" in package.choice.verdict
+
+
 @pytest.mark.parametrize(
     ("options", "argument", "message"),
     [
@@ -226,6 +285,9 @@ def test_costs_in_milliseconds_are_relative_to_the_plain_networks(network, digit
         ({"max_accuracy_drop": 1.0}, "max_accuracy_drop", r"in \[0, 1\)"),
         ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop", r"in \[0, 1\)"),
         ({"budget": 0.0}, "budget", r"in \(0, 1\]"),
+        ({"certify": 1.0}, "certify", r"in \(0, 1\)"),
+        ({"certify": 0.1, "confidence": 0}, "confidence", r"in \(0, 1\)"),
+        ({"certify": 0.1, "budget": 0.5}, "budget", "left out beside `certify`"),
         ({"cost_unit": "joules"}, "cost_unit", "one of macs, milliseconds"),
         ({"budget": 1e-3}, "budget", r"at least 0\.\d{4}, the least that any choice costs"),
     ],

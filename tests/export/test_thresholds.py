@@ -117,3 +117,34 @@ def test_sweep_keeps_the_ends_and_the_best_of_each_budget():
     kept = thresholds.sweep(POINTS, 3)
     assert kept == [POINTS[0], POINTS[2], POINTS[4]]
     assert thresholds.sweep([]) == []
+
+
+def test_a_path_leads_from_the_cheapest_to_the_whole_network():
+    """Every point that is better than another, by how often it decides as the last exit."""
+    temperatures = (1.0, 0.8, 1.2)
+    points = thresholds.path(LOGITS, LABELS, temperatures, COSTS)
+    assert points[-1].thresholds == (thresholds.NEVER, thresholds.NEVER)
+    whole = LOGITS[-1].argmax(-1)
+
+    def alike(point):
+        return np.mean(thresholds.decide(LOGITS, temperatures, point.thresholds)[0] == whole)
+
+    shares = [alike(point) for point in points]
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert [point.cost for point in points] == sorted(point.cost for point in points)
+    for point in points:
+        expected = run(point.thresholds, temperatures)
+        assert (point.validation_accuracy, point.cost) == pytest.approx(expected)
+
+
+def test_certified_points_agree_with_the_whole_network():
+    """Of 60 images all must agree for a limit of 4%: 0.96^60 is 0.086."""
+    points = thresholds.path(LOGITS, LABELS, (1.0, 1.0, 1.0), COSTS)
+    found = thresholds.certify(LOGITS, None, (1.0, 1.0, 1.0), points, limit=0.04)
+    whole = LOGITS[-1].argmax(-1)
+    alike = [
+        (thresholds.decide(LOGITS, (1, 1, 1), point.thresholds)[0] == whole).all()
+        for point in points
+    ]
+    assert found.index == alike.index(True) and found.images == N
+    assert 0.96**60 <= 0.1
