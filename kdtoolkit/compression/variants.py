@@ -201,7 +201,8 @@ def compress(
             raise ArgumentError("epochs", "enough for two steps: one prunes, one recovers", epochs)
         examples = data.preprocessing(pixels)
         _check_pruning(options, original)
-        with suiting("structure", options.structure):
+        blamed = "target" if options.target else "structure"
+        with suiting(blamed, getattr(options, blamed)):
             example, callbacks = pruned(original, options.rounds), _pruning(options, steps)
         if options.prunes:
             example_trainer = trainer(example)
