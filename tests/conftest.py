@@ -39,6 +39,11 @@ def pytest_runtest_setup():
         os.environ[_ONEDNN] = _ONEDNN_AT_FIRST
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: now and then one of them waits for what it has started."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Those that start workers come first: the longest must not be what is left at the end."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")

@@ -5,19 +5,18 @@ are in a network of their own, where the system lets it make one: TensorFlow's s
 every interface, and let anybody in.
 """
 
-import atexit
-import multiprocessing
+import functools
+import json
 import os
-import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import traceback
 from pathlib import Path
 
-_FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.preloaded"])
+_ROOT = Path(__file__).parents[1]
 
 
 class Process:
@@ -31,23 +30,30 @@ class Process:
 
     def __init__(self, *command, cwd=".", **env):
         self.returncode = None
-        pipes = [_FORKING.Pipe(duplex=False) for _ in range(2)]
-        writers = [writer for _, writer in pipes]
-        arguments = (writers, [str(each) for each in command], str(Path(cwd).resolve()))
-        self._process = _FORKING.Process(target=_run, args=(*arguments, {**os.environ, **env}))
-        self._process.start()
-        self.stdout, self.stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in pipes)
-        for ends in pipes:
-            for end in ends:
-                end.close()
+        pipes = [os.pipe() for _ in range(3)]
+        request = {
+            "command": [str(each) for each in command],
+            "cwd": str(Path(cwd).resolve()),
+            "env": {**os.environ, **env},
+        }
+        socket.send_fds(_server(), [json.dumps(request).encode()], [writer for _, writer in pipes])
+        for _, writer in pipes:
+            os.close(writer)
+        self.stdout, self.stderr, self._ending = (os.fdopen(reader) for reader, _ in pipes)
+        self.pid = int(self._ending.readline())
 
     def poll(self):
-        self.returncode = self._process.exitcode
+        if self.returncode is None and select.select([self._ending], [], [], 0)[0]:
+            self._end()
         return self.returncode
+
+    def _end(self):
+        with self._ending:
+            self.returncode = int(self._ending.readline())
 
     def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self._process.pid, number)
+            os.kill(self.pid, number)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
@@ -64,9 +70,10 @@ class Process:
         threads = [threading.Thread(target=read, args=each, daemon=True) for each in streams]
         for thread in threads:
             thread.start()
-        self._process.join(timeout)
-        if self.poll() is None:
-            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        if self.returncode is None:
+            if not select.select([self._ending], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            self._end()
         for thread in threads:
             thread.join()
         return tuple(texts)
@@ -79,30 +86,12 @@ def run(*command, **options):
     return subprocess.CompletedProcess(command, process.returncode, output, error)
 
 
-def _run(writers, command, cwd, env):
-    """In the new process: as `python COMMAND` there."""
-    for descriptor, writer in enumerate(writers, start=1):
-        os.dup2(writer.fileno(), descriptor)
-        writer.close()
-    os.environ.clear()
-    os.environ.update(env)
-    os.chdir(cwd)
-    sys.path.insert(0, cwd)
-    kind, what, *arguments = command
-    sys.argv = [kind, *arguments]
-    status = 0
-    try:
-        if kind == "-m":
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        status = end.code
-        if isinstance(status, str):
-            print(status, file=sys.stderr)
-            status = 1
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    atexit._run_exitfuncs()  # which multiprocessing leaves out
-    sys.exit(status)
+@functools.cache
+def _server():
+    """A socket to the process that has imported TensorFlow; it ends when the socket is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        number = theirs.fileno()
+        command = [sys.executable, "-m", "tests.forking", str(number)]
+        subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, pass_fds=[number])
+    return ours
