@@ -6,23 +6,25 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import keras  # noqa: F401  with TensorFlow, before what they made is frozen
 import pytest
-import tensorflow as tf
-from tensorflow.python.util import _pywrap_determinism
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-
-
-# TensorFlow's converter collects garbage for each file: a third of a second to walk through what
-# these modules hold for ever, and a fifth of what the tests of files take.
-gc.freeze()
-gc.set_threshold(10_000, 10, 10)
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _ONEDNN_AT_FIRST = os.environ.get(_ONEDNN)
+
+
+def pytest_configure(config):
+    """Imports TensorFlow where tests run: not in the process that hands them out to others."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import keras  # noqa: F401  with TensorFlow, before what they made is frozen
+    import tensorflow as tf
+
+    cpu, *_ = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # TensorFlow's converter collects garbage for each file: a third of a second to walk through
+    # what these modules hold for ever, and a fifth of what the tests of files take.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_runtest_setup():
@@ -32,6 +34,8 @@ def pytest_runtest_setup():
     looked at oneDNN's variable when it was imported: processes that a later test compares with this
     one would compute other last bits where TensorFlow by itself leaves oneDNN off.
     """
+    from tensorflow.python.util import _pywrap_determinism
+
     _pywrap_determinism.enable(False)
     if _ONEDNN_AT_FIRST is None:
         os.environ.pop(_ONEDNN, None)
@@ -53,4 +57,6 @@ def pytest_collection_modifyitems(items):
 # collectives, and TensorFlow then refuses tensors of other shapes.
 @pytest.fixture(scope="session")
 def two_replicas():
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

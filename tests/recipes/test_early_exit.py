@@ -1,31 +1,39 @@
 """Early exit by the recipe's flags; the choice itself is tested in tests/export."""
 
-import json
+import pytest
 
-from kdtoolkit.recipes import self_distillation
+from kdtoolkit import export
+from kdtoolkit.recipes import _command, self_distillation
 
 
 def untrained(session, variants, evaluate):
-    """Costs do not depend on what a network has learned."""
+    """What is asked of the package does not depend on what a network has learned."""
     networks = {name: build() for name, (build, _) in variants.items()}
     rows = {name: {**evaluate(name, network), "seconds": 0.0} for name, network in networks.items()}
     return networks, rows
 
 
-def test_costs_in_milliseconds(tmp_path, monkeypatch, capsys):
-    """Of the plain network's own file, which has no heads: that one is 1."""
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--cost=milliseconds"], {"cost_unit": "milliseconds", "certify": None, "budget": None}),
+        (["--budget=0.9", "--quantize=int8"], {"budget": 0.9, "quantizations": ["int8"]}),
+        (["--certify=0.02", "--confidence=0.8"], {"certify": 0.02, "confidence": 0.8}),
+        (["--max_accuracy_drop=0.1"], {"max_accuracy_drop": 0.1, "cost_unit": "macs"}),
+    ],
+)
+def test_flags_are_arguments_of_the_package(flags, expected, tmp_path, monkeypatch, capsys):
     # Tests share a process, in which operations stay as they are.
     monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
     monkeypatch.setattr("kdtoolkit.recipes._session.Session.train", untrained)
-    flags = ["--smoke", "--model=resnet8", "--cost=milliseconds", "--baseline"]
-    command = [*flags, f"--output_dir={tmp_path / 'run'}"]
-    assert self_distillation.RECIPE.main(command) == 0, capsys.readouterr().err
-    export = tmp_path / "run-smoke" / "export"
-    curve = json.loads((export / "early_exit.json").read_text())
-    alone = {choice["name"]: choice["cost"] for choice in curve["alone"]}
-    assert curve["cost_unit"] == "milliseconds"
-    assert alone["exit_3"] == alone["baseline"] == 1
-    assert curve["costs"] == sorted(curve["costs"])
-    for name, cost in zip(curve["exits"], curve["costs"], strict=True):
-        assert 0 < alone[name] <= cost
-    assert (export / "early_exit-float32.tflite").exists()
+    given = {}
+
+    def package(network, data, directory, **options):
+        given.update(options)
+        raise _command.RunError("enough")
+
+    monkeypatch.setattr(export, "package_early_exit", package)
+    command = ["--smoke", "--model=resnet8", "--baseline", f"--output_dir={tmp_path / 'run'}"]
+    assert self_distillation.RECIPE.main([*command, *flags]) == 1, capsys.readouterr().err
+    assert expected.items() <= given.items()
+    assert given["baseline"].name == "resnet8"
