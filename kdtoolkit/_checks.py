@@ -114,6 +114,7 @@ POSITIVE = Interval(0, open_low=True)
 AT_LEAST_0 = Interval(0)
 FRACTION = Interval(0, 1)
 BELOW_1 = Interval(0, 1, open_high=True)
+ABOVE_0_TO_1 = Interval(0, 1, open_low=True)
 INSIDE_0_1 = Interval(0, 1, open_low=True, open_high=True)
 
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, OneOf, Words, check, near
+from kdtoolkit._checks import (
+    ABOVE_0_TO_1,
+    BELOW_1,
+    ArgumentError,
+    Integers,
+    OneOf,
+    Words,
+    check,
+    near,
+)
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
 from kdtoolkit.compression.channels import shrink
@@ -61,8 +70,7 @@ def select_channels(
         check("fraction", fraction, BELOW_1)
     check("multiple", multiple, Integers(1))
     check("threshold", threshold, OneOf(SCOPES))
-    if not 0 < limit <= 1:
-        raise ArgumentError("limit", "in (0, 1]", limit)
+    check("limit", limit, ABOVE_0_TO_1)
     analysis = analyse(network)
     groups = _matching(groups_of(analysis), layers)
     queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limit)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, Interval, OneOf, check
+from kdtoolkit._checks import ABOVE_0_TO_1, BELOW_1, ArgumentError, Integers, OneOf, check
 from kdtoolkit.compression.target import COSTS, Target
 from kdtoolkit.export import quantizations
 
@@ -13,7 +13,6 @@ IMPORTANCES = ("l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "random")
 QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _OF_CHANNELS = ("importance", "target", "limit", "rounds")
-_ABOVE_0 = Interval(0, 1, open_low=True)
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 
 
@@ -96,7 +95,7 @@ class Options:
 
     def _check_channels(self):
         check("importance", self.importance, OneOf(IMPORTANCES))
-        check("limit", self.limit, _ABOVE_0)
+        check("limit", self.limit, ABOVE_0_TO_1)
         check("rounds", self.rounds, Integers(1))
         if self.target is not None:
             Target.parse(self.target)

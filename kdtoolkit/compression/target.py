@@ -1,6 +1,5 @@
 """What a smaller network is to cost, as a share of the whole one: no Keras here."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,10 +51,6 @@ class Target:
 
 def cost_of(target: Target) -> Callable[[Network], int]:
     """Returns the function that measures a network by what the target is about."""
-    from kdtoolkit import models
+    from kdtoolkit.models import cost
 
-    return {"macs": models.macs, "parameters": _parameters}[target.cost]
-
-
-def _parameters(network):
-    return sum(math.prod(variable.shape) for variable in network.trainable_variables)
+    return {"macs": cost.macs, "parameters": cost.trainable_parameters}[target.cost]

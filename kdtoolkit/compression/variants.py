@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.parity import discard
 from kdtoolkit.methods import Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.cost import trainable_parameters
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -370,7 +370,7 @@ def _measured(variant, network, quantization, calibration, data, output_dir, sho
     validation = evaluation.figures(*evaluation.predict(network, data.validation))
     return {
         "validation_accuracy": validation.accuracy,
-        "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
+        "parameters": trainable_parameters(network),
         "sparsity": sparsity(network).total,
         "macs": models.macs(network),
         **rows.file_facts(exported, output_dir),

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
-from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit._checks import INSIDE_0_1, ArgumentError, Words
 from kdtoolkit.edge.certify import RISKS, Certificate
 
 _FORMAT = 2
@@ -233,8 +233,8 @@ def _certificate(given, points):
         and values["risk"] in RISKS
         and len(_numbers(shares)) == len(shares)
         and all(-1 <= share <= 1 for share in shares)
-        and 0 < values["limit"] < 1
-        and 0 < values["confidence"] < 1
+        and values["limit"] in INSIDE_0_1
+        and values["confidence"] in INSIDE_0_1
         and all(type(number) is int for number in (index, images))
         and 0 <= index < len(points)
         and images > 0,

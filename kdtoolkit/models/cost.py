@@ -23,6 +23,11 @@ def macs(network: Network) -> int:
     return macs_of(network.outputs)
 
 
+def trainable_parameters(network: Network) -> int:
+    """Weights that training changes."""
+    return sum(map(_size, network.trainable_variables))
+
+
 def macs_of(outputs: Iterable[Tensor]) -> int:
     """Multiply-accumulates of all that some outputs need, tensors of a functional model."""
     return sum(map(use_macs, uses(outputs)))

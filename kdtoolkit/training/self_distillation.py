@@ -15,7 +15,7 @@ from kdtoolkit.models import exits
 from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer
+from kdtoolkit.training.step import Trainer, constant
 
 METHODS = (KD(0.3, 3.0), Embedding(0.03))
 """Those of Zhang et al.; the paper prints no weights, which are those of public code."""
@@ -101,11 +101,11 @@ class SelfDistillation(Trainer):
         if self._teaching.value is None:
             return {}
         outputs = self._teaching.value(x.images, training=False)
-        return {"teacher": keras.tree.map_structure(_constant, outputs)}
+        return {"teacher": keras.tree.map_structure(constant, outputs)}
 
     def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         logits, pooled = outputs["logits"], outputs["features"]
-        deepest = _of_exit(keras.tree.map_structure(_constant, outputs), self.deepest)
+        deepest = _of_exit(keras.tree.map_structure(constant, outputs), self.deepest)
         terms = {}
         for name, z in logits.items():
             label = self._labels_loss(y, z)
@@ -131,10 +131,6 @@ class SelfDistillation(Trainer):
         ensemble = tf.add_n([tf.cast(z, "float32") for z in y_pred.values()])
         accuracy.update(self.accuracies, y, {**y_pred, "ensemble": ensemble})
         return super().compute_metrics(x, y, y_pred[self.deepest], sample_weight)
-
-
-def _constant(values):
-    return tf.stop_gradient(tf.cast(values, "float32"))
 
 
 def _of_exit(outputs, name):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
@@ -13,7 +12,7 @@ from kdtoolkit.methods import Methods, as_methods
 from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.training import layer_pairs
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer
+from kdtoolkit.training.step import Trainer, constant
 
 
 class Student(Trainer):
@@ -69,7 +68,7 @@ class Student(Trainer):
         else:
             outputs = self._named(self._teaching.value(x.images, training=False))
         return {
-            f"teacher_{name}": keras.tree.map_structure(_constant, values)
+            f"teacher_{name}": keras.tree.map_structure(constant, values)
             for name, values in outputs.items()
         }
 
@@ -110,7 +109,3 @@ class Student(Trainer):
 
     def _named(self, outputs):
         return outputs if self._pairs.value.teacher_layers else {"logits": outputs}
-
-
-def _constant(values):
-    return tf.stop_gradient(tf.cast(values, "float32"))
