@@ -48,16 +48,9 @@ def pytest_xdist_auto_num_workers():
     return len(os.sched_getaffinity(0)) + 1
 
 
-# Where tests take longest comes first: no process is to be left at the end with the longest file.
-_ORDER = ("test_workers.py", "recipes", "training", "tests", "fuzz", "study", "export", "models")
-
-
 def pytest_collection_modifyitems(items):
-    def place(item):
-        names = (item.path.name, item.path.parent.name)
-        return next((k for k, name in enumerate(_ORDER) if name in names), len(_ORDER))
-
-    items.sort(key=place)
+    """Worker processes first: one of these files takes minutes, and is not to be left at the end."""
+    items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 
 # One for the session: a second MirroredStrategy in a process reuses the keys of the first one's

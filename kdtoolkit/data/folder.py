@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdtoolkit._bar import counted
+from kdtoolkit._machine import cores
 from kdtoolkit.data import picture, source
 from kdtoolkit.data.wording import some
 
@@ -402,6 +403,6 @@ def _open_all(function, paths, indices, title):
 
     with (
         warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-        futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        futures.ThreadPoolExecutor(cores()) as pool,
     ):
         return dict(filter(None, counted(pool.map(apply, indices), len(indices), title)))

@@ -14,6 +14,7 @@ from kdtoolkit._checks import ArgumentError, Integers, check
 from kdtoolkit._types import Tensor
 from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_plan
 from kdtoolkit.data.examples import Examples
+from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.records import Records
 
@@ -275,7 +276,7 @@ class Split(_Split):
             return gather(tf.range(start, tf.minimum(start + batch_size, len(self))))
 
         steps = tf.data.Dataset.range(self.steps_per_epoch(batch_size))
-        return _parallel(steps, batch)
+        return parallel_map(steps, batch)
 
     def _shuffled(self, plans, batch_size, on_device):
         # Indices stand for the images that the device has.
@@ -293,7 +294,7 @@ class Split(_Split):
             *draws, indices, view = drawn
             return *gather(indices), *draws, indices, view
 
-        return _parallel(plans.flat_map(slices), batch)
+        return parallel_map(plans.flat_map(slices), batch)
 
     def _gather(self, images, labels):
         # One copy for the pipeline, captured as a tensor: no constant of a graph, which may not
@@ -337,7 +338,7 @@ class StreamingSplit(_Split):
         """As `Split.pixels`; the images are read from the files."""
         count = len(self) if count is None else min(count, len(self))
         examples = self._ordered(batch_size=256).unbatch().take(count).batch(256)
-        images, labels = zip(*examples.as_numpy_iterator(), strict=True)
+        images, labels = zip(*prefetched(examples).as_numpy_iterator(), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
     @property
@@ -353,7 +354,7 @@ class StreamingSplit(_Split):
 
     def _ordered(self, batch_size):
         examples = self._records.read()
-        return _parallel(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
+        return parallel_map(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
 
     def _plans(self, epochs, seed, generation, views, augment=True):
         if views is not None and self._cropped:
@@ -384,7 +385,7 @@ class StreamingSplit(_Split):
             files = tf.argsort(tf.gather(due, first), stable=True)
             examples = self._records.read(files, cycle_length=16)
             examples = examples.batch(SORT_WINDOW).map(sort).prefetch(1).unbatch()
-            batches = _parallel(examples, decode).batch(batch_size)
+            batches = parallel_map(examples, decode).batch(batch_size)
             return batches.map(lambda *batch: (*batch, view))
 
         return plans.flat_map(epoch)
@@ -407,15 +408,6 @@ def _with(attached, images):
     return Examples(images, attached) if attached else images
 
 
-def _parallel(dataset, function):
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
 def _finish(dataset, function, cardinality):
-    dataset = _parallel(dataset, function).apply(
-        tf.data.experimental.assert_cardinality(cardinality)
-    )
-    options = tf.data.Options()
-    # The data are not one file a worker: each worker takes its share of every batch.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    batches = parallel_map(dataset, function)
+    return prefetched(batches.apply(tf.data.experimental.assert_cardinality(cardinality)))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from kdtoolkit._machine import cores
+from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.scaling import cover, to_uint8
 from kdtoolkit.data.source import DatasetInfo
 
@@ -113,7 +115,7 @@ class Records:
             lambda file, start: tf.data.TFRecordDataset(file).enumerate(start),
             cycle_length=cycle_length,
             block_length=16,
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=min(cores(), cycle_length),
             deterministic=True,
         )
         return records.map(lambda index, record: (positions[index], record)).filter(
@@ -166,9 +168,8 @@ class Records:
         return images, labels
 
     def _decoded(self, count):
-        examples = self.read().map(
-            lambda position, record: (position, *self.decode(record)),
-            num_parallel_calls=tf.data.AUTOTUNE,
+        examples = parallel_map(
+            self.read(), lambda position, record: (position, *self.decode(record))
         )
         with reading(self._info):
-            yield from examples.take(count).batch(_BATCH).as_numpy_iterator()
+            yield from prefetched(examples.take(count).batch(_BATCH)).as_numpy_iterator()

@@ -208,10 +208,11 @@ def _judges(split):
 def _classes(network, preprocess, images):
     import tensorflow as tf
 
+    from kdtoolkit.data.parallel import prefetched
     from kdtoolkit.models.precision import in_float32
 
     batches = tf.data.Dataset.from_tensor_slices(images).batch(256)
-    batches = batches.map(lambda x: preprocess(tf.cast(x, tf.float32)))
+    batches = prefetched(batches.map(lambda x: preprocess(tf.cast(x, tf.float32))))
     with in_float32(network):
         return network.predict(batches, verbose=0).argmax(axis=-1)
 

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from kdtoolkit import files
+from kdtoolkit._machine import cores
 from kdtoolkit._tables import aligned
-from kdtoolkit.training.compute import cores
 
 EXPORT_COLUMNS = {
     "path": ("file", ""),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtoolkit._checks import ArgumentError, Integers, OneOf, check
+from kdtoolkit._machine import cores
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCHES = ("auto", "true", "false")
@@ -245,11 +246,6 @@ def this_device():
         gpu=True,
         bfloat16=details.get("compute_capability", (0, 0)) >= _FIRST_WITH_BFLOAT16,
     )
-
-
-def cores():
-    """Number of cores that this process may use, where the system can tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _onednn_is_off():

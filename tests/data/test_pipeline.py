@@ -238,6 +238,16 @@ def test_images_that_cannot_be_kept_on_the_device(tfds_dir, monkeypatch):
         streamed.epochs(4, seed=0, epochs=1, on_device=True)
 
 
+def test_nothing_is_tuned_while_a_pipeline_runs(tfds_dir, monkeypatch):
+    # The end of an iterator would wait for who tunes: see `kdtoolkit.data.parallel`.
+    held = load("grey", tfds_dir).train
+    monkeypatch.setattr("kdtoolkit.data.loading.MEMORY_LIMIT", 0)
+    for split in (held, load("grey", tfds_dir).train):
+        for batches in (split.batches(4), split.epochs(4, seed=0, epochs=2)):
+            images = batches.map(lambda x, y: x)  # as predictions take them
+            assert images.options().autotune.enabled is False
+
+
 def test_fingerprint_is_that_of_what_is_seen(split):
     def changed(array):
         array = array.copy()
