@@ -49,7 +49,7 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_modifyitems(items):
-    """Worker processes first: one of these files takes minutes, and is not to be left at the end."""
+    """Worker processes first: a file of them takes minutes, and is not to be left to the end."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 

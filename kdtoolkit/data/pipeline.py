@@ -354,7 +354,8 @@ class StreamingSplit(_Split):
 
     def _ordered(self, batch_size):
         examples = self._records.read()
-        return parallel_map(examples, lambda _, record: self._records.decode(record)).batch(batch_size)
+        images = parallel_map(examples, lambda _, record: self._records.decode(record))
+        return images.batch(batch_size)
 
     def _plans(self, epochs, seed, generation, views, augment=True):
         if views is not None and self._cropped:
