@@ -46,6 +46,22 @@ def implied(network):
     return None
 
 
+def pixels(preprocessing, input_range):
+    """Returns the layer that turns normalised images into the pixel values they were.
+
+    Args:
+        preprocessing: the `Preprocessing` that they were normalised with.
+        input_range: `"unit"` or `"bytes"`.
+    """
+    top = 255.0 if input_range == "bytes" else 1.0
+    return keras.layers.Rescaling(
+        scale=[top * std for std in preprocessing.std],
+        offset=[top * mean for mean in preprocessing.mean],
+        dtype="float32",  # eight bits of a pixel are more than bfloat16 has
+        name="pixels",
+    )
+
+
 def scaling(operation):
     """What a `Rescaling` or `Normalization` does.
 

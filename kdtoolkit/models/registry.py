@@ -28,6 +28,7 @@ class Family:
         form: how other names are made, for people; empty if all are listed.
         unlisted: further names, where they can be told.
         arguments: of the builder, the same for all names.
+        trained: whether the builder has an option `weights`, for trained ones.
     """
 
     pattern: str
@@ -39,6 +40,7 @@ class Family:
     form: str = ""
     unlisted: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = False
 
 
 def _any(values):
@@ -197,6 +199,7 @@ FAMILIES = (
             smallest=_SMALLEST.get(applications[0], 32),
             form="keras:APPLICATION",
             unlisted=tuple(f"keras:{application}" for application in applications),
+            trained=True,
         )
         for applications in _APPLICATIONS
     ),

@@ -21,6 +21,7 @@ from kdtoolkit.data.wording import shown, some
 from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.graph import flatten
+from kdtoolkit.models.input_range import pixels
 from kdtoolkit.models.precision import in_policy
 
 _CONFIG = "config.json"
@@ -221,14 +222,8 @@ def from_input_range(network, preprocessing, input_range):
     check("input_range", input_range, OneOf(INPUT_RANGES))
     if input_range == "normalized":
         return network
-    top = 255.0 if input_range == "bytes" else 1.0
-    pixels = keras.layers.Rescaling(
-        scale=[top * std for std in preprocessing.std],
-        offset=[top * mean for mean in preprocessing.mean],
-        dtype="float32",  # eight bits of a pixel are more than bfloat16 has
-        name="pixels",
-    )
-    return behind(network, keras.Input(network.input_shape[1:], name="image"), pixels)
+    layer = pixels(preprocessing, input_range)
+    return behind(network, keras.Input(network.input_shape[1:], name="image"), layer)
 
 
 def behind(network, image, layer=None):

@@ -78,7 +78,7 @@ def define_data(flags):
 
 
 def define_network(flags):
-    text = f"One of {', '.join(registry.names())}."
+    text = f"One of {', '.join(registry.names())}, or keras:NAME of keras.applications."
     flags.add("string", "Data and network", "model", "resnet8", text)
 
 
@@ -100,7 +100,7 @@ def define_training(flags):
         "schedule",
         None,
         f"Whose learning rate drops: {', '.join(SCHEDULES)} (default: the network's family's; in "
-        "distill distillation, in compress fine_tuning; digits for digits).",
+        "distill distillation, in compress and with --weights fine_tuning; digits for digits).",
     )
     flags.add("integer", group, "batch_size", None, f"Images in a global batch {usual}.")
     flags.add("float", group, "learning_rate", None, f"The first learning rate {usual}.")

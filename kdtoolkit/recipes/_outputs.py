@@ -80,7 +80,7 @@ def check_network(flags, flag: str) -> None:
 
 
 def fetch(flags, flag: str) -> Path:
-    """Returns the network's file that a flag names; on workers that do not read it, a copy.
+    """Returns the file that a flag names, a network's or weights; on other workers a copy.
 
     All workers have to call this at the same point of their program.
 
@@ -100,7 +100,8 @@ def fetch(flags, flag: str) -> Path:
         source, content = distribution.from_chief(strategy, read)
     path = Path(source)
     if not distribution.is_chief(strategy):
-        with tempfile.NamedTemporaryFile(suffix=path.suffix, delete=False) as copy:
+        suffix = "".join(path.suffixes)  # .weights.h5 says what is inside
+        with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as copy:
             copy.write(content)
         path = Path(copy.name)
         atexit.register(files.remove, path)

@@ -10,7 +10,7 @@ from kdtoolkit.losses.strengths import (
     check_primary_score,
     check_tolerance,
 )
-from kdtoolkit.recipes import _command, _flags, _report, _session, _smoke
+from kdtoolkit.recipes import _command, _flags, _pretrained, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
@@ -42,6 +42,7 @@ _COLUMNS = {
 def _define(flags):
     _flags.define_data(flags)
     _flags.define_network(flags)
+    _pretrained.define(flags, "Data and network", "model")
     group = "Generations"
     flags.add("integer", group, "generations", 2, "Number of students after the patriarch.")
     flags.add("string", group, "patriarch", "tolerant", f"One of {', '.join(PATRIARCHS)}.")
@@ -84,11 +85,15 @@ def _define(flags):
 
 
 def _check(flags):
-    _smoke.shrink(flags, "model", generations=1)
+    if flags.weights is None:
+        _smoke.shrink(flags, "model", generations=1)
+    else:  # which fit their own network and images
+        _smoke.shrink(flags, data=False, generations=1)
     if flags.smoke:
         _METHODS.shrink(flags)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info)
+    _pretrained.check(flags, info, family, "model")
     in_range = 0 <= flags.generations <= _MOST_GENERATIONS
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", PATRIARCHS)
@@ -99,7 +104,9 @@ def _check(flags):
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)
     flags.require_one_of("export", _EXPORTS)
-    usual = _flags.usual_schedule(flags, family.schedule)
+    usual = _flags.usual_schedule(
+        flags, family.schedule if flags.weights is None else _pretrained.SCHEDULE
+    )
     _flags.check_training(flags, usual)
     _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
     return usual
@@ -148,10 +155,12 @@ def _run(flags, usual):
     from kdtoolkit.generations import train_generations
 
     chosen = _check_methods(flags, classes)
+    start, given = _pretrained.Start(flags, session.data, "model"), {}
     session.begin()
+    start.remember(session.output_dir, given)
     with session.guarded(), blaming_arguments(flags):
         lineage = train_generations(
-            lambda: models.build(flags.model, shape, classes),
+            lambda: models.build(flags.model, shape, classes, **start.options),
             session.data,
             session.output_dir,
             generations=flags.generations,
@@ -174,7 +183,7 @@ def _run(flags, usual):
             return session.export(last, flags.export)
 
         return session.finish(
-            {"generations": [generation.results for generation in lineage]}, export
+            {"given": given, "generations": [generation.results for generation in lineage]}, export
         )
 
 

@@ -7,7 +7,7 @@ from kdtoolkit._checks import check_seeds
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.methods import ways as teaching
 from kdtoolkit.models import registry
-from kdtoolkit.recipes import _command, _flags, _outputs, _report, _smoke
+from kdtoolkit.recipes import _command, _flags, _outputs, _pretrained, _report, _smoke
 from kdtoolkit.recipes._command import UsageError, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 from kdtoolkit.recipes._session import Session
@@ -59,6 +59,7 @@ def _define(flags):
         "Epochs of a teacher that is trained first (default: those of the student).",
     )
     flags.add("integer", group, "teacher_seed", 0, "Of a teacher that is trained first.")
+    _pretrained.define(flags, group, "teacher", "teacher_")
     accepted = ", ".join(registry.names())
     flags.add("string", group, "student", "resnet8", f"One of {accepted}.")
     flags.add(
@@ -104,9 +105,10 @@ def _define(flags):
 
 def _check(flags):
     from_file = _teacher_is_file(flags)
-    networks = ["student", "peer"] if from_file else ["teacher", "student", "peer"]
+    own = from_file or flags.teacher_weights is not None  # which fit their own images
+    networks = ["student", "peer"] if own else ["teacher", "student", "peer"]
     most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
-    _smoke.shrink(flags, *networks, data=not from_file, **most)
+    _smoke.shrink(flags, *networks, data=not own, **most)
     _flags.check_protocol(flags)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info, "student")
@@ -160,12 +162,13 @@ def _check_teacher(flags, info, ways):
     if _teacher_is_file(flags):
         _outputs.check_network(flags, "teacher")
     else:
-        _flags.check_network(flags, info, "teacher")
+        family = _flags.check_network(flags, info, "teacher")
+        _pretrained.check(flags, info, family, "teacher", "teacher_")
         usual = flags.teacher_input in ("auto", "normalized")
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(way.needs_teacher for way in ways)
     trains = taught and not _teacher_is_file(flags)
-    flags.require_use(trains, "a teacher that is trained here", "teacher_epochs")
+    flags.require_use(trains, "a teacher that is trained here", "teacher_epochs", "teacher_weights")
     flags.require_use(taught, "methods that have a teacher", "cache_teacher")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
     return trains
@@ -211,18 +214,20 @@ def _run_recipe(flags, checked):
 
     from_file = _teacher_is_file(flags) and any(way.needs_teacher for way in ways)
     path = _outputs.fetch(flags, "teacher") if from_file else None
+    start = _pretrained.Start(flags, data, "teacher", "teacher_")
     strategy, compute, given = session.strategy, session.compute, {}
 
-    def build(name):
-        return lambda: models.build(name, data.info.image_shape, data.info.classes)
+    def build(name, **options):
+        return lambda: models.build(name, data.info.image_shape, data.info.classes, **options)
 
     def claim():
         session.begin()
+        start.remember(output_dir, given)
         if from_file:
             given["teacher"] = _outputs.remember(flags, "teacher", path, output_dir)
 
     with compute.policy():
-        teacher = build(flags.teacher)
+        teacher = build(flags.teacher, **start.options)
         if from_file:
             teacher = _outputs.loader(flags, "teacher", path, data)()
     with session.guarded(), blaming_arguments(flags, cached_views="cache_teacher"):

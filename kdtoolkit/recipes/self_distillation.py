@@ -16,7 +16,15 @@ from kdtoolkit.export.early_exit_options import (
 from kdtoolkit.export.rows import early_exit_facts
 from kdtoolkit.losses.strengths import TOP_K
 from kdtoolkit.models.choices import HEADS
-from kdtoolkit.recipes import _command, _exit_tables, _flags, _outputs, _session, _smoke
+from kdtoolkit.recipes import (
+    _command,
+    _exit_tables,
+    _flags,
+    _outputs,
+    _pretrained,
+    _session,
+    _smoke,
+)
 from kdtoolkit.recipes._command import blaming, blaming_arguments
 from kdtoolkit.recipes._methods import MethodFlags
 
@@ -36,6 +44,7 @@ _EXPORTS = ("early_exit", "none")
 def _define(flags):
     _flags.define_data(flags)
     _flags.define_network(flags)
+    _pretrained.define(flags, "Data and network", "model")
     group = "Self-distillation"
     flags.add(
         "list",
@@ -124,12 +133,13 @@ def _define(flags):
 
 
 def _check(flags):
-    if flags.teacher is None:
+    if flags.teacher is None and flags.weights is None:
         _smoke.shrink(flags, "model", head_width=8)
-    else:  # which fits its own network and data
+    else:  # which fit their own network and data
         _smoke.shrink(flags, data=False)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info)
+    _pretrained.check(flags, info, family, "model")
     flags.require_one_of("head", HEADS.names)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
@@ -152,7 +162,9 @@ def _check(flags):
     with blaming_arguments(flags):
         for kind in flags.quantize:
             check("quantize", kind, OneOf(QUANTIZATIONS))
-    usual = _flags.usual_schedule(flags, family.schedule)
+    usual = _flags.usual_schedule(
+        flags, family.schedule if flags.weights is None else _pretrained.SCHEDULE
+    )
     _flags.check_training(flags, usual)
     _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
     return usual
@@ -168,9 +180,10 @@ def _run(flags, usual):
     data, classes = session.data, session.data.info.classes
     options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
     chosen = METHODS.parse(flags, flags.methods)
+    start = _pretrained.Start(flags, data, "model")
 
     def plain():
-        return models.build(flags.model, data.info.image_shape, classes)
+        return models.build(flags.model, data.info.image_shape, classes, **start.options)
 
     def with_exits():
         return models.add_exits(plain(), flags.exits, flags.head, flags.head_width)
@@ -199,6 +212,7 @@ def _run(flags, usual):
         taught(example)
     session.begin()
     given = {}
+    start.remember(session.output_dir, given)
     if path is not None:
         given["teacher"] = _outputs.remember(flags, "teacher", path, session.output_dir)
     costs = models.exit_costs(example)

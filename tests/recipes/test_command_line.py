@@ -28,6 +28,7 @@ from kdtoolkit.recipes import (
 from kdtoolkit.recipes.born_again import RECIPE
 
 HEAD = "# kdtoolkit 0.2\n"  # of a config.flags
+APPLICATION = ["--model=keras:MobileNet", "--image_size=32"]
 
 
 @pytest.fixture
@@ -98,6 +99,9 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--" + "x" * 5000 + "=1"], ["too long for the name of a flag"]),
         (["--dataset=" + "x" * 300], ["--dataset must be digits, an existing folder"]),
         (["--data_dir=" + "x" * 300], ["--data_dir", "existing directory"]),
+        (["--weights=imagenet"], ["--weights applies to networks of keras.applications"]),
+        ([*APPLICATION, "--weights=imagenet"], ["--weights applies to images of three channels"]),
+        ([*APPLICATION, "--dataset=cifar10", "--weights=a.h5"], ["--weights must be imagenet, or"]),
     ],
     ids=lambda value: " ".join(value)[:40] if value[0].startswith("--") else None,
 )
@@ -143,6 +147,7 @@ def test_flag_files_that_are_none(tmp_path, capsys):
     [
         (["--head=neck"], ["--head", "bottleneck", "neck"]),
         (["--head_width=0"], ["--head_width", "positive", "0"]),
+        (["--weights=imagenet"], ["--weights applies to networks of keras.applications"]),
         (["--primary_score=0.2"], ["--primary_score", "(1/5, 1]", "0.2"]),
         (["--teacher=absent"], ["--teacher", "a .keras file or a recipe's output", "absent"]),
         (["--kd_weight=2"], ["--kd_weight", "[0, 1]", "2"]),
@@ -196,6 +201,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--teacher_input=float"], ["--teacher_input", "bytes"]),
         (["--teacher_epochs=0"], ["--teacher_epochs", "positive"]),
         (["--teacher_seed=-1"], ["--teacher_seed", "-1"]),
+        (["--teacher_weights=imagenet"], ["--teacher_weights applies", "--teacher=keras:NAME"]),
         (["--student=resnet21"], ["--student", "resnet20"]),
         (["--peer=resnet8"], ["--peer", "mutual"]),
         (["--method=mutual", "--peer=resnet21"], ["--peer", "resnet20"]),

@@ -1,0 +1,111 @@
+"""Trained weights that networks of a run start from: the flags, their checks, what was loaded.
+
+Nothing here imports TensorFlow or Keras before a network is built.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from kdtoolkit import cluster
+from kdtoolkit.models import registry
+from kdtoolkit.models.choices import IMAGENET, check_weights
+from kdtoolkit.recipes import _outputs
+from kdtoolkit.recipes._command import blaming, blaming_arguments
+
+SCHEDULE = "fine_tuning"
+"""Of networks that start from trained weights, unless `--schedule` names another one."""
+
+
+def define(flags, group: str, network: str, prefix: str = "") -> None:
+    """Adds the flag `weights`.
+
+    Args:
+        flags: of a recipe.
+        group: of the flag.
+        network: flag that names the network.
+        prefix: of the flag's name.
+    """
+    flags.add(
+        "string",
+        group,
+        f"{prefix}weights",
+        None,
+        f"Trained weights that --{network}=keras:NAME starts from, its classifier being new: "
+        "imagenet, which Keras downloads, or a file of the application's weights, .weights.h5 "
+        "or .h5, with or without a classifier (default: freshly drawn ones).",
+    )
+
+
+def check(flags, info, family, network: str, prefix: str = "") -> None:
+    """Checks the flag of `define`.
+
+    Args:
+        flags, network, prefix: of `define`.
+        info: of the data set.
+        family: of the network.
+
+    Raises:
+        UsageError: the weights are no file, or are not for this network or these images.
+    """
+    flag = f"{prefix}weights"
+    if flags[flag].value is None:
+        return
+    applies = f"networks of keras.applications, --{network}=keras:NAME"
+    flags.require_use(family.trained, applies, flag)
+    colours = info.image_shape is None or info.image_shape[-1] == 3
+    flags.require_use(colours, "images of three channels", flag)
+    flags[flag].value = os.path.expanduser(flags[flag].value)
+    with blaming("strategy"):
+        sees = cluster.is_chief(flags.strategy)
+    if sees:
+        with blaming_arguments(flags, weights=flag):
+            check_weights(flags[flag].value)
+
+
+class Start:
+    """Where the networks of a flag start.
+
+    Args:
+        flags, network, prefix: of `define`.
+        data: of the run.
+
+    Attributes:
+        options: of `kdtoolkit.models.build`.
+    """
+
+    def __init__(self, flags, data, network: str, prefix: str = ""):
+        self.flags, self.flag, self.path = flags, f"{prefix}weights", None
+        self.options: dict = {}
+        weights = flags[self.flag].value
+        if weights is None:
+            return
+        if weights != IMAGENET:
+            self.path = _outputs.fetch(flags, self.flag)
+            weights = str(self.path)
+        self.options = {"weights": weights, "preprocessing": data.preprocessing}
+        name, classes = flags[network].value, data.info.classes
+        with blaming_arguments(flags, weights=self.flag):
+            example = registry.build(name, data.info.image_shape, classes, **self.options)
+        if cluster.is_chief(flags.strategy):
+            self._say(example, name, classes)
+
+    def _say(self, example, name, classes):
+        from kdtoolkit.models import keras_weights
+
+        loaded = sum(bool(layer.weights) for layer in example.layers) - 1
+        source = IMAGENET
+        if self.path is not None:
+            more = keras_weights.count(self.path) - loaded
+            source = Path(self.flags[self.flag].value).name
+            source += f", which has {more} more" if more else ""
+        print(
+            f"--{self.flag}: the {loaded} layers of {name} before its classifier are those of "
+            f"{source}; the classifier, of {classes} classes, is new",
+            file=sys.stderr,
+        )
+
+    def remember(self, output_dir: Path, given: dict) -> None:
+        """Notes which file it was, in the directory and among what the run was given."""
+        if self.path is not None:
+            given[self.flag] = _outputs.remember(self.flags, self.flag, self.path, output_dir)
