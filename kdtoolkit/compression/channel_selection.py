@@ -37,6 +37,7 @@ def select_channels(
     threshold: str = "layer",
     limit: float = 1.0,
     target: str | Target | None = None,
+    measure: Callable[[Network], float] | None = None,
 ) -> dict[str, np.ndarray]:
     """Chooses the channels to keep: those that are worth most.
 
@@ -54,8 +55,14 @@ def select_channels(
             different groups are divided by their group's mean before, unless they compare as
             they are.
         limit: largest share of a group that is removed, in (0, 1]; one channel always stays.
-        target: instead of the fraction: as few channels are removed as bring a cost down to it,
-            such as `"macs=0.5"`, half the multiply-accumulates, or `"parameters=0.3"`.
+        target: instead of the fraction: as few channels are removed as bring a cost down to it:
+            `"macs=0.5"`, half the multiply-accumulates; `"parameters=50k"`, trained weights;
+            `"bytes=200k"`, the size of the float32 `.tflite` file; `"ms=0.5"`, half the time that
+            it takes for an image in LiteRT on this machine, on one thread, or `"ms=3.5ms"`. None
+            is removed where the whole network costs no more.
+        measure: what a network costs, in the place of the target's own way to find out: for other
+            files, or another device. Few networks are measured, each once: the number of channels
+            is bisected, as if fewer channels never cost more.
 
     Returns:
         Name of each layer that loses channels -> bool array `(channels,)`, true for those to keep.
@@ -64,10 +71,53 @@ def select_channels(
         ValueError: an argument is outside its range, matches nothing (near matches are named), the
             network has nothing to prune, or does not come down to the target.
     """
+    return selection(
+        *(network, fraction, importance, multiple, layers),
+        threshold=threshold,
+        limit=limit,
+        target=target,
+        measure=measure,
+    ).keep
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which channels stay and, where they were to come down to a target, what was measured.
+
+    Attributes:
+        keep: of `select_channels`.
+        whole: what the whole network costs.
+        most: what is left is to cost at most.
+        found: what is left costs.
+        measured: how many networks were measured for that, with the whole one.
+    """
+
+    keep: dict[str, np.ndarray]
+    whole: float | None = None
+    most: float | None = None
+    found: float | None = None
+    measured: int = 0
+
+
+def selection(
+    network: Network,
+    fraction: float | None = None,
+    importance: str | Importance = "l1",
+    multiple: int = 1,
+    layers: str | Iterable[str] = "*",
+    *,
+    threshold: str = "layer",
+    limit: float = 1.0,
+    target: str | Target | None = None,
+    measure: Callable[[Network], float] | None = None,
+) -> Selection:
+    """As `select_channels`, with what was measured."""
     if (fraction is None) == (target is None):
         raise ArgumentError("fraction", "given, or else `target`", fraction)
     if fraction is not None:
         check("fraction", fraction, BELOW_1)
+    if target is None and measure is not None:
+        raise ArgumentError("measure", "left out where there is no target", measure)
     check("multiple", multiple, Integers(1))
     check("threshold", threshold, OneOf(SCOPES))
     check("limit", limit, ABOVE_0_TO_1)
@@ -75,8 +125,9 @@ def select_channels(
     groups = _matching(groups_of(analysis), layers)
     queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limit)
     if target is None:
-        return _keep(analysis, queues, _bound(queues, fraction, threshold))
-    return _reach(network, analysis, queues, Target.parse(target))
+        return Selection(_keep(analysis, queues, _bound(queues, fraction, threshold)))
+    target = Target.parse(target)
+    return _reach(network, analysis, queues, target, measure or cost_of(target))
 
 
 def prune_channels(
@@ -89,6 +140,7 @@ def prune_channels(
     threshold: str = "layer",
     limit: float = 1.0,
     target: str | Target | None = None,
+    measure: Callable[[Network], float] | None = None,
 ) -> Network:
     """Returns a smaller network: `shrink` with the channels that `select_channels` chooses.
 
@@ -103,6 +155,7 @@ def prune_channels(
         threshold=threshold,
         limit=limit,
         target=target,
+        measure=measure,
     )
     return shrink(network, keep)
 
@@ -185,26 +238,28 @@ def _keep(analysis: ChannelGraph, queues: Sequence[_Queue], bound: float) -> dic
     return {name: kept for name, kept in keep.items() if not kept.all()}
 
 
-def _reach(network, analysis, queues, target) -> dict[str, np.ndarray]:
-    """The channels to keep for the smallest bound whose network costs no more than the target."""
-    cost: Callable = cost_of(target)
-    most = target.share * cost(network)
+def _reach(network, analysis, queues, target, measure) -> Selection:
+    """The smallest bound whose network costs no more than the target."""
+    whole = measure(network)
+    most = target.most(whole)
+    if whole <= most:
+        return Selection({}, whole, most, whole, 1)
     bounds = np.unique(np.concatenate([queue.keys for queue in queues]))
-    low, high, smallest = 0, len(bounds) - 1, None  # the wanted one is among low..high
+    reached, measured, low, high = None, 1, 0, len(bounds) - 1  # the wanted one is in low..high
     while low <= high:
-        middle = len(bounds) - 1 if smallest is None else (low + high) // 2
+        middle = len(bounds) - 1 if reached is None else (low + high) // 2
         keep = _keep(analysis, queues, bounds[middle])
-        found = cost(shrink(network, keep))
-        if smallest is None and found > most:
-            share = found / cost(network)
-            received = Words(f"{target}, and the smallest that these arguments give is {share:.3f}")
-            raise ArgumentError("target", "what can be reached", received)
+        found, measured = measure(shrink(network, keep)), measured + 1
         if found <= most:
-            smallest, high = keep, middle - 1
+            reached, high = (keep, found), middle - 1
+        elif reached is None:  # the largest bound, with which it begins
+            least = f"{target.shown(found)}, {found / whole:.3f} of the whole network's"
+            words = f"{target}, and the smallest that these arguments give is {least}"
+            raise ArgumentError("target", "what can be reached", Words(words))
         else:
             low = middle + 1
-    assert smallest is not None  # the first bound that is tried is the largest
-    return smallest
+    assert reached is not None  # or the largest bound had been refused
+    return Selection(reached[0], whole, most, reached[1], measured)
 
 
 def _matching(groups, layers):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from kdtoolkit._checks import ABOVE_0_TO_1, BELOW_1, ArgumentError, Integers, OneOf, check
-from kdtoolkit.compression.target import COSTS, Target
+from kdtoolkit.compression.target import FORMS, Target
 from kdtoolkit.export import quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
@@ -56,8 +56,9 @@ class Options:
     )
     target: str | None = _option(
         None,
-        "Instead of a sparsity of channels, the share of a cost that stays, such as macs=0.5: "
-        f"{' or '.join(COSTS)}.",
+        "Instead of a sparsity of channels, what is to stay of a cost, as a share or an amount: "
+        f"{FORMS}. Bytes and milliseconds (LiteRT on this machine, one thread, an image) are those "
+        "of the .tflite file of the first kind in --quantize, else of float32.",
     )
     limit: float = _option(
         1.0, "Largest share of a layer's channels that goes in a round, in (0, 1]."
@@ -137,6 +138,11 @@ class Options:
     def kinds(self) -> list[str]:
         """The kinds of files besides float32, which every network has."""
         return [kind for kind in self.quantize if kind != "float32"]
+
+    @property
+    def target_kind(self) -> str:
+        """The kind of file whose bytes or milliseconds a target is about."""
+        return self.quantize[0] if self.quantize else "float32"
 
     @property
     def calibrates(self) -> bool:

@@ -1,65 +1,95 @@
 """Channels that go in rounds, with training between them."""
 
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from kdtoolkit import files
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_selection import channel_count, select_channels
+from kdtoolkit.compression.channel_selection import Selection, channel_count, selection
 from kdtoolkit.compression.importance import Importance, Taylor
 from kdtoolkit.compression.options import Options
-from kdtoolkit.compression.target import Target, cost_of
+from kdtoolkit.compression.target import Target
 
 
 @dataclass(frozen=True)
 class Rounds:
     """Which channels go in each round; after the last one, as many as asked for.
 
-    The same share of what is left goes in every round.
+    The same share of what is left goes in every round. What was chosen once is stored, and is what
+    a run that was killed goes on with: milliseconds are others each time that they are measured.
 
     Attributes:
         original: the network before the first round.
         options: how it is compressed; its structure is channels.
         images: normalised training images, for an importance that looks at some.
         labels: their classes.
+        measure: what a network costs, where it is to come down to a target of bytes or
+            milliseconds; None for the target's own way to find out.
+        path: of the file in which choices are stored.
+        identity: of the run, as JSON holds it: choices of another one are not looked at.
     """
 
     original: Network
     options: Options
     images: np.ndarray
     labels: np.ndarray
+    measure: Callable[[Network], float] | None
+    path: Path
+    identity: Mapping[str, object]
 
     @property
     def layers(self) -> str | list[str]:
         return "*" if self.options.layers is None else list(self.options.layers)
 
-    def keep(self, network: Network, number: int) -> dict[str, np.ndarray]:
-        """Chooses the channels that stay in a round.
+    def select(self, network: Network, number: int) -> Selection:
+        """Chooses the channels that stay in a round, or knows what was chosen.
 
         Args:
             network: as the round before left it; in the first one the original, or a copy.
-            number: of the round, from 1. That of the last one, given the original, is all at once.
-
-        Returns:
-            As `select_channels`.
+            number: of the round, from 1; 0 for all rounds at once, which is asked for first.
 
         Raises:
             ArgumentError: as `select_channels`.
         """
+        number = 0 if self.options.rounds == 1 else number
+        if number == len(self._chosen):
+            self._chosen.append(self._select(network, number or self.options.rounds))
+        return self._chosen[number]
+
+    def write(self) -> None:
+        """Stores what was chosen so far."""
+        chosen = [_as_json(each) for each in self._chosen]
+        files.write_record(self.path, {"of": self.identity, "chosen": chosen})
+
+    def _select(self, network, number):
         options = self.options
-        target = None if options.target is None else Target.parse(options.target)
-        measure = self._count if target is None else cost_of(target)
-        share = 1 - (options.sparsity or 0) if target is None else target.share
-        left = share ** (number / options.rounds) * measure(self.original) / measure(network)
-        if left >= 1:
-            return {}
-        return select_channels(
-            network,
-            *(1 - left if target is None else None, self._importance()),
+        share, target = number / options.rounds, None
+        if options.target is not None:
+            target = Target.parse(options.target)
+            if self._chosen:  # what all rounds are to come down to
+                whole, most = self._chosen[0].whole, self._chosen[0].most
+                amount = most if share == 1 else whole * (most / whole) ** share
+                target = Target(target.cost, amount=amount)
+            fraction = None
+        else:
+            left = (1 - (options.sparsity or 0)) ** share
+            left *= self._count(self.original) / self._count(network)
+            if left >= 1:
+                return Selection({})
+            fraction = 1 - left
+        return selection(
+            *(network, fraction, self._importance()),
             layers=self.layers,
             threshold=options.threshold,
             limit=options.limit,
-            target=None if target is None else Target(target.cost, left),
+            target=target,
+            measure=self.measure,
         )
 
     def _count(self, network):
@@ -69,3 +99,28 @@ class Rounds:
         if self.options.importance == Taylor.name:
             return Taylor(self.images, self.labels)
         return self.options.importance
+
+    @functools.cached_property
+    def _chosen(self) -> list[Selection]:
+        try:
+            stored = files.read_record(self.path)
+            return [_read(each) for each in stored["chosen"] if stored["of"] == self.identity]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError) as error:
+            if not files.is_damage(error):
+                raise
+            warnings.warn(
+                f"{self.path} is damaged ({error}): channels are chosen anew", stacklevel=2
+            )
+            return []
+
+
+def _as_json(chosen):
+    keep = {name: kept.tolist() for name, kept in chosen.keep.items()}
+    return {**dataclasses.asdict(chosen), "keep": keep}
+
+
+def _read(stored):
+    keep = {name: np.array(kept) for name, kept in stored["keep"].items()}
+    return Selection(**{**stored, "keep": keep})

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
-from kdtoolkit.compression.channel_selection import channel_count
+from kdtoolkit.compression.channel_selection import Selection, channel_count
 from kdtoolkit.compression.channels import shrink
 from kdtoolkit.compression.coupling import channel_groups
 from kdtoolkit.compression.keep import KeepZeros
@@ -25,9 +24,11 @@ from kdtoolkit.compression.pruning import MagnitudePruning
 from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.compression.schedules import PolynomialDecay
+from kdtoolkit.compression.target import Target
 from kdtoolkit.data.loading import Data
 from kdtoolkit.export import litert, rows
 from kdtoolkit.export.classifier import trace
+from kdtoolkit.export.file_cost import FileCost
 from kdtoolkit.export.parity import discard
 from kdtoolkit.methods import Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
@@ -41,6 +42,7 @@ from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
 
 _UPDATES = 50  # Of the masks, while the sparsity rises.
+_MEASURED = 8  # Images that a network is measured with on its way to a target.
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,15 @@ class Compressed:
             that do not write, none.
         networks: variant -> its network; that of `"..., qat"` rounds as its file rounds.
         network: the pruned network, as it was fine-tuned; the original where nothing is pruned.
+        rounds: for each round towards a target a dict: `whole`, what the network before it cost,
+            `most`, what it was to come down to, `found`, what was left cost before it was
+            fine-tuned, and `measured`, how many networks were measured to find that out.
     """
 
     rows: list[dict]
     networks: dict[str, keras.Model]
     network: keras.Model
+    rounds: list[dict]
 
 
 def compress(
@@ -95,7 +101,8 @@ def compress(
     Called again with the same arguments after an interruption, it goes on where it stopped and ends
     with the same weights. `output_dir` gets directories `pruned` and `quantized` for what is
     trained (`network.keras`, `results.json`), before them `round_1` and so on where there are
-    several rounds, `export` with the files, and TensorBoard `logs`.
+    several rounds, `export` with the files, and TensorBoard `logs`; where channels go
+    `channels.json`, which of them.
 
     Args:
         network: functional Keras model that returns logits of normalised images, as those of this
@@ -114,7 +121,9 @@ def compress(
             whose channels are tied; or `"global"`, over all.
         importance: what a channel is worth: see `select_channels`; `"taylor"` looks at the
             calibration images.
-        target: instead of a sparsity of channels, such as `"macs=0.5"`: see `select_channels`.
+        target: instead of a sparsity of channels, such as `"macs=0.5"`, `"bytes=200k"` or
+            `"ms=3.5ms"`: see `select_channels`. Bytes and milliseconds are those of the file of the
+            first kind in `quantize`, else of float32.
         limit: largest share of such a group that is removed in a round, in (0, 1].
         rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
         quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
@@ -171,17 +180,24 @@ def compress(
     copy = _copier(network)
     pixels, labels = data.train.pixels(calibration_images)
 
-    def pruned(network, number):
-        """The network of a round, before it is fine-tuned."""
+    def choose(network, number, write=True):
+        """The channels that stay in a round, as `Rounds.select`; None where none go."""
         if options.structure != "channels":
-            return copy()
-        chosen = Rounds(original, options, examples, labels)
-        # Workers agree, whatever the last bits of their gradients are.
-        kept = from_chief(
-            strategy,
-            lambda: {name: k.tolist() for name, k in chosen.keep(network, number).items()},
-        )
-        return shrink(network, {name: np.array(k) for name, k in kept.items()})
+            return None
+
+        def selected():
+            found = chosen.select(local(network), number)
+            if write:
+                chosen.write()
+            return dataclasses.asdict(found)
+
+        # Workers agree, whatever their last bits, and their milliseconds, are.
+        with compute.policy():
+            return Selection(**from_chief(strategy, selected))
+
+    def pruned(network, channels):
+        """The network of a round, before it is fine-tuned."""
+        return copy() if channels is None else shrink(network, channels.keep)
 
     def trainer(network):
         decay = {"weight_decay": schedule.weight_decay, "seed": seed}
@@ -200,10 +216,31 @@ def compress(
         if options.masks and steps < 2:
             raise ArgumentError("epochs", "enough for two steps: one prunes, one recovers", epochs)
         examples = data.preprocessing(pixels)
+        arguments = {
+            **dataclasses.asdict(options),
+            "layers": None if layers is None else list(layers),
+            "quantize": list(quantize),
+            "methods": described(methods),
+            "network": fingerprint(original),
+            "schedule": str(schedule),
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "training images": len(data.train),
+            "classes": data.info.classes,
+        }
+        chosen = Rounds(
+            *(original, options, examples, labels),
+            measure=_file_cost(options, data.preprocessing, pixels, examples),
+            path=output_dir / "channels.json",
+            identity=arguments,
+        )
+        _check_export(options, original, data.preprocessing)
         _check_pruning(options, original)
         blamed = "target" if options.target else "structure"
         with suiting(blamed, getattr(options, blamed)):
-            example, callbacks = pruned(original, options.rounds), _pruning(options, steps)
+            example = pruned(original, choose(original, 0, write=False))
+            callbacks = _pruning(options, steps)
         if options.prunes:
             example_trainer = trainer(example)
             with suiting("structure", options.structure):
@@ -213,20 +250,6 @@ def compress(
         with suiting("quantize", quantize):
             rounded = quantization_aware(example, examples)
         trainer(rounded)
-    _check_export(options, original, data.preprocessing)
-    arguments = {
-        **dataclasses.asdict(options),
-        "layers": None if layers is None else list(layers),
-        "quantize": list(quantize),
-        "methods": described(methods),
-        "network": fingerprint(original),
-        "schedule": str(schedule),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "training images": len(data.train),
-        "classes": data.info.classes,
-    }
 
     def fine_tune(directory, build, callbacks, schedule, done):
         own = dataclasses.replace(
@@ -246,6 +269,7 @@ def compress(
 
     table: list[dict] = []
     networks: dict[str, keras.Model] = {}
+    reached: list[dict] = []
 
     def measure(variant, network, kind, directory=None, seconds=0.0):
         networks[variant] = network
@@ -265,9 +289,12 @@ def compress(
             name = options.pruned_name
             for number in range(1, options.rounds + 1):
                 directory = "pruned" if number == options.rounds else f"round_{number}"
+                channels = choose(network, number)
+                if options.target:
+                    reached.append(_reached(channels))
                 network, own_seconds = fine_tune(
                     directory,
-                    functools.partial(pruned, network, number),
+                    functools.partial(pruned, network, channels),
                     callbacks,
                     schedule,
                     (number - 1) * epochs,
@@ -289,7 +316,7 @@ def compress(
                 (trains - 1) * epochs,
             )
             measure(f"{name}, qat", rounding, "qat", "quantized", own_seconds)
-    return Compressed(table, networks, network)
+    return Compressed(table, networks, network, reached)
 
 
 def _copier(network):
@@ -307,6 +334,23 @@ def _copier(network):
         return new
 
     return trained
+
+
+def _file_cost(options, preprocessing, pixels, examples):
+    """What a network costs as the file that the target is about; None for other targets."""
+    cost = None if options.target is None else Target.parse(options.target).cost
+    if cost not in ("bytes", "ms"):
+        return None
+    kind, prepare = options.target_kind, None
+    if kind == "qat":
+        kind, prepare = "int8", lambda network: quantization_aware(network, examples[:_MEASURED])
+    return FileCost(preprocessing, kind, pixels[:_MEASURED], prepare).of(cost)
+
+
+def _reached(selection):
+    """What came of a round towards a target, as JSON holds it."""
+    found = dataclasses.asdict(selection)
+    return {name: found[name] for name in ("whole", "most", "found", "measured")}
 
 
 def _check_pruning(options, network):

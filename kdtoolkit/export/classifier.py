@@ -50,11 +50,7 @@ def trace_logits(network, preprocessing=None):
 def _inference(network, preprocessing):
     """The function from images to float32 logits, once the network is seen to be one of both."""
     check_logits(network)
-    shape = network.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
-        accepted = "images of a fixed shape (batch, height, width, channels)"
-        received = Words(f"{network.name!r}, which takes {shape}")
-        raise ArgumentError("network", accepted, received, must="take")
+    image_shape(network)
     preprocess = preprocessing or pixels
 
     def infer(image):
@@ -62,6 +58,20 @@ def _inference(network, preprocessing):
             return tf.cast(network(preprocess(image), training=False), tf.float32)
 
     return infer
+
+
+def image_shape(network):
+    """Returns the `(height, width, channels)` of the images that a network takes.
+
+    Raises:
+        ValueError: its input is not one batch of images of a fixed shape.
+    """
+    shape = network.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        accepted = "images of a fixed shape (batch, height, width, channels)"
+        received = Words(f"{network.name!r}, which takes {shape}")
+        raise ArgumentError("network", accepted, received, must="take")
+    return shape[1:]
 
 
 def pixels(images):

@@ -159,7 +159,7 @@ def measure(
         agreement=float(np.mean(decisions == expected.argmax(axis=-1))),
         failure=excess and f"differs from network {network.name!r} {excess}",
         test_accuracy=None if labels is None else float(np.mean(decisions == np.asarray(labels))),
-        milliseconds_per_image=_milliseconds(run, images),
+        milliseconds_per_image=milliseconds_per_image(run, images),
     )
 
 
@@ -200,6 +200,23 @@ def decisions(path: PathLike, format: str, images: np.ndarray) -> np.ndarray:
     """Returns the classes, int `(n,)`, that an exported network decides for; see `runner`."""
     run, most = runner(path, format)
     return _in_batches(run, images, most).argmax(axis=-1)
+
+
+def milliseconds_per_image(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> float:
+    """Returns the median time for one image on its own, of 50 runs after a first one.
+
+    Args:
+        run: of `runner`.
+        images: uint8 `(n, height, width, channels)`, at least one; they take turns.
+    """
+    run(images[:1])
+    seconds = []
+    for index in range(_TIMED):
+        image = images[index % len(images)][None]
+        start = time.perf_counter()
+        run(image)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds) * 1e3)
 
 
 def discard(path: Path, quantization: str, error: ParityError) -> None:
@@ -266,14 +283,3 @@ def _in_batches(run, images, batch):
     return np.concatenate(
         [run(images[start : start + batch]) for start in range(0, len(images), batch)]
     )
-
-
-def _milliseconds(run, images):
-    run(images[:1])
-    seconds = []
-    for index in range(_TIMED):
-        image = images[index % len(images)][None]
-        start = time.perf_counter()
-        run(image)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds) * 1e3)

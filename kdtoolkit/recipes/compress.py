@@ -6,6 +6,7 @@ import typing
 from collections.abc import Sequence
 
 from kdtoolkit.compression.options import Options
+from kdtoolkit.compression.target import Target
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.recipes import _command, _flags, _outputs, _report, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
@@ -156,12 +157,13 @@ def _run_recipe(flags, usual):
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         failed = _report.failures(rows, "variant").items()
         facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
+        facts |= dict(_towards(flags, result.rounds))
         page = output_dir / "report.html"
         analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
         return exports
 
     trained = next((row["directory"] for row in rows if row["directory"]), None)
-    parts = {"given": given, "variants": rows, "network": trained}
+    parts = {"given": given, "variants": rows, "network": trained, "rounds": result.rounds}
     return session.finish(parts, export)
 
 
@@ -169,12 +171,23 @@ def _title(flags):
     return f"{flags.model} on {flags.dataset}"
 
 
+def _towards(flags, rounds):
+    """Pairs of a round's name and what was measured on its way to the target."""
+    target = Target.parse(flags.target) if rounds else None
+    for number, row in enumerate(rounds, 1):
+        whole, most, found = (target.shown(row[name]) for name in ("whole", "most", "found"))
+        name = f"{target}, round {number}" if len(rounds) > 1 else str(target)
+        yield name, f"{found} of {whole}, asked for {most}; {row['measured']} networks measured"
+
+
 def _show(flags, results):
     rows = results["variants"]
+    towards = _towards(flags, results.get("rounds", ()))
     figures = "report.html shows it, results.json holds the figures."
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"
+        f"{''.join(f'{name}: {words}{chr(10)}' for name, words in towards)}"
         f"{_report.ending(rows, 'variant', flags.output_dir, figures)}"
     )
 

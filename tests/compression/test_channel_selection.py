@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kdtoolkit import models
+from kdtoolkit import export, models
 from kdtoolkit.compression import importance, prune_channels, select_channels
+from kdtoolkit.compression.channel_selection import selection
 from kdtoolkit.compression.target import Target
 from tests.compression.test_channels import SHAPE, classified, randomised
 
@@ -112,9 +113,14 @@ def test_target_that_nothing_reaches(network):
     [
         ({}, "`fraction` must be given, or else `target`"),
         ({"fraction": 0.5, "target": "macs=0.5"}, "`fraction` must be given, or else `target`"),
-        ({"target": "macs"}, r"`target` must be macs=SHARE or parameters=SHARE.*'macs'"),
-        ({"target": "flops=0.5"}, r"`target` must be macs=SHARE or .*flops=0.5"),
-        ({"target": "macs=1.5"}, r"`target` must be macs=SHARE or .*macs=1.5"),
+        ({"target": "macs"}, r"`target` must be a share .* of macs, parameters, .*'macs'"),
+        ({"target": "flops=0.5"}, r"`target` must be a share .* of macs, .*flops=0.5"),
+        ({"target": "bytes=0"}, r"`target` must be a share in \(0, 1\).*bytes=0"),
+        ({"target": "bytes=20kB"}, r"`target` must be .* such as .*bytes=200k.*20kB"),
+        ({"target": "ms=3.5"}, r"`target` must be .*ms=3.5ms. Received: target='ms=3.5'"),
+        ({"target": "ms=nan"}, "`target` must be a share.*ms=nan"),
+        ({"target": "ms=infms"}, "`target` must be a share.*ms=infms"),
+        ({"fraction": 0.5, "measure": len}, "`measure` must be left out where there is no target"),
         ({"fraction": 0.5, "limit": 0}, r"`limit` must be in \(0, 1\]. Received: .*0"),
         ({"fraction": 0.5, "threshold": "group"}, "`threshold` must be one of layer, global"),
     ],
@@ -125,6 +131,84 @@ def test_one_line_errors(network, options, message):
     assert "\n" not in str(error.value)
 
 
-def test_targets():
-    assert Target.parse("parameters=0.25") == Target("parameters", 0.25)
-    assert str(Target("macs", 0.5)) == "macs=0.5"
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("parameters=0.25", Target("parameters", 0.25)),
+        ("macs=30M", Target("macs", amount=30e6)),
+        ("macs=1.5G", Target("macs", amount=1.5e9)),
+        ("bytes=200k", Target("bytes", amount=200_000)),
+        ("bytes=12345", Target("bytes", amount=12_345)),
+        ("ms=0.5", Target("ms", 0.5)),
+        ("ms=0.5ms", Target("ms", amount=0.5)),
+        ("ms=12ms", Target("ms", amount=12)),
+    ],
+)
+def test_targets(text, target):
+    assert Target.parse(text) == Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize("values", [(None, None), (0.5, 3)])
+def test_a_target_is_a_share_or_an_amount(values):
+    with pytest.raises(ValueError, match="`target` must be a share or an amount"):
+        Target("bytes", *values)
+
+
+# What goes with each larger bound of the scores over their means: .25, .5, .75 and 1.
+PREFIXES = [
+    {},
+    {"first": [1], "second": [1, 3]},
+    {"first": [1, 2], "second": [1, 3]},
+    {"first": [1, 2], "second": [1, 2, 3]},
+    {"first": [0, 1, 2], "second": [1, 2, 3]},
+]
+
+
+@pytest.mark.parametrize("amount", [99, 36, 30, 24, 22, 18, 15, 11.5])
+def test_amount_of_a_given_cost(network, amount):
+    """The first of all that can go in this order whose cost, 5 a + b + 4, is no more."""
+    measured = []
+
+    def milliseconds(net):
+        measured.append(net)
+        return 5 * net.get_layer("first").filters + net.get_layer("second").filters + 4
+
+    costs = [5 * (4 - len(p.get("first", []))) + 4 - len(p.get("second", [])) + 4 for p in PREFIXES]
+    assert costs == [28, 21, 16, 15, 10]
+    expected = next(i for i, cost in enumerate(costs) if cost <= amount)
+    found = selection(network, target=f"ms={amount}ms", measure=milliseconds, threshold="global")
+    assert removed(found.keep) == PREFIXES[expected]
+    assert (found.whole, found.most, found.found) == (28, amount, costs[expected])
+    assert found.measured == len(measured) <= (4 if expected else 1)
+    if expected:
+        share = select_channels(
+            network, target=f"ms={amount / 28}", measure=milliseconds, threshold="global"
+        )
+        assert removed(share) == PREFIXES[expected]
+
+
+def test_bytes_are_those_of_the_file(tmp_path):
+    """Every network that there can be, exported: the largest whose file is small enough."""
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(24, 3, activation="relu", name="first")(image)
+    network = randomised(classified(image, layers.Conv2D(24, 3, name="second")(x)))
+    sizes = {}
+    for width in (24, 16, 8):
+        fewer = prune_channels(network, 1 - width / 24)
+        exported = export.to_litert(fewer, tmp_path / "file.tflite")
+        sizes[width] = exported.path.stat().st_size
+    assert sizes[24] > sizes[16] > sizes[8]
+    for most, expected in ((sizes[24], 24), (sizes[24] - 1, 16), (sizes[16], 16), (sizes[8], 8)):
+        found = prune_channels(network, multiple=8, target=f"bytes={most}")
+        assert [found.get_layer(name).filters for name in ("first", "second")] == [expected] * 2
+    least = f"be what can be reached.*bytes={sizes[8] - 1}, and .* give is {sizes[8]:,d} bytes, 0."
+    with pytest.raises(ValueError, match=f"`target` must {least}") as error:
+        prune_channels(network, multiple=8, target=f"bytes={sizes[8] - 1}")
+    assert "\n" not in str(error.value)
+
+
+def test_milliseconds_are_measured(network):
+    """However long: a file is written, and run."""
+    found = selection(network, target="ms=1000000ms")
+    assert (found.keep, found.measured) == ({}, 1)
+    assert 0 < found.found < 1e6

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -14,6 +15,8 @@ from kdtoolkit._checks import ArgumentError
 from kdtoolkit.compression import compress
 from kdtoolkit.compression.options import Options
 from kdtoolkit.export import parity
+from kdtoolkit.export.file_cost import FileCost
+from kdtoolkit.training import loop
 from kdtoolkit.training.compute import Compute
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -173,6 +176,60 @@ def test_channels_go_in_rounds_down_to_a_target(network, digits, tmp_path):
     assert len(times) == 2 and same(again.network, result.network)
 
 
+@pytest.mark.parametrize("kinds", [("int8",), ("qat", "int8"), ()])
+def test_channels_go_down_to_the_bytes_of_a_file(kinds, digits, tmp_path):
+    """Of the first kind that is asked for."""
+    network = small(width=24)
+    for layer in network.layers:  # biases of zeros alone are not in a file
+        layer.set_weights([w + 0.01 * np.arange(w.shape[-1]) for w in layer.get_weights()])
+    options = {"structure": "channels", "target": "bytes=0.7", "threshold": "global"}
+    result = run(network, digits, tmp_path, **options, quantize=kinds)
+    kind = kinds[0] if kinds else "float32"
+    suffix = "" if kind == "float32" else f", {kind}"
+    (after,) = [r for r in result.rows if r["variant"] == f"bytes=0.7 channels{suffix}"]
+    (reached,) = result.rounds
+    assert after["bytes"] == (tmp_path / after["path"]).stat().st_size == reached["found"]
+    assert after["bytes"] <= 0.7 * reached["whole"] == reached["most"]
+    if kind != "qat":
+        (before,) = [r for r in result.rows if r["variant"] == f"original{suffix}"]
+        assert before["bytes"] == reached["whole"]
+
+
+def test_what_was_chosen_once_is_what_a_killed_run_goes_on_with(
+    network, digits, tmp_path, monkeypatch
+):
+    """Milliseconds are others each time: noise here, of more than a channel."""
+    noise = random.Random(0)
+
+    def milliseconds(self, network):
+        return (1 + noise.random()) * network.get_layer("first").filters
+
+    def killed(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileCost, "milliseconds", milliseconds)
+    options = {"structure": "channels", "target": "ms=6ms", "rounds": 2, "quantize": ()}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Training, "complete", killed)
+        run(network, digits, tmp_path, **options)
+    first, second = files.read_record(tmp_path / "channels.json")["chosen"]
+    assert second["most"] == pytest.approx((first["whole"] * 6) ** 0.5)
+    result = run(network, digits, tmp_path, **options)
+    stored = files.read_record(tmp_path / "channels.json")["chosen"]
+    assert stored[:2] == [first, second]
+    round_1 = keras.models.load_model(tmp_path / "round_1" / "network.keras")
+    assert round_1.get_layer("first").filters == sum(second["keep"].get("first", [True] * 8))
+    assert result.rounds[1]["most"] == 6 >= result.rounds[1]["found"]
+    monkeypatch.setattr(FileCost, "milliseconds", None)  # a finished run measures none
+    again = run(network, digits, tmp_path, **options)
+    assert again.rounds == result.rounds
+    assert same(again.network, result.network)
+    with pytest.warns(UserWarning, match="channels.json is damaged.*chosen anew"):
+        (tmp_path / "channels.json").write_text("{}")
+        monkeypatch.setattr(FileCost, "milliseconds", milliseconds)
+        run(network, digits, tmp_path, **options)
+
+
 def test_several_rounds_remove_what_one_does(network, digits, tmp_path):
     options = {"structure": "channels", "sparsity": 0.5, "quantize": (), "methods": ()}
     result = run(network, digits, tmp_path, rounds=3, **options)
@@ -272,7 +329,7 @@ def test_usual_sparsities(options, structure, sparsity):
         ({"importance": "taylor"}, "importance", "left out for the structure weights.*taylor"),
         ({"rounds": 2}, "rounds", "left out for the structure weights"),
         ({"target": "macs=0.5"}, "target", "left out for the structure weights"),
-        ({"structure": "channels", "target": "macs"}, "target", "macs=SHARE or parameters=SHARE"),
+        ({"structure": "channels", "target": "macs"}, "target", "of macs, parameters, bytes or ms"),
         (
             {"structure": "channels", "target": "macs=0.5", "sparsity": 0.5},
             *("target", "left out beside a sparsity"),
