@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdtoolkit.compression.layers import sparsity as sparsity
     from kdtoolkit.compression.pruning import MagnitudePruning as MagnitudePruning
     from kdtoolkit.compression.quantization import quantization_aware as quantization_aware
+    from kdtoolkit.compression.recalibration import recalibrate as recalibrate
     from kdtoolkit.compression.schedules import ConstantSparsity as ConstantSparsity
     from kdtoolkit.compression.schedules import PolynomialDecay as PolynomialDecay
     from kdtoolkit.compression.target import Target as Target
@@ -42,6 +43,7 @@ else:
             "compress": "variants",
             "mask_channels": "channels",
             "prune_channels": "channel_selection",
+            "recalibrate": "recalibration",
             "select_channels": "channel_selection",
             "shrink": "channels",
             "sparsity": "layers",

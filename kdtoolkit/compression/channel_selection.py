@@ -44,8 +44,8 @@ def select_channels(
     Args:
         network: functional or sequential Keras model.
         fraction: of the channels to remove, in [0, 1); never more than that.
-        importance: what a channel is worth: `"l1"`, `"l2"`, `"bn_scale"`, `"fpgm"`, `"lamp"`,
-            `"random"`, or an object, such as `importance.Taylor(images, labels)`. A group that it
+        importance: what a channel is worth: `"l1"`, `"l2"`, `"group_norm"`, `"bn_scale"`,
+            `"fpgm"`, `"lamp"`, `"random"`, or an object, such as `importance.Taylor(images, labels)`. A group that it
             says nothing of stays as it is.
         multiple: the number of channels that stay in a group is rounded up to a multiple of this.
         layers: shell pattern, or several, of layer names. A group is pruned if each of its layers

@@ -20,10 +20,14 @@ class ChannelGroup:
             1, or the groups of a grouped convolution). Row i of a layer can only be removed
             together with row i of the others.
         scales: the same for the batch normalisations with a scale that these channels pass.
+        slices: name of a layer, number of one of its weights and an axis -> int array `(size, n)`:
+            the places on that axis that go with row i. All that a channel takes with it, what
+            reads it too.
     """
 
     channels: Mapping[str, np.ndarray]
     scales: Mapping[str, np.ndarray]
+    slices: Mapping[tuple[str, int, int], np.ndarray]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -53,7 +57,7 @@ def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
     Returns:
         A tuple of `ChannelGroup`. Each removable channel is in one of them. Two channels of a layer
         are in the same group if they are tied to channels of the same layers, and the same layers
-        read them; each part of a split is another one.
+        read them, as often; each part of a split is another one.
 
     Raises:
         ValueError: the network is not functional, or there is no such channel.
@@ -63,13 +67,19 @@ def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
 
 def groups_of(analysis):
     """Likewise, of the `ChannelGraph` of a network."""
-    members = collections.defaultdict(lambda: collections.defaultdict(list))
-    readers = collections.defaultdict(set)
+    members: dict = collections.defaultdict(lambda: collections.defaultdict(list))
+    slices: dict = collections.defaultdict(lambda: collections.defaultdict(list))
+    parts = collections.defaultdict(set)
     for name, effect in analysis.effects.items():
-        read = [channels for _, _, channels in effect.slices]
-        for place, channels in enumerate((*read, *effect.parts)):
+        for variable, axis, channels in effect.slices:
+            weights = analysis.network.get_layer(name).weights
+            number = next(i for i, weight in enumerate(weights) if weight is variable)
+            place = (name, number, axis % len(variable.shape))
+            for position, root in enumerate(analysis.roots[channels]):
+                slices[root][place].append(position)
+        for place, channels in enumerate(effect.parts):
             for root in np.unique(analysis.roots[channels]):
-                readers[root].add((name, place))
+                parts[root].add((name, place))
         if effect.filters is not None or effect.scale is not None:
             for position, root in enumerate(analysis.roots[effect.outputs]):
                 members[root][name].append(position)
@@ -77,8 +87,11 @@ def groups_of(analysis):
     for root, positions in members.items():
         produced = any(analysis.effects[name].filters is not None for name in positions)
         if produced and not analysis.fixed[root]:
-            key = tuple((name, len(found)) for name, found in positions.items())
-            groups[key, frozenset(readers[root])].append(positions)
+            tied, read = (
+                tuple((place, len(found)) for place, found in each.items())
+                for each in (positions, slices[root])
+            )
+            groups[tied, read, frozenset(parts[root])].append(root)
     if not groups:
         by = f", all tied to {', '.join(analysis.unknown[:3])}" if analysis.unknown else ""
         raise ArgumentError(
@@ -87,13 +100,18 @@ def groups_of(analysis):
             Words(f"{analysis.network.name!r}{by}"),
             must="have",
         )
-    return tuple(_group(analysis, rows) for rows in groups.values())
+    return tuple(_group(analysis, members, slices, roots) for roots in groups.values())
 
 
-def _group(analysis, rows):
-    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+def _group(analysis, members, slices, roots):
+    found = _rows([members[root] for root in roots])
     producers = {name for name in found if analysis.effects[name].filters is not None}
     return ChannelGroup(
         channels={name: rows for name, rows in found.items() if name in producers},
         scales={name: rows for name, rows in found.items() if name not in producers},
+        slices=_rows([slices[root] for root in roots]),
     )
+
+
+def _rows(positions):
+    return {place: np.array([row[place] for row in positions]) for place in positions[0]}

@@ -17,6 +17,8 @@ from kdtoolkit.compression.channel_graph import filters
 from kdtoolkit.compression.coupling import ChannelGroup
 from kdtoolkit.compression.options import IMPORTANCES
 
+_NOT_MULTIPLIED = ("bias", "beta", "moving_mean", "moving_variance")
+
 Scores = list[np.ndarray | None]
 """For each group float64 `(size,)`, at least 0; None for a group that it says nothing of."""
 
@@ -80,6 +82,29 @@ class L2(_OfWeights):
 
     def of_filters(self, weights):
         return np.square(weights).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class GroupNorm(Importance):
+    """The sum of the squared weights that go with a channel (Fang et al., DepGraph, CVPR 2023).
+
+    Those of what reads it are among them, and the scales that it passes; what is only added, such
+    as a bias, is not.
+    """
+
+    name = "group_norm"
+
+    def scores(self, network, groups):
+        return [self._summed(network, group) for group in groups]
+
+    def _summed(self, network, group):
+        total = np.zeros(group.size)
+        for (name, number, axis), places in group.slices.items():
+            variable = network.get_layer(name).weights[number]
+            if variable.name not in _NOT_MULTIPLIED:
+                squares = np.moveaxis(np.square(_float64(variable)), axis, 0)
+                total += squares.reshape(len(squares), -1).sum(axis=1)[places].sum(axis=1)
+        return total
 
 
 @dataclass(frozen=True)
@@ -158,8 +183,9 @@ class Random(Importance):
 class Taylor(Importance):
     """What the loss would change without a channel, to first order (Molchanov et al., CVPR 2019).
 
-    The square of the sum of `weight * gradient` over the filters of a channel, and over the scales
-    and offsets of the batch normalisation behind it; the mean over batches.
+    The square of the sum of `weight * gradient` over the scales and offsets of the batch
+    normalisations that a channel passes, the authors' gates; over its filters where it passes none.
+    The mean over batches. They are changes of the loss, and compare over groups as they are.
 
     Attributes:
         images: normalised, float `(n, height, width, channels)`.
@@ -168,6 +194,7 @@ class Taylor(Importance):
     """
 
     name = "taylor"
+    comparable = True
 
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
@@ -180,13 +207,9 @@ class Taylor(Importance):
             raise ArgumentError("labels", accepted, len(self.labels))
 
     def scores(self, network, groups):
-        variables = {}
-        for group in groups:
-            for name in group.channels:
-                variables[name] = [filters(network.get_layer(name))]
-            for name in group.scales:
-                layer = network.get_layer(name)
-                variables[name] = [layer.gamma, *([layer.beta] if layer.center else [])]
+        gates = [group.scales or group.channels for group in groups]
+        names = dict.fromkeys(name for each in gates for name in each)
+        variables = {name: _gate(network.get_layer(name)) for name in names}
         flat = [variable for each in variables.values() for variable in each]
         total = [np.zeros(group.size) for group in groups]
         count = math.ceil(len(self.images) / self.batch_size)
@@ -197,16 +220,14 @@ class Taylor(Importance):
                 name: sum(_by_channel(variable, next(gradients)) for variable in each)
                 for name, each in variables.items()
             }
-            for scores, group in zip(total, groups, strict=True):
-                joint = np.zeros(group.size)
-                for name, channels in (*group.channels.items(), *group.scales.items()):
-                    joint += changes[name][channels].sum(axis=1)
+            for scores, layers in zip(total, gates, strict=True):
+                joint = sum(changes[name][places].sum(axis=1) for name, places in layers.items())
                 scores += np.square(joint) / count
         return total
 
 
 _BY_NAME: dict[str, type[Importance]] = dict(
-    zip(IMPORTANCES, (L1, L2, BNScale, FPGM, LAMP, Taylor, Random), strict=True)
+    zip(IMPORTANCES, (L1, L2, GroupNorm, BNScale, FPGM, LAMP, Taylor, Random), strict=True)
 )
 
 
@@ -227,6 +248,13 @@ def as_importance(importance: str | Importance) -> Importance:
 
 def _float64(variable):
     return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
+def _gate(layer):
+    """The variables whose last axis lets a layer's channels through, or not."""
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return [filters(layer)]
+    return [layer.gamma, *([layer.beta] if layer.center else [])]
 
 
 def _by_channel(variable, gradient):

@@ -9,7 +9,7 @@ from kdtoolkit.export import quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
-IMPORTANCES = ("l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "random")
+IMPORTANCES = ("l1", "l2", "group_norm", "bn_scale", "fpgm", "lamp", "taylor", "random")
 QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _OF_CHANNELS = ("importance", "target", "limit", "rounds")

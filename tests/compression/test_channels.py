@@ -587,7 +587,7 @@ class Subclassed(keras.Model):
         (lambda: select_channels(plain(), "0.5"), "`fraction`.*'0.5'"),
         (
             lambda: select_channels(plain(), 0.5, "bn_scales"),
-            "`importance` must be one of l1, l2, bn_scale.*: bn_scale",
+            "`importance` must be one of l1, l2, group_norm, bn_scale.*: bn_scale",
         ),
         (
             lambda: select_channels(plain(), 0.5, "bn_scale"),

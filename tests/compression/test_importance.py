@@ -8,8 +8,9 @@ from scipy.spatial import distance
 
 from kdtoolkit import models
 from kdtoolkit.compression import channel_groups, importance
-from kdtoolkit.compression.importance import BNScale, Taylor, as_importance
-from tests.compression.test_channels import SHAPE, conv_bn_relu, randomised
+from kdtoolkit.compression.channels import shrink
+from kdtoolkit.compression.importance import BNScale, GroupNorm, Taylor, as_importance
+from tests.compression.test_channels import SHAPE, conv_bn_relu, densenet, randomised
 
 RNG = np.random.default_rng(3)
 
@@ -46,6 +47,29 @@ def test_filters(name, network, groups):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("build", [lambda: models.build("resnet8", SHAPE, 5), densenet])
+def test_group_norm_is_what_the_network_loses(build):
+    """Without the channel, its squares are missing from the sum over all that multiplies."""
+    network = randomised(build())
+
+    def squares(model):
+        arrays = [w.numpy() for w in model.weights if w.name in ("kernel", "gamma")]
+        return sum(np.square(array.astype("float64")).sum() for array in arrays)
+
+    groups = channel_groups(network)
+    for group, found in zip(groups, GroupNorm().scores(network, groups), strict=True):
+        for row in (0, group.size - 1):
+            keep = {name: np.ones(_width(network, name), bool) for name in group.channels}
+            for name, places in group.channels.items():
+                keep[name][places[row]] = False
+            lost = squares(network) - squares(shrink(network, keep))
+            np.testing.assert_allclose(found[row], lost, rtol=1e-6)
+
+
+def _width(network, name):
+    return network.get_layer(name).kernel.shape[-1]
+
+
 def test_lamp(network, groups):
     """The definition: of each, its squares over the sum of all squares not below them."""
     for group, found in zip(groups, as_importance("lamp").scores(network, groups), strict=True):
@@ -75,10 +99,16 @@ def test_random_is_of_its_seed(network, groups):
     assert not np.array_equal(first[0], other[0])
 
 
-def test_taylor():
+@pytest.mark.parametrize("normalised", [True, False])
+def test_taylor(normalised):
     """Sums of weight times gradient are what the loss changes when a channel is scaled."""
     image = keras.Input((4, 4, 2))
-    x = keras.layers.GlobalAveragePooling2D()(conv_bn_relu(image, 5, "conv"))
+    if normalised:
+        x = conv_bn_relu(image, 5, "conv")
+    else:
+        x = keras.layers.Conv2D(5, 3, padding="same", use_bias=False, name="conv")(image)
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
     network = randomised(keras.Model(image, keras.layers.Dense(3, name="logits")(x)))
     images = RNG.normal(size=(7, 4, 4, 2)).astype("float32")
     labels = RNG.integers(0, 3, 7)
@@ -91,15 +121,17 @@ def test_taylor():
     values["kernel"] = np.asarray(network.get_layer("conv").kernel, "float64")
 
     def loss(batch, scale):
-        """With the filters, scales and offsets of each channel times `scale`, in float64."""
+        """With what lets each channel through times `scale`, in float64."""
         padded = np.pad(images[batch].astype("float64"), ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = sum(
-            padded[:, i : i + 4, j : j + 4] @ (values["kernel"][i, j] * scale)
+            padded[:, i : i + 4, j : j + 4] @ values["kernel"][i, j]
             for i in range(3)
             for j in range(3)
         )
-        x = (x - values["moving_mean"]) / np.sqrt(values["moving_variance"] + 1e-3)
-        x = np.maximum(x * values["gamma"] * scale + values["beta"] * scale, 0).mean(axis=(1, 2))
+        if normalised:
+            x = (x - values["moving_mean"]) / np.sqrt(values["moving_variance"] + 1e-3)
+            x = x * values["gamma"] + values["beta"]
+        x = np.maximum(x * scale, 0).mean(axis=(1, 2))
         log_f = special.log_softmax(x @ values["dense"] + values["offset"], axis=-1)
         return -log_f[np.arange(len(log_f)), labels[batch]].mean()
 
