@@ -99,6 +99,15 @@ def leave_gradients_as_they_are(optimizer: keras.optimizers.Optimizer) -> None:
     optimizer._all_reduce_sum_gradients = list
 
 
+def place_of(variable: Any, optimizer: keras.optimizers.Optimizer) -> int:
+    """Where a variable, Keras' or TensorFlow's, is among those that an optimizer was built for.
+
+    On TensorFlow `update_step` is given TensorFlow's variables, which nothing public relates to
+    Keras'.
+    """
+    return optimizer._get_variable_index(variable)
+
+
 def strategy_of(model: keras.Model) -> tf.distribute.Strategy | None:
     """The strategy that a model was made under, None without one.
 

@@ -26,6 +26,7 @@ from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.self_distillation import SelfDistillation
 from kdtoolkit.training.student import Student
+from kdtoolkit.training.transfer import Transfer
 
 __all__ = ["Comparison", "compare", "summarise"]
 
@@ -75,6 +76,8 @@ def compare(
     cached_views: int | None = None,
     teacher_epochs: int | None = None,
     teacher_seed: int = 0,
+    teacher_transfer: Transfer | None = None,
+    transfer: Transfer | None = None,
     schedule: Schedule = SCHEDULES["distillation"],
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -108,6 +111,8 @@ def compare(
             in every step, as they do.
         teacher_epochs: of a teacher that is trained; by default `epochs`.
         teacher_seed: of a teacher that is trained, and of the views.
+        teacher_transfer: of a teacher that is trained from trained weights.
+        transfer: of the students, where `build` returns networks with trained weights.
         schedule: learning rate, momentum and weight decay.
         epochs, batch_size: of each training; the schedule's own by default.
         strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
@@ -154,6 +159,10 @@ def compare(
         strategy=strategy,
         compute=compute,
         callbacks=[bar] if bar else [],
+        transfer=transfer,
+    )
+    of_teacher = dataclasses.replace(
+        settings, epochs=teacher_epochs, seed=teacher_seed, transfer=teacher_transfer
     )
 
     def new(way):
@@ -172,6 +181,9 @@ def compare(
 
     # What is wrong with an argument is said before it is written down as this directory's.
     settings.check(data, [method for way in ways for method in as_methods(way.methods)])
+    if trains_teacher:
+        with suiting("teacher_transfer", teacher_transfer):
+            of_teacher.check(data)
     with compute.policy():
         example = None
         if taught:
@@ -191,6 +203,8 @@ def compare(
         "batch_size": batch_size,
         "training images": len(data.train),
         "classes": data.info.classes,
+        "teacher_transfer": None if teacher_transfer is None else str(teacher_transfer),
+        "transfer": None if transfer is None else str(transfer),
     }
 
     def complete(path, title, settings, generation, build, make_trainer, data, done, **labels):
@@ -211,7 +225,7 @@ def compare(
             teacher, results = complete(
                 "teacher",
                 "teacher",
-                dataclasses.replace(settings, epochs=teacher_epochs, seed=teacher_seed),
+                of_teacher,
                 0,
                 build_teacher,
                 lambda: Patriarch(build_teacher(), "plain", weight_decay=decay, seed=teacher_seed),

@@ -22,6 +22,7 @@ from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.step import NonFiniteError
 from kdtoolkit.training.student import Student
+from kdtoolkit.training.transfer import Transfer
 
 __all__ = ["METHODS", "Generation", "train_generations"]
 
@@ -59,13 +60,15 @@ def train_generations(
     seed: int = 0,
     strategy: tf.distribute.Strategy | None = None,
     compute: Compute = BY_KERAS,
+    transfer: Transfer | None = None,
     show_progress: bool = True,
 ) -> list[Generation]:
     """Trains `D(primary_score, lambda)`: generation 0 on labels, each next one on the last.
 
-    Every generation starts from a fresh initialisation. Called again with the same arguments after
-    an interruption, it goes on where it stopped and ends with the same weights. `output_dir` gets
-    a directory `generation_G` for each (`network.keras`, `results.json`) and TensorBoard `logs`.
+    Every generation starts from what `build` returns, freshly drawn or trained weights. Called
+    again with the same arguments after an interruption, it goes on where it stopped and ends with
+    the same weights. `output_dir` gets a directory `generation_G` for each (`network.keras`,
+    `results.json`) and TensorBoard `logs`.
 
     Args:
         build: returns a new network that returns logits; called once per generation, after Keras'
@@ -81,6 +84,7 @@ def train_generations(
         seed: of initialisation, data order, augmentation.
         strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
+        transfer: of every generation, where `build` returns networks with trained weights.
         show_progress: print progress and the time left to standard error.
 
     Returns:
@@ -130,6 +134,7 @@ def train_generations(
         "seed": seed,
         "training images": len(data.train),
         "classes": data.info.classes,
+        "transfer": None if transfer is None else str(transfer),
     }
     if top_k == ADAPTIVE:
         arguments["top_k_share"] = top_k_share
@@ -142,6 +147,7 @@ def train_generations(
         strategy=strategy,
         compute=compute,
         callbacks=[bar] if bar else [],
+        transfer=transfer,
     )
 
     @functools.cache

@@ -151,6 +151,22 @@ def cut(network: Network, exit: str) -> Network:
     return keras.Model(network.input, network.output[exit], name=f"{network.name}_{exit}")
 
 
+def backbone(network: Network) -> list[keras.Layer]:
+    """Returns the layers of a network but for its head, what makes logits of features.
+
+    That is the last dense layer or convolution and, of a multi-exit network, all of each exit's.
+
+    Raises:
+        ValueError: the network does not end with such a layer.
+    """
+    last = {operation_of(_from_features(logits)).name for logits in network.outputs}
+    return [
+        layer
+        for layer in network.layers
+        if layer.name not in last and not re.match(r"exit_\d+_", layer.name)
+    ]
+
+
 def exit_costs(network: Network) -> dict[str, float]:
     """Returns what stopping at each exit costs in multiply-accumulates, with all heads before it.
 
@@ -337,8 +353,8 @@ def _attachment(logits, name):
     return point
 
 
-def _classified(logits):
-    """What the last dense layer or convolution takes, before dropout."""
+def _from_features(logits):
+    """What the last dense layer or convolution returns."""
     while returns_its_input(operation_of(logits)) or _is_pooling(logits):
         logits = _inputs(logits)[0]
     last = operation_of(logits)
@@ -346,7 +362,12 @@ def _classified(logits):
         accepted = "with a dense layer, or a convolution, that returns logits"
         received = Words(f"{type(last).__name__} {last.name!r}")
         raise ArgumentError("network", accepted, received, must="end")
-    classified = _inputs(logits)[0]
+    return logits
+
+
+def _classified(logits):
+    """What the last dense layer or convolution takes, before dropout."""
+    classified = _inputs(_from_features(logits))[0]
     while isinstance(operation_of(classified), layers.Dropout):  # features are what is dropped from
         classified = _inputs(classified)[0]
     return classified

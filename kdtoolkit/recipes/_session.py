@@ -85,13 +85,19 @@ class Session:
         """A context in which a training that failed for a known reason is one line."""
         return one_line_errors(self.data)
 
-    def train(self, variants: Mapping[str, tuple[Callable, Callable]], evaluate: Callable):
+    def train(
+        self,
+        variants: Mapping[str, tuple[Callable, Callable]],
+        evaluate: Callable,
+        transfer=None,
+    ):
         """Trains networks one after another, each in a directory of its name.
 
         Args:
             variants: name -> `(build, make_trainer)`, as `kdtoolkit.training.loop.Training` takes
                 them.
             evaluate: name, network -> dict of its figures.
+            transfer: of all of them, a `kdtoolkit.training.Transfer`, or None.
 
         Returns:
             `(networks, results)`, dicts of the names.
@@ -104,7 +110,7 @@ class Session:
         loop.check_validation(self.data)
         epochs, output_dir = self.flags.epochs, self.output_dir
         bar = progress.Progress(len(variants) * epochs)
-        settings = self._settings([bar] if self.is_chief else [])
+        settings = self._settings([bar] if self.is_chief else [], transfer)
         networks, results = {}, {}
         for number, (name, (build, make_trainer)) in enumerate(variants.items()):
             training = loop.Training(
@@ -169,7 +175,7 @@ class Session:
             self.recipe, self.flags, self.output_dir, self.data, parts, export if wanted else None
         )
 
-    def _settings(self, callbacks):
+    def _settings(self, callbacks, transfer):
         from kdtoolkit.training import loop
 
         return loop.Settings(
@@ -180,6 +186,7 @@ class Session:
             strategy=self.strategy,
             callbacks=callbacks,
             compute=self.compute,
+            transfer=transfer,
         )
 
 

@@ -88,7 +88,7 @@ def _check(flags):
     if flags.weights is None:
         _smoke.shrink(flags, "model", generations=1)
     else:  # which fit their own network and images
-        _smoke.shrink(flags, data=False, generations=1)
+        _smoke.shrink(flags, data=False, generations=1, freeze_epochs=1)
     if flags.smoke:
         _METHODS.shrink(flags)
     info = _flags.check_data(flags)
@@ -108,6 +108,7 @@ def _check(flags):
         flags, family.schedule if flags.weights is None else _pretrained.SCHEDULE
     )
     _flags.check_training(flags, usual)
+    _pretrained.check_epochs(flags, flags.epochs)
     _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
     return usual
 
@@ -175,6 +176,7 @@ def _run(flags, usual):
             seed=flags.seed,
             strategy=session.strategy,
             compute=session.compute,
+            transfer=start.transfer,
         )
         networks = [generation.network for generation in lineage]
 

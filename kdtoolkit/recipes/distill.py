@@ -107,7 +107,8 @@ def _check(flags):
     from_file = _teacher_is_file(flags)
     own = from_file or flags.teacher_weights is not None  # which fit their own images
     networks = ["student", "peer"] if own else ["teacher", "student", "peer"]
-    most = {"teacher_epochs": 1, "seeds": 2, **({"views": 1} if flags.cache_teacher else {})}
+    most = {"teacher_epochs": 1, "teacher_freeze_epochs": 1, "seeds": 2}
+    most |= {"views": 1} if flags.cache_teacher else {}
     _smoke.shrink(flags, *networks, data=not own, **most)
     _flags.check_protocol(flags)
     info = _flags.check_data(flags)
@@ -128,6 +129,7 @@ def _check(flags):
         flags.teacher_epochs = flags.epochs
     if trains_teacher:
         flags.require("teacher_epochs", flags.teacher_epochs > 0, "positive")
+        _pretrained.check_epochs(flags, flags.teacher_epochs, "teacher_")
     seeds = _check_seeds(flags)
     _check_export(flags, len(ways) * len(seeds))
     _flags.default_output_dir(
@@ -168,7 +170,8 @@ def _check_teacher(flags, info, ways):
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(way.needs_teacher for way in ways)
     trains = taught and not _teacher_is_file(flags)
-    flags.require_use(trains, "a teacher that is trained here", "teacher_epochs", "teacher_weights")
+    own = ("epochs", "weights", "freeze_epochs", "backbone_learning_rate")
+    flags.require_use(trains, "a teacher that is trained here", *(f"teacher_{x}" for x in own))
     flags.require_use(taught, "methods that have a teacher", "cache_teacher")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
     return trains
@@ -242,6 +245,7 @@ def _run_recipe(flags, checked):
             cached_views=flags.views if flags.cache_teacher else None,
             teacher_epochs=flags.teacher_epochs,
             teacher_seed=flags.teacher_seed,
+            teacher_transfer=start.transfer,
             schedule=session.schedule,
             epochs=flags.epochs,
             batch_size=flags.batch_size,

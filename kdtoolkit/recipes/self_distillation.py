@@ -136,7 +136,7 @@ def _check(flags):
     if flags.teacher is None and flags.weights is None:
         _smoke.shrink(flags, "model", head_width=8)
     else:  # which fit their own network and data
-        _smoke.shrink(flags, data=False)
+        _smoke.shrink(flags, data=False, freeze_epochs=1)
     info = _flags.check_data(flags)
     family = _flags.check_network(flags, info)
     _pretrained.check(flags, info, family, "model")
@@ -166,6 +166,7 @@ def _check(flags):
         flags, family.schedule if flags.weights is None else _pretrained.SCHEDULE
     )
     _flags.check_training(flags, usual)
+    _pretrained.check_epochs(flags, flags.epochs)
     _flags.default_output_dir(flags, RECIPE.name, flags.model, flags.seed)
     return usual
 
@@ -234,7 +235,7 @@ def _run(flags, usual):
         on_validation = evaluation.predict(network, data.validation)
         return {"method": name, "exits": evaluation.exit_figures(*on_test, *on_validation)}
 
-    networks, rows = session.train(variants, evaluate)
+    networks, rows = session.train(variants, evaluate, start.transfer)
     network = networks["self_distillation"]
     alone = models.cut_costs(network)
     parts = {

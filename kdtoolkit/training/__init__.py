@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kdtoolkit.training.step import UnknownClassError as UnknownClassError
     from kdtoolkit.training.student import Student as Student
     from kdtoolkit.training.teacher_cache import TeacherCache as TeacherCache
+    from kdtoolkit.training.transfer import Transfer as Transfer
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -48,6 +49,7 @@ else:
             "Settings": "loop",
             "TeacherCache": "teacher_cache",
             "Training": "loop",
+            "Transfer": "transfer",
             "WorkerLostError": "distribution",
             "strategy": "distribution",
         },

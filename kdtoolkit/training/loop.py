@@ -28,6 +28,7 @@ from kdtoolkit.training.distribution import (
 )
 from kdtoolkit.training.schedules import Schedule
 from kdtoolkit.training.step import NonFiniteError, Trainer
+from kdtoolkit.training.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Settings:
         callbacks: Keras callbacks. One with `variables`, a list that holds Keras variables from
             `set_model` on, has them stored and restored with the trainer's.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
+        transfer: of a network that starts from trained weights, or None.
     """
 
     schedule: Schedule
@@ -64,19 +66,23 @@ class Settings:
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
     callbacks: Sequence[keras.callbacks.Callback] = ()
     compute: Compute = BY_KERAS
+    transfer: Transfer | None = None
 
     def check(self, data: Data, methods: Iterable[Method] = ()) -> None:
         """Checks that an epoch of the data can be trained in these batches, by some methods.
 
         Raises:
             ValueError: its last batch has fewer images than there are replicas, its steps cannot
-                be executed so many at once, or batches are too small for a method.
+                be executed so many at once, batches are too small for a method, or more epochs
+                are frozen than there are.
         """
         for method in methods:
             method.check_batch_size(self.batch_size)
         images, replicas = len(data.train), self.strategy.num_replicas_in_sync
         check_last_batch(images, self.batch_size, replicas)
         self.compute.check_epoch(data.train.steps_per_epoch(self.batch_size))
+        if self.transfer is not None:
+            self.transfer.check_epochs(self.epochs)
 
 
 class Training:
@@ -230,6 +236,7 @@ class Training:
                 are kept.
         """
         settings, train = self.settings, data.train
+        transfer = settings.transfer or Transfer()
         batch_size, epochs = settings.batch_size, settings.epochs
         steps = train.steps_per_epoch(batch_size)
         replicas = settings.strategy.num_replicas_in_sync
@@ -243,7 +250,7 @@ class Training:
                 trainer = make_trainer()
             check_fits(trainer.network, data)
             trainer.compile(
-                settings.schedule.optimizer(epochs, steps),
+                transfer.optimizer(settings.schedule, trainer, epochs, steps),
                 metrics=["accuracy"],
                 reader=train.reader() if settings.compute.data_on_device else None,
                 **settings.compute.compile_options(),
@@ -277,7 +284,8 @@ class Training:
                 steps_per_epoch=steps,
                 shuffle=False,  # the stream is in its epoch's order already
                 validation_data=_validation(data, batch_size, replicas),
-                callbacks=[*settings.callbacks, *own],  # which store what the others leave
+                # The last ones store what the others leave.
+                callbacks=[*transfer.callbacks(), *settings.callbacks, *own],
                 verbose=0,
             )
         trainer.check_variables(epochs - 1)  # a state may be older than the check of each epoch

@@ -534,9 +534,19 @@ class _AverageStatistics(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs=None):
-        strategy = self.model.distribute_strategy
-        variables = self.model._statistics() if strategy.num_replicas_in_sync > 1 else []
+        self._averaged, self._run = [], lambda: None
 
+    def _average(self):
+        strategy = self.model.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return
+        variables = self.model._statistics()
+        if [v.path for v in variables] != self._averaged:  # layers may freeze between two epochs
+            self._averaged = [v.path for v in variables]
+            self._run = self._averaging(strategy, variables)
+        self._run()
+
+    def _averaging(self, strategy, variables):
         def average():
             # A variable's value itself is on no device, where a sum over workers cannot be.
             sums = _sum_over_replicas([tf.identity(v.value) for v in variables])
@@ -548,7 +558,7 @@ class _AverageStatistics(keras.callbacks.Callback):
             if variables:
                 strategy.run(average)
 
-        self._average = on_every_replica
+        return on_every_replica
 
     def on_test_begin(self, logs=None):
         self._average()

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from kdtoolkit import models
+from kdtoolkit.models import exits
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(4, 16, 16, 3)).astype("float32")
@@ -502,3 +503,11 @@ def test_features_of_the_deepest_exit_are_those_before_its_dropout():
     network = models.add_exits(models.build("resnet8", (8, 8, 1), 3, dropout=0.5), mid=4)
     pooled = models.features(network).output["features"]["exit_3"]
     assert pooled._keras_history.operation.name == "features"
+
+
+def test_backbone_is_all_but_the_heads():
+    plain = models.build("resnet8", (8, 8, 1), 10)
+    names = [layer.name for layer in exits.backbone(plain)]
+    assert names == [layer.name for layer in plain.layers if layer.name != "logits"]
+    several = exits.backbone(models.add_exits(plain))
+    assert {layer.name for layer in several} == set(names)

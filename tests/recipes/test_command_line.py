@@ -29,6 +29,7 @@ from kdtoolkit.recipes.born_again import RECIPE
 
 HEAD = "# kdtoolkit 0.2\n"  # of a config.flags
 APPLICATION = ["--model=keras:MobileNet", "--image_size=32"]
+TRAINED = [*APPLICATION, "--dataset=cifar10", "--weights=imagenet"]
 
 
 @pytest.fixture
@@ -100,6 +101,13 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--dataset=" + "x" * 300], ["--dataset must be digits, an existing folder"]),
         (["--data_dir=" + "x" * 300], ["--data_dir", "existing directory"]),
         (["--weights=imagenet"], ["--weights applies to networks of keras.applications"]),
+        (["--freeze_epochs=1"], ["--freeze_epochs applies to networks that start from --weights"]),
+        ([*TRAINED, "--freeze_epochs=-1"], ["--freeze_epochs must be at least 0"]),
+        (
+            [*TRAINED, "--epochs=3", "--freeze_epochs=4"],
+            ["--freeze_epochs", "at most", "epochs, 3"],
+        ),
+        ([*TRAINED, "--backbone_learning_rate=0"], ["--backbone_learning_rate must be positive"]),
         ([*APPLICATION, "--weights=imagenet"], ["--weights applies to images of three channels"]),
         ([*APPLICATION, "--dataset=cifar10", "--weights=a.h5"], ["--weights must be imagenet, or"]),
     ],
@@ -202,6 +210,11 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--teacher_epochs=0"], ["--teacher_epochs", "positive"]),
         (["--teacher_seed=-1"], ["--teacher_seed", "-1"]),
         (["--teacher_weights=imagenet"], ["--teacher_weights applies", "--teacher=keras:NAME"]),
+        (
+            ["--teacher_freeze_epochs=1"],
+            ["--teacher_freeze_epochs", "from --teacher_weights"],
+        ),
+        (["--method=plain", "--teacher_freeze_epochs=1"], ["--teacher_freeze_epochs applies"]),
         (["--student=resnet21"], ["--student", "resnet20"]),
         (["--peer=resnet8"], ["--peer", "mutual"]),
         (["--method=mutual", "--peer=resnet21"], ["--peer", "resnet20"]),
