@@ -12,9 +12,12 @@ from kdtoolkit.analysis import plot_accuracy_against_cost
 from kdtoolkit.compression import (
     ConstantSparsity,
     MagnitudePruning,
+    Sensitivity,
     Sparsity,
+    channel_groups,
     prune_channels,
     quantization_aware,
+    sensitivity,
     sparsity,
 )
 from kdtoolkit.data import Data, Split, StreamingSplit
@@ -66,8 +69,11 @@ class Sure(methods.LogitsMethod):
 
 
 def deploy(network: keras.Model, images: np.ndarray, directory: Path) -> Prediction:
-    small = prune_channels(network, 0.5)
+    alone = sensitivity(network, channel_groups(network), lambda changed: 0.5)
+    assert_type(alone, Sensitivity)
+    small = prune_channels(network, 0.5, limit=alone.limits(0.02))
     assert_type(sparsity(small), Sparsity)
+    prune_channels(network, target="ms=3.5ms", measure=lambda smaller: 0.1, limit=0.8)
     preprocessing = data.Preprocessing((8, 8, 1), (0.5,), (0.2,))
     exported = to_litert(
         quantization_aware(small, images), directory / "a.tflite", preprocessing, "int8"

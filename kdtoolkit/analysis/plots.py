@@ -1,11 +1,13 @@
-"""Plots as PNG files. Matplotlib stays in this module, and needs no display."""
+"""Plots as files. Matplotlib needs no display."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from kdtoolkit import files
 from kdtoolkit._types import PathLike
+from kdtoolkit.analysis import report
 
 
 def plot_accuracy_against_cost(
@@ -34,3 +36,28 @@ def plot_accuracy_against_cost(
     axes.grid(alpha=0.3)
     axes.legend()
     files.write_atomically(path, lambda scratch: figure.savefig(scratch, format="png"))
+
+
+def plot_drops(
+    drops: Mapping[str, Mapping[str, float]], path: PathLike, *, label: str = "accuracy lost"
+) -> None:
+    """Draws what changes to parts of a network cost: a row for each part, a point for each change.
+
+    Args:
+        drops: name of a part -> name of a change -> accuracy that it costs, a fraction.
+        path: SVG file, written whole or not at all.
+        label: of the horizontal axis, in points.
+    """
+    figure = Figure(figsize=(7, 1.2 + 0.25 * len(drops)), layout="constrained")
+    axes = figure.add_subplot()
+    changes = dict.fromkeys(change for own in drops.values() for change in own)
+    for change, marker in zip(changes, itertools.cycle("o^sDvP"), strict=False):
+        points = [(100 * o[change], y) for y, o in enumerate(drops.values()) if change in o]
+        axes.plot(*zip(*points, strict=True), marker, label=change, alpha=0.7)
+    axes.set_yticks(range(len(drops)), list(drops), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{label} (points)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    drawn = report.svg(figure, "drops")
+    files.write_atomically(path, lambda scratch: scratch.write_text(drawn, encoding="utf-8"))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kdtoolkit.compression.recalibration import recalibrate as recalibrate
     from kdtoolkit.compression.schedules import ConstantSparsity as ConstantSparsity
     from kdtoolkit.compression.schedules import PolynomialDecay as PolynomialDecay
+    from kdtoolkit.compression.sensitivity_analysis import Sensitivity as Sensitivity
+    from kdtoolkit.compression.sensitivity_analysis import SensitivityRow as SensitivityRow
+    from kdtoolkit.compression.sensitivity_analysis import sensitivity as sensitivity
     from kdtoolkit.compression.target import Target as Target
     from kdtoolkit.compression.variants import Compressed as Compressed
     from kdtoolkit.compression.variants import compress as compress
@@ -37,6 +40,8 @@ else:
             "ChannelGroup": "coupling",
             "ConstantSparsity": "schedules",
             "PolynomialDecay": "schedules",
+            "Sensitivity": "sensitivity_analysis",
+            "SensitivityRow": "sensitivity_analysis",
             "Sparsity": "layers",
             "Target": "target",
             "channel_groups": "coupling",
@@ -45,6 +50,7 @@ else:
             "prune_channels": "channel_selection",
             "recalibrate": "recalibration",
             "select_channels": "channel_selection",
+            "sensitivity": "sensitivity_analysis",
             "shrink": "channels",
             "sparsity": "layers",
             "quantization_aware": "quantization",

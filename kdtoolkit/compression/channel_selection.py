@@ -3,7 +3,7 @@
 import fnmatch
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from kdtoolkit._checks import (
     ABOVE_0_TO_1,
     BELOW_1,
+    FRACTION,
     ArgumentError,
     Integers,
     OneOf,
@@ -35,7 +36,7 @@ def select_channels(
     layers: str | Iterable[str] = "*",
     *,
     threshold: str = "layer",
-    limit: float = 1.0,
+    limit: float | Mapping[str, float] = 1.0,
     target: str | Target | None = None,
     measure: Callable[[Network], float] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -45,8 +46,8 @@ def select_channels(
         network: functional or sequential Keras model.
         fraction: of the channels to remove, in [0, 1); never more than that.
         importance: what a channel is worth: `"l1"`, `"l2"`, `"group_norm"`, `"bn_scale"`,
-            `"fpgm"`, `"lamp"`, `"random"`, or an object, such as `importance.Taylor(images, labels)`. A group that it
-            says nothing of stays as it is.
+            `"fpgm"`, `"lamp"`, `"random"`, or an object, such as `importance.Taylor(images,
+            labels)`. A group that it says nothing of stays as it is.
         multiple: the number of channels that stay in a group is rounded up to a multiple of this.
         layers: shell pattern, or several, of layer names. A group is pruned if each of its layers
             matches one.
@@ -54,7 +55,9 @@ def select_channels(
             fraction; or `"global"`, over all groups: the fraction is of all channels. Scores of
             different groups are divided by their group's mean before, unless they compare as
             they are.
-        limit: largest share of a group that is removed, in (0, 1]; one channel always stays.
+        limit: largest share of a group that is removed, in (0, 1]; one channel always stays. Or
+            name of a layer -> that of its group, in [0, 1], such as `limits` of `sensitivity`;
+            1 for others, and the smallest of tied layers.
         target: instead of the fraction: as few channels are removed as bring a cost down to it:
             `"macs=0.5"`, half the multiply-accumulates; `"parameters=50k"`, trained weights;
             `"bytes=200k"`, the size of the float32 `.tflite` file; `"ms=0.5"`, half the time that
@@ -107,7 +110,7 @@ def selection(
     layers: str | Iterable[str] = "*",
     *,
     threshold: str = "layer",
-    limit: float = 1.0,
+    limit: float | Mapping[str, float] = 1.0,
     target: str | Target | None = None,
     measure: Callable[[Network], float] | None = None,
 ) -> Selection:
@@ -120,10 +123,11 @@ def selection(
         raise ArgumentError("measure", "left out where there is no target", measure)
     check("multiple", multiple, Integers(1))
     check("threshold", threshold, OneOf(SCOPES))
-    check("limit", limit, ABOVE_0_TO_1)
     analysis = analyse(network)
-    groups = _matching(groups_of(analysis), layers)
-    queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limit)
+    found = groups_of(analysis)
+    limits = _limits(found, limit)
+    groups = _matching(found, layers)
+    queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limits)
     if target is None:
         return Selection(_keep(analysis, queues, _bound(queues, fraction, threshold)))
     target = Target.parse(target)
@@ -138,7 +142,7 @@ def prune_channels(
     layers: str | Iterable[str] = "*",
     *,
     threshold: str = "layer",
-    limit: float = 1.0,
+    limit: float | Mapping[str, float] = 1.0,
     target: str | Target | None = None,
     measure: Callable[[Network], float] | None = None,
 ) -> Network:
@@ -191,7 +195,23 @@ class _Queue:
         return self.order[: max(self.group.size - rest, 0)]
 
 
-def _queues(analysis, groups, importance, multiple, threshold, limit) -> list[_Queue]:
+def _limits(groups, limit) -> Callable[[ChannelGroup], float]:
+    """The function that returns the largest share of a group that is removed."""
+    if not isinstance(limit, Mapping):
+        check("limit", limit, ABOVE_0_TO_1)
+        return lambda group: limit
+    names = [name for group in groups for name in group.layers]
+    for name, share in limit.items():
+        if name not in names:
+            accepted = "layers with channels that can be removed"
+            raise ArgumentError(
+                "limit", accepted, Words(repr(name)), near(name, names), must="name"
+            )
+        check("limit", share, FRACTION)
+    return lambda group: min(limit.get(name, 1.0) for name in group.layers)
+
+
+def _queues(analysis, groups, importance, multiple, threshold, limit_of) -> list[_Queue]:
     queues = []
     scored = zip(groups, importance.scores(analysis.network, groups), strict=True)
     for group, scores in scored:
@@ -204,7 +224,7 @@ def _queues(analysis, groups, importance, multiple, threshold, limit) -> list[_Q
             mean = 1.0 if importance.comparable else scores.mean()
             keys = scores[order] / (mean or 1.0)
         # Rounded first: 0.29 * 100 is just below 29.
-        removable = min(group.size - 1, math.floor(_rounded(limit * group.size)))
+        removable = min(group.size - 1, math.floor(_rounded(limit_of(group) * group.size)))
         queues.append(_Queue(group, order[:removable], keys[:removable], multiple))
     if not queues:
         accepted = f"another for channels that {importance.name} says nothing of"
@@ -245,6 +265,8 @@ def _reach(network, analysis, queues, target, measure) -> Selection:
     if whole <= most:
         return Selection({}, whole, most, whole, 1)
     bounds = np.unique(np.concatenate([queue.keys for queue in queues]))
+    if not len(bounds):  # limits leave none
+        raise _unreachable(target, whole, whole)
     reached, measured, low, high = None, 1, 0, len(bounds) - 1  # the wanted one is in low..high
     while low <= high:
         middle = len(bounds) - 1 if reached is None else (low + high) // 2
@@ -253,13 +275,17 @@ def _reach(network, analysis, queues, target, measure) -> Selection:
         if found <= most:
             reached, high = (keep, found), middle - 1
         elif reached is None:  # the largest bound, with which it begins
-            least = f"{target.shown(found)}, {found / whole:.3f} of the whole network's"
-            words = f"{target}, and the smallest that these arguments give is {least}"
-            raise ArgumentError("target", "what can be reached", Words(words))
+            raise _unreachable(target, found, whole)
         else:
             low = middle + 1
     assert reached is not None  # or the largest bound had been refused
     return Selection(reached[0], whole, most, reached[1], measured)
+
+
+def _unreachable(target, found, whole):
+    least = f"{target.shown(found)} {target.unit}, {found / whole:.3f} of the whole network's"
+    received = Words(f"{target}, and the smallest that these arguments give is {least}")
+    return ArgumentError("target", "what can be reached", received)
 
 
 def _matching(groups, layers):

@@ -8,7 +8,7 @@ import numpy as np
 from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_graph import analyse
+from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
 
 
 def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
@@ -31,14 +31,28 @@ def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
             others that are kept.
     """
     analysis = analyse(network)
-    alive = _alive(analysis, keep)
+    return _rebuild(analysis, _zeroing(_alive(analysis, keep)))
 
+
+def masked_weights(
+    analysis: ChannelGraph, keep: Mapping[str, np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """Returns the weights of the network of `mask_channels`: name of a layer -> its arrays.
+
+    Args:
+        analysis: of the network.
+        keep: as for `mask_channels`.
+    """
+    return dict(_weights(analysis, _zeroing(_alive(analysis, keep))))
+
+
+def _zeroing(alive):
     def zeroed(value, axis, channels):
         shape = [1] * value.ndim
         shape[axis] = len(channels)
         return value * alive[channels].reshape(shape).astype(value.dtype)
 
-    return _rebuild(analysis, zeroed)
+    return zeroed
 
 
 def shrink(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
@@ -133,14 +147,20 @@ def _rebuild(analysis, change, count=None):
         lambda tensor: copy(_keras.operation_of(tensor)).output, network.input
     )
     model = keras.models.clone_model(network, inputs, clone_function=copy)
-    for layer in network.layers:
-        slices = effects[layer.name].slices if layer.name in effects else ()
+    for name, values in _weights(analysis, change):
+        model.get_layer(name).set_weights(values)
+    return model
+
+
+def _weights(analysis, change):
+    """Pairs of a layer's name and its weights, changed along the axes on which channels lie."""
+    for layer in analysis.network.layers:
+        effect = analysis.effects.get(layer.name)
         values = []
         for variable in layer.weights:
             value = _array(variable)
-            for sliced, axis, channels in slices:
+            for sliced, axis, channels in effect.slices if effect else ():
                 if sliced is variable:
                     value = change(value, axis, channels)
             values.append(value)
-        model.get_layer(layer.name).set_weights(values)
-    return model
+        yield layer.name, values

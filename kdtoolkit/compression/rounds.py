@@ -47,6 +47,13 @@ class Rounds:
     def layers(self) -> str | list[str]:
         return "*" if self.options.layers is None else list(self.options.layers)
 
+    @property
+    def importance(self) -> str | Importance:
+        """The name of what a channel is worth, or with its images an object."""
+        if self.options.importance == Taylor.name:
+            return Taylor(self.images, self.labels)
+        return self.options.importance
+
     def select(self, network: Network, number: int) -> Selection:
         """Chooses the channels that stay in a round, or knows what was chosen.
 
@@ -84,7 +91,7 @@ class Rounds:
                 return Selection({})
             fraction = 1 - left
         return selection(
-            *(network, fraction, self._importance()),
+            *(network, fraction, self.importance),
             layers=self.layers,
             threshold=options.threshold,
             limit=options.limit,
@@ -94,11 +101,6 @@ class Rounds:
 
     def _count(self, network):
         return channel_count(network, self.layers)
-
-    def _importance(self) -> str | Importance:
-        if self.options.importance == Taylor.name:
-            return Taylor(self.images, self.labels)
-        return self.options.importance
 
     @functools.cached_property
     def _chosen(self) -> list[Selection]:

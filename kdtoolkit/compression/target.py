@@ -1,6 +1,5 @@
 """What a smaller network is to cost: no Keras here."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -82,11 +81,13 @@ class Target:
         assert self.amount is not None  # one of them is given
         return self.amount
 
+    @property
+    def unit(self) -> str:
+        return "MACs" if self.cost == "macs" else self.cost
+
     def shown(self, value: float) -> str:
-        """Returns a cost in words."""
-        if self.cost == "ms":
-            return f"{value:.3g} ms"
-        return f"{math.ceil(value):,d} {'MACs' if self.cost == 'macs' else self.cost}"
+        """Returns a cost as text, without its unit."""
+        return f"{value:.3g}" if self.cost == "ms" else f"{value:,.0f}"
 
 
 def cost_of(target: Target) -> Callable[[Network], float]:

@@ -14,6 +14,7 @@ from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
+from kdtoolkit.compression import sensitivity_analysis, sensitivity_files
 from kdtoolkit.compression.channel_selection import Selection, channel_count
 from kdtoolkit.compression.channels import shrink
 from kdtoolkit.compression.coupling import channel_groups
@@ -86,6 +87,7 @@ def compress(
     rounds: int = 1,
     quantize: Sequence[str] = ("int8",),
     calibration_images: int = 256,
+    sensitivity: bool = False,
     methods: Methods = "kd",
     schedule: Schedule = SCHEDULES["fine_tuning"],
     epochs: int | None = None,
@@ -102,7 +104,7 @@ def compress(
     with the same weights. `output_dir` gets directories `pruned` and `quantized` for what is
     trained (`network.keras`, `results.json`), before them `round_1` and so on where there are
     several rounds, `export` with the files, and TensorBoard `logs`; where channels go
-    `channels.json`, which of them.
+    `channels.json`, which of them; and what `sensitivity` asks for.
 
     Args:
         network: functional Keras model that returns logits of normalised images, as those of this
@@ -130,6 +132,9 @@ def compress(
             `"uint8"`, and `"qat"`, int8 after training that knows of it.
         calibration_images: number of training images that give integers their ranges, and
             `"taylor"` its gradients.
+        sensitivity: first find out, on the validation images, what pruning each group of channels
+            alone costs, and rounding each layer alone: see `kdtoolkit.compression.sensitivity`.
+            `sensitivity.json` holds it, and `sensitivity.svg` shows it.
         methods: with which the original teaches while its like is fine-tuned; `()` for labels
             alone.
         schedule: learning rate, momentum and weight decay; training for `"qat"` begins at a tenth
@@ -237,6 +242,9 @@ def compress(
         )
         _check_export(options, original, data.preprocessing)
         _check_pruning(options, original)
+        if sensitivity:
+            with suiting("sensitivity", sensitivity):
+                groups = channel_groups(original)
         blamed = "target" if options.target else "structure"
         with suiting(blamed, getattr(options, blamed)):
             example = pruned(original, choose(original, 0, write=False))
@@ -281,6 +289,16 @@ def compress(
         table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
 
     with held(strategy, output_dir, "compression.json", arguments, claim):
+        if sensitivity and is_chief(strategy) and not sensitivity_files.written(output_dir):
+            if show_progress:
+                print("Pruning and rounding each part of the network alone", file=sys.stderr)
+            found = sensitivity_analysis.sensitivity(
+                original,
+                groups,
+                lambda network: _validated(network, data).accuracy,
+                importance=chosen.importance,
+            )
+            sensitivity_files.write(found, output_dir)
         name, network, directory, seconds = "original", original, None, 0.0
         measure(name, network, "float32")
         if options.prunes:
@@ -411,12 +429,15 @@ def _measured(variant, network, quantization, calibration, data, output_dir, sho
     if parity.failure:
         error = export.ParityError(f"{path} ({quantization}) {parity.failure}")
         discard(path, quantization, error)
-    validation = evaluation.figures(*evaluation.predict(network, data.validation))
     return {
-        "validation_accuracy": validation.accuracy,
+        "validation_accuracy": _validated(network, data).accuracy,
         "parameters": trainable_parameters(network),
         "sparsity": sparsity(network).total,
         "macs": models.macs(network),
         **rows.file_facts(exported, output_dir),
         **rows.parity_facts(parity),
     }
+
+
+def _validated(network, data):
+    return evaluation.figures(*evaluation.predict(network, data.validation))

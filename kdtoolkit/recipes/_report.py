@@ -60,7 +60,10 @@ def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
 
 
 # What somebody may use of a finished run; not its log, its cache, and what was set aside.
-_LEFT = ("export/**/*", "report.html", "**/network.keras", "**/network.json", "*/**/results.json")
+_LEFT = (
+    *("export/**/*", "report.html", "sensitivity.json", "sensitivity.svg"),
+    *("**/network.keras", "**/network.json", "*/**/results.json"),
+)
 
 
 def left(output_dir: Path) -> dict[str, str]:

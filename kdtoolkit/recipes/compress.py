@@ -79,6 +79,14 @@ def _define(flags):
         default = list(default) if isinstance(default, tuple) else default
         kind = _KINDS[kinds[option.name]]
         flags.add(kind, "Compression", option.name, default, option.metadata["text"])
+    flags.add(
+        "boolean",
+        "Compression",
+        "sensitivity",
+        False,
+        "First prune each group of channels alone, and round each layer alone, without training: "
+        "sensitivity.json holds what that costs on validation images, sensitivity.svg shows it.",
+    )
     _METHODS.define(flags, "kd", "How the uncompressed network teaches while it is fine-tuned")
     _flags.define_training(flags)
     _flags.define_output(flags)
@@ -140,6 +148,7 @@ def _run_recipe(flags, usual):
             data,
             output_dir,
             **_options(flags),
+            sensitivity=flags.sensitivity,
             methods=chosen_methods(flags),
             schedule=session.schedule,
             epochs=flags.epochs,
@@ -176,14 +185,17 @@ def _towards(flags, rounds):
     target = Target.parse(flags.target) if rounds else None
     for number, row in enumerate(rounds, 1):
         whole, most, found = (target.shown(row[name]) for name in ("whole", "most", "found"))
-        name = f"{target}, round {number}" if len(rounds) > 1 else str(target)
-        yield name, f"{found} of {whole}, asked for {most}; {row['measured']} networks measured"
+        name = f"{flags.target}, round {number}" if len(rounds) > 1 else flags.target
+        words = f"{found} of {whole} {target.unit}, asked for {most}"
+        yield name, f"{words}; {row['measured']} networks measured"
 
 
 def _show(flags, results):
     rows = results["variants"]
     towards = _towards(flags, results.get("rounds", ()))
     figures = "report.html shows it, results.json holds the figures."
+    if flags.sensitivity:
+        figures += " sensitivity.svg shows what each part costs alone."
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, export, files, models
 from kdtoolkit._checks import ArgumentError
-from kdtoolkit.compression import compress
+from kdtoolkit.compression import compress, sensitivity_analysis
 from kdtoolkit.compression.options import Options
 from kdtoolkit.export import parity
 from kdtoolkit.export.file_cost import FileCost
@@ -257,6 +257,23 @@ def test_resnet8_from_a_function_in_integers_alone(digits, tmp_path):
     assert [row["quantization"] for row in result.rows] == ["float32", "uint8", "float16"]
     assert {row["directory"] for row in result.rows} == {None}
     assert result.network in made
+
+
+def test_sensitivity_is_found_out_once(network, digits, tmp_path, monkeypatch):
+    options = {"structure": "none", "quantize": ["float16"], "sensitivity": True}
+    result = run(network, digits, tmp_path, **options)
+    found = files.read_record(tmp_path / "sensitivity.json")
+    assert found["accuracy"] == result.rows[0]["validation_accuracy"]
+    assert len(found["rows"]) == 2 * 3 + 3  # groups at shares, and layers
+    monkeypatch.setattr(sensitivity_analysis, "sensitivity", None)
+    run(network, digits, tmp_path, **options)
+    other = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    with pytest.raises(ArgumentError, match="channels that can be removed") as caught:
+        run(other, digits, tmp_path / "other", **options)
+    assert caught.value.argument == "sensitivity"
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_conversion_that_is_wrong_is_an_error(network, digits, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from kdtoolkit.training import distribution
 FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
 RECIPES = {
     "born_again": (born_again, ["--generations=0"]),
-    "compress": (compress, ["--quantize=int8", "--structure=none"]),
+    "compress": (compress, ["--quantize=int8", "--structure=none", "--sensitivity"]),
     "distill": (distill, ["--student=resnet8", "--methods=kd", "--seeds=1,2", "--export=none"]),
     "self_distillation": (self_distillation, ["--head_width=8"]),
 }
@@ -119,7 +119,19 @@ def test_everything_of_use_is_recorded(finished):
     assert {file for file in there - own if not file.startswith("logs/")} == set(recorded)
     exports = any(file.startswith("export/saved_model/") for file in recorded)
     assert exports == (recipe.name != "distill")  # which was told not to
-    assert ("report.html" in recorded) == (recipe.name == "compress")
+    for file in ("report.html", "sensitivity.json", "sensitivity.svg"):
+        assert (file in recorded) == (recipe.name == "compress")
+
+
+def test_compress_says_what_came_of_a_target(teacher, tmp_path, capsys):
+    """Of 4 channels each has 9 + 1 weights and is read by 36 x 10 others, beside 10 biases."""
+    target = ["--structure=channels", "--target=parameters=0.6", "--quantize=float32"]
+    directory = tmp_path / "run"
+    flags = [f"--model={teacher}", "--methods=plain", f"--output_dir={directory}"]
+    assert compress.RECIPE.main([*FLAGS, *target, *flags]) == 0
+    words = "parameters=0.6: 750 of 1,490 parameters, asked for 894; 4 networks measured"
+    assert words in capsys.readouterr().out.splitlines()
+    assert "750 of 1,490 parameters" in (directory / "report.html").read_text()
 
 
 def test_exports_that_are_not_as_they_were_are_made_again(copied, capsys):
