@@ -109,7 +109,7 @@ class Rounds:
             return [_read(each) for each in stored["chosen"] if stored["of"] == self.identity]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             if not files.is_damage(error):
                 raise
             warnings.warn(
