@@ -117,7 +117,7 @@ def prune(network, importance, share, image, x, y):
     most = share * macs(network, image)
     score = {
         "l1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
-        "l2": torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        "group_norm": torch_pruning.importance.GroupMagnitudeImportance(p=2),
         "bn_scale": torch_pruning.importance.BNScaleImportance(),
         "taylor": torch_pruning.importance.GroupTaylorImportance(),
     }[importance]
