@@ -26,6 +26,9 @@ from kdtoolkit.models.precision import in_policy
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
+RESIZED = "resized"
+"""Name of the layer that scales images for a network that was made for others."""
+
 _FREE = bounded.SMALL // 4  # float32 numbers of layers that keep no weights
 _LARGEST_CONFIG = 2**26  # bytes; a thousand layers need half a million
 
@@ -146,6 +149,8 @@ def load_classifier(
     input_shape: ImageShape | None = None,
     classes: int | None = None,
     exit: str | None = None,
+    *,
+    resize: bool = False,
 ) -> Network:
     """Loads an image classifier as a network that returns logits.
 
@@ -158,6 +163,8 @@ def load_classifier(
         input_shape: `(height, width, channels)` that it must take, or None.
         classes: number of classes that it must tell apart, or None.
         exit: name of the exit to keep of a multi-exit network, or None.
+        resize: whether a network for images of another height and width gets those of
+            `input_shape` resized, by a layer in front of it.
 
     Returns:
         A functional `keras.Model`, images to logits.
@@ -177,21 +184,41 @@ def load_classifier(
         check_finite(network)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a classifier: {error}") from error
+    resized = False
     if input_shape is not None and not _takes(network.input_shape[1:], input_shape):
-        raise ValueError(
-            f"{str(path)!r} must take images of shape {tuple(input_shape)}. "
-            f"Received: a network for {network.input_shape[1:]}"
-        )
+        resized = resize and _takes(network.input_shape[3:], input_shape[2:])
+        if not resized:
+            raise ValueError(
+                f"{str(path)!r} must take images of shape {tuple(input_shape)}. "
+                f"Received: a network for {network.input_shape[1:]}"
+            )
     if classes is not None and network.output_shape[-1] != classes:
         raise ValueError(
             f"{str(path)!r} must tell {classes} classes apart. "
             f"Received: a network for {network.output_shape[-1]}"
         )
-    if input_shape is not None and None in network.input_shape[1:]:
+    if input_shape is not None and not resized and None in network.input_shape[1:]:
         network = behind(network, keras.Input(input_shape, name="image"))
     if None not in network.input_shape[1:]:
         _check_values(network, path)
-    return in_policy(network)
+    network = in_policy(network)
+    return _resized(network, input_shape) if resized else network
+
+
+def _resized(network, input_shape):
+    """The network behind layers that scale images; those made smaller are averages of pixels."""
+    given = input_shape[:2]
+    size = [own or wide for own, wide in zip(network.input_shape[1:3], given, strict=True)]
+    # Keras' own averaging, `antialias`, is nothing that XLA can compile.
+    blocks = tuple(max(wide // own, 1) for wide, own in zip(given, size, strict=True))
+    pool = keras.layers.AveragePooling2D(blocks, padding="same", dtype="float32", name="pooled")
+    resize = keras.layers.Resizing(*size, dtype="float32", name=RESIZED)
+
+    def resized(image):
+        # By itself this layer, and what comes after it, is in training mode.
+        return resize(pool(image) if max(blocks) > 1 else image, training=False)
+
+    return behind(network, keras.Input(input_shape, name="image"), resized)
 
 
 def _check_values(network, path):

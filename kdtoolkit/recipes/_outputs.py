@@ -108,7 +108,7 @@ def fetch(flags, flag: str) -> Path:
     return path
 
 
-def loader(flags, flag: str, path: Path, data, exit: str | None = None):
+def loader(flags, flag: str, path: Path, data, exit: str | None = None, *, resize: bool = False):
     """Returns the function that loads the network of a flag, for the data's normalised images.
 
     The network is loaded once before, and its pixel values, those of the flag `FLAG_input`, judged.
@@ -118,6 +118,7 @@ def loader(flags, flag: str, path: Path, data, exit: str | None = None):
         path: of `fetch`.
         data: of the run.
         exit: of a multi-exit network, or None.
+        resize: whether a network for images of another size sees the data's resized.
 
     Raises:
         UsageError: it is no classifier of the data's images and classes, or its pixel values are
@@ -128,9 +129,18 @@ def loader(flags, flag: str, path: Path, data, exit: str | None = None):
     def load():
         with blaming(flag), blaming_arguments(flags):
             info = data.info
-            return saved.load_classifier(path, info.image_shape, info.classes, exit)
+            return saved.load_classifier(path, info.image_shape, info.classes, exit, resize=resize)
 
-    pixels = input_range(load(), data, flags, f"{flag}_input")
+    network = load()
+    resized = next((x for x in network.layers if x.name == saved.RESIZED), None)
+    if resized is not None and cluster.is_chief(flags.strategy):
+        height, width, _ = data.info.image_shape
+        print(
+            f"--{flag}: sees the images of {height}x{width} resized to "
+            f"{resized.height}x{resized.width}, which it was made for",
+            file=sys.stderr,
+        )
+    pixels = input_range(network, data, flags, f"{flag}_input")
     return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
 
 

@@ -40,7 +40,8 @@ def _define(flags):
         "teacher",
         "resnet20",
         "A .keras file of a classifier, a recipe's output directory, or the name of a network to "
-        "train first.",
+        "train first. One from a file that was made for images of another size sees the student's, "
+        "resized.",
     )
     flags.add(
         "string",
@@ -232,7 +233,7 @@ def _run_recipe(flags, checked):
     with compute.policy():
         teacher = build(flags.teacher, **start.options)
         if from_file:
-            teacher = _outputs.loader(flags, "teacher", path, data)()
+            teacher = _outputs.loader(flags, "teacher", path, data, resize=True)()
     with session.guarded(), blaming_arguments(flags, cached_views="cache_teacher"):
         result = compare(
             build(flags.student),

@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kdtoolkit import models
 from kdtoolkit.data import Preprocessing
@@ -292,3 +293,36 @@ def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.keras")
     with pytest.raises(ValueError, match=r"is not a \.keras file: .*Not a regular file"):
         saved.check_file(tmp_path / "a.keras")
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_network_for_images_of_another_size_sees_them_resized(size, tmp_path):
+    """By bilinear interpolation between the middles of pixels; those made smaller are averages."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((size, size, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
+    x = keras.layers.Dense(5)(keras.layers.Flatten()(x))
+    keras.Model(image, x).save(tmp_path / "teacher.keras")
+    with pytest.raises(ValueError, match=rf"shape \(8, 8, 3\).*\({size}, {size}, 3\)"):
+        load_classifier(tmp_path / "teacher.keras", (8, 8, 3), 5)
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 1\)"):
+        load_classifier(tmp_path / "teacher.keras", (8, 8, 1), 5, resize=True)
+    network = load_classifier(tmp_path / "teacher.keras", (8, 8, 3), 5, resize=True)
+    assert network.input_shape == (None, 8, 8, 3)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    places = (np.arange(size) + 0.5) * 8 / size - 0.5
+    near = np.abs(np.clip(places, 0, 7)[:, None] - np.arange(8))
+    weights = np.maximum(1 - near, 0) if size > 8 else (near < 1).astype(float)
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = np.einsum("hi,wj,bijc->bhwc", weights, weights, x)
+    seen = keras.Model(network.input, network.get_layer("resized").output)(x)
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    original = keras.models.load_model(tmp_path / "teacher.keras")
+    found = tf.function(network, jit_compile=True)(x)  # in inference mode, where none is asked for
+    np.testing.assert_allclose(found, original(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_network_that_fits_is_not_resized(tmp_path):
+    models.build("resnet8", (8, 8, 1), 3).save(tmp_path / "teacher.keras")
+    network = load_classifier(tmp_path / "teacher.keras", (8, 8, 1), 3, resize=True)
+    assert not any(isinstance(layer, keras.layers.Resizing) for layer in network.layers)

@@ -1,6 +1,7 @@
 """A network's pixel values are told from its beginning, and judged before anything is done."""
 
 import dataclasses
+import json
 import types
 
 import keras
@@ -108,3 +109,28 @@ def test_test_images_are_never_looked_at(of_bytes, digits):
     blind = dataclasses.replace(digits, test=None, train=None)
     with pytest.raises(UsageError, match="with bytes"):
         judged(keras.models.load_model(of_bytes[0]), blind, "unit")
+
+
+def test_teacher_for_images_of_another_size_and_range(digits, tmp_path, capsys):
+    """It sees the same view as the student, resized, as the bytes that it was trained on."""
+    images, labels = digits.train.pixels()
+    x = image = keras.Input((16, 16, 1))
+    x = layers.Conv2D(8, 3, 2, activation="relu")(layers.Rescaling(1 / 255)(x))
+    teacher = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)))
+    larger = keras.layers.Resizing(16, 16)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    teacher.compile(keras.optimizers.Adam(0.01), loss)
+    teacher.fit(larger(images.astype("float32")), labels, epochs=8, verbose=0)
+    teacher.save(tmp_path / "teacher.keras")
+    run = tmp_path / "run"
+    flags = ["--train_examples=600", "--epochs=1", "--deterministic=false", "--export=none"]
+    flags += [f"--teacher={tmp_path / 'teacher.keras'}", f"--output_dir={run}"]
+    assert distill.RECIPE.main(flags) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "--teacher: sees the images of 8x8 resized to 16x16, which it was made for" in said
+    assert "--teacher_input: bytes, which the network scales by itself" in said
+    images, labels = digits.test.pixels()
+    right = teacher.predict(larger(images.astype("float32")), verbose=0).argmax(-1) == labels
+    found = json.loads((run / "results.json").read_text())["teacher"]["test_accuracy"]
+    assert right.mean() > 0.8
+    np.testing.assert_allclose(found, right.mean(), atol=0.005)
