@@ -14,6 +14,7 @@ from PIL import Image
 from kdtoolkit._bar import counted
 from kdtoolkit._machine import cores
 from kdtoolkit.data import picture, source
+from kdtoolkit.data.photographs import suited
 from kdtoolkit.data.wording import some
 
 _VALIDATION_NAMES = ("valid", "val", "validation")
@@ -45,10 +46,11 @@ class FolderSource(source.Source):
         train_size, test_size = source.sizes(
             len(found.train.paths), found.test and len(found.test.paths)
         )
+        shape = source.image_shape(name, stored, image_size)
         return source.DatasetInfo(
             name=name,
             kind="folder",
-            image_shape=source.image_shape(name, stored, image_size),
+            image_shape=shape,
             class_names=found.class_names,
             classes=len(found.class_names),
             train_size=train_size,
@@ -57,6 +59,7 @@ class FolderSource(source.Source):
             path=self.path,
             validation_split=found.validation_name,
             test_split=found.test_name,
+            augmentation=suited(shape),
             unreadable=unreadable,
         )
 

@@ -12,6 +12,7 @@ from kdtoolkit._types import PathLike
 from kdtoolkit.data import catalog
 from kdtoolkit.data.arrays import Arrays
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
+from kdtoolkit.data.photographs import named
 from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, stratified
@@ -50,6 +51,7 @@ def load(
     validation_fraction: float = 0.1,
     train_examples: int | None = None,
     strict_data: bool = False,
+    augmentation: str | None = None,
 ) -> Data:
     """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
 
@@ -73,6 +75,10 @@ def load(
             those of a run on all.
         strict_data: whether an image file that cannot be read is an error; otherwise such files
             of a folder are left out, and one warning says how many they are and names a few.
+        augmentation: of the training images, `"crop"` (shifted by a few pixels, mirrored) or
+            `"photograph"` (crops of random size, mirrored, tilted, in other colours); None for
+            what suits the data set: photograph for ImageNet and for folders of colour images of at
+            least 96 pixels, else crop, which mirrors no characters.
 
     Returns:
         A `Data`; its `info` counts the images that were read.
@@ -83,6 +89,8 @@ def load(
     check("validation_fraction", validation_fraction, BELOW_1)
     source = catalog.find(name, data_dir, label)
     info = source.prepare(name, checked_image_size(image_size))
+    if augmentation is not None:
+        info = dataclasses.replace(info, augmentation=named(augmentation, info.augmentation))
     if not (info.image_shape and info.classes and info.train_size and info.test_size is not None):
         raise ValueError(
             f"Data set {name!r} must have an image shape, classes, and sizes of its training and "

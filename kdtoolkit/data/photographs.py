@@ -6,8 +6,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from kdtoolkit._types import Tensor
-from kdtoolkit.data.augmentation import Augmenter
+from kdtoolkit._checks import OneOf, check
+from kdtoolkit._types import ImageShape, Tensor
+from kdtoolkit.data.augmentation import Augmentation, Augmenter
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, random_fractions
 
@@ -77,6 +78,35 @@ class PhotographAugmentation(Augmenter):
 
         (rows,) = draws
         return distortions.crop_boxes(heights, widths, Draws(*tf.unstack(rows, axis=-1)), self)
+
+
+_KINDS: dict[str, type[Augmenter]] = {"crop": Augmentation, "photograph": PhotographAugmentation}
+
+AUGMENTATIONS = OneOf(tuple(_KINDS))
+"""Names of the kinds of augmentation."""
+
+_SMALLEST = 96  # pixels high and wide: smaller images are rarely photographs as they were taken
+
+
+def named(name: str, usual: Augmenter) -> Augmenter:
+    """Returns the augmentation of a name.
+
+    Args:
+        name: one of `AUGMENTATIONS`.
+        usual: that of the data set, which is returned where it is of this kind.
+
+    Raises:
+        ArgumentError: there is no such name.
+    """
+    check("augmentation", name, AUGMENTATIONS)
+    return usual if isinstance(usual, _KINDS[name]) else _KINDS[name]()
+
+
+def suited(image_shape: ImageShape | None) -> Augmenter:
+    """Returns the augmentation that suits images of which only their shape is known."""
+    if image_shape is None or min(image_shape[:2]) < _SMALLEST or image_shape[-1] != 3:
+        return Augmentation()
+    return PhotographAugmentation()
 
 
 class Draws(NamedTuple):

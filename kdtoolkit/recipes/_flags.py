@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdtoolkit import cluster
 from kdtoolkit.data import describe
+from kdtoolkit.data.photographs import AUGMENTATIONS
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _smoke
 from kdtoolkit.recipes._command import blaming, blaming_arguments
@@ -74,6 +75,17 @@ def define_data(flags):
         False,
         "Stop at an image file that cannot be read; otherwise such files are counted, named and "
         "left out.",
+    )
+
+    flags.add(
+        "string",
+        group,
+        "augmentation",
+        None,
+        "Of the training images: crop (shifted by a few pixels, mirrored) or photograph (crops of "
+        "random size, mirrored, tilted, in other colours). Default: photograph for ImageNet and "
+        "for folders of colour images of at least 96 pixels, else crop, where characters are not "
+        "mirrored.",
     )
 
 
@@ -191,6 +203,8 @@ def check_data(flags):
     with blaming("dataset"), blaming_arguments(flags, name="dataset"):
         info = describe(flags.dataset, flags.data_dir, flags.image_size, flags.label)
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
+    if flags.augmentation is not None:
+        flags.require_one_of("augmentation", AUGMENTATIONS.names)
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
     if not _by_benchmark(flags):

@@ -224,6 +224,7 @@ def load(flags):
             validation_fraction=flags.validation_fraction,
             train_examples=flags.train_examples,
             strict_data=flags.strict_data,
+            augmentation=flags.augmentation,
         )
 
 

@@ -9,10 +9,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from kdtoolkit.data import (
+    Augmentation,
     PhotographAugmentation,
     Preprocessing,
     Split,
     Views,
+    describe,
     distortions,
     epoch_plan,
     load,
@@ -176,3 +178,33 @@ class TestInMemory:
             epoch = split.epochs(8, seed=5, first_epoch=view, epochs=view + 1)
             images, order = stored(split, epoch)
             np.testing.assert_allclose(images, in_order[view * COUNT :][order], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "kind"),
+    [
+        ((96, 96), "RGB", PhotographAugmentation),
+        ((96, 95), "RGB", Augmentation),
+        ((96, 96), "L", Augmentation),
+    ],
+)
+def test_folder_of_photographs_is_augmented_as_such(size, mode, kind, tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            image = Image.fromarray(smooth(index, size)).convert(mode)
+            image.save(tmp_path / name / f"{index}.png")
+    assert describe(str(tmp_path)).augmentation == kind()
+    assert load(str(tmp_path)).train.augmentation == kind()
+
+
+def test_augmentation_by_name():
+    digits = load("digits").train.augmentation
+    assert digits == Augmentation(pad=1, flip=False)
+    assert load("digits", augmentation="crop").train.augmentation == digits
+    data = load("digits", augmentation="photograph", train_examples=20)
+    assert data.train.augmentation == PhotographAugmentation()
+    images, _ = next(iter(data.train.epochs(20, seed=0, generation=0, epochs=1)))
+    assert np.isfinite(images).all()
+    with pytest.raises(ValueError, match="`augmentation` must be one of crop, photograph"):
+        load("digits", augmentation="photo")

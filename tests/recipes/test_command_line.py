@@ -100,6 +100,7 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--" + "x" * 5000 + "=1"], ["too long for the name of a flag"]),
         (["--dataset=" + "x" * 300], ["--dataset must be digits, an existing folder"]),
         (["--data_dir=" + "x" * 300], ["--data_dir", "existing directory"]),
+        (["--augmentation=photo"], ["--augmentation must be one of crop, photograph", "photo"]),
         (["--weights=imagenet"], ["--weights applies to networks of keras.applications"]),
         (["--freeze_epochs=1"], ["--freeze_epochs applies to networks that start from --weights"]),
         ([*TRAINED, "--freeze_epochs=-1"], ["--freeze_epochs must be at least 0"]),
