@@ -30,6 +30,7 @@ from kdtoolkit.data.loading import Data
 from kdtoolkit.export import litert, rows
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.file_cost import FileCost
+from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.export.parity import discard
 from kdtoolkit.methods import Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
@@ -95,6 +96,7 @@ def compress(
     seed: int = 0,
     strategy: tf.distribute.Strategy | None = None,
     compute: Compute = BY_KERAS,
+    about: export.About | None = None,
     show_progress: bool = True,
     claim: Callable[[], object] | None = None,
 ) -> Compressed:
@@ -143,6 +145,7 @@ def compress(
         seed: of data order and augmentation.
         strategy: of `kdtoolkit.training.strategy`; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
+        about: name, author and licence, for the files' metadata.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
             `output_dir` itself; by default it is held here, and its file compression.json stores
@@ -233,10 +236,11 @@ def compress(
             "seed": seed,
             "training images": len(data.train),
             "classes": data.info.classes,
+            "about": about and dataclasses.asdict(about),
         }
         chosen = Rounds(
             *(original, options, examples, labels),
-            measure=_file_cost(options, data.preprocessing, pixels, examples),
+            measure=_file_cost(options, data, about, pixels, examples),
             path=output_dir / "channels.json",
             identity=arguments,
         )
@@ -285,7 +289,7 @@ def compress(
             return
         calibration = options.calibration(kind, pixels)
         kind = "int8" if kind == "qat" else kind
-        row = _measured(variant, network, kind, calibration, data, output_dir, show_progress)
+        row = _measured(variant, network, kind, calibration, data, about, output_dir, show_progress)
         table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
 
     with held(strategy, output_dir, "compression.json", arguments, claim):
@@ -354,7 +358,7 @@ def _copier(network):
     return trained
 
 
-def _file_cost(options, preprocessing, pixels, examples):
+def _file_cost(options, data, about, pixels, examples):
     """What a network costs as the file that the target is about; None for other targets."""
     cost = None if options.target is None else Target.parse(options.target).cost
     if cost not in ("bytes", "ms"):
@@ -362,7 +366,10 @@ def _file_cost(options, preprocessing, pixels, examples):
     kind, prepare = options.target_kind, None
     if kind == "qat":
         kind, prepare = "int8", lambda network: quantization_aware(network, examples[:_MEASURED])
-    return FileCost(preprocessing, kind, pixels[:_MEASURED], prepare).of(cost)
+    file = FileCost(
+        *(data.preprocessing, kind, pixels[:_MEASURED], prepare), data.info.labels, about
+    )
+    return file.of(cost)
 
 
 def _reached(selection):
@@ -414,7 +421,7 @@ def _check_export(options, network, preprocessing):
             litert.check_calibration(function)
 
 
-def _measured(variant, network, quantization, calibration, data, output_dir, show_progress):
+def _measured(variant, network, quantization, calibration, data, about, output_dir, show_progress):
     """Exports a network and runs the file on the test images; returns the parts of its row."""
     network = local(network)
     name = variant.replace(", ", "-").replace(" ", "-").replace("%", "")
@@ -424,11 +431,16 @@ def _measured(variant, network, quantization, calibration, data, output_dir, sho
     images, labels = data.test.pixels(rows.MOST_IMAGES)
     if show_progress:
         print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
-    exported = export.to_litert(network, path, data.preprocessing, quantization, calibration)
+    exported = export.to_litert(
+        *(network, path, data.preprocessing, quantization, calibration),
+        labels=data.info.labels,
+        about=about,
+    )
     parity = export.measure(exported, network, data.preprocessing, images, labels)
     if parity.failure:
         error = export.ParityError(f"{path} ({quantization}) {parity.failure}")
         discard(path, quantization, error)
+    write_labels(path.parent, data.info.labels)
     return {
         "validation_accuracy": _validated(network, data).accuracy,
         "parameters": trainable_parameters(network),

@@ -20,14 +20,13 @@ from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
 from kdtoolkit._checks import INSIDE_0_1, ArgumentError, Words
+from kdtoolkit.edge import associated
 from kdtoolkit.edge.certify import RISKS, Certificate
 
 _FORMAT = 2
 _CERTIFIED = 3
 _FORMATS = (1, _FORMAT, _CERTIFIED)  # what is read
-_LABELS = "labels.txt"
 _EARLY_EXIT = "early_exit.json"
-_LARGEST = 1 << 22  # bytes of an associated file: a hundred thousand labels need half
 _BLOCK = 1 << 20
 
 
@@ -83,12 +82,7 @@ class Package:
         for name in ("temperatures", "costs"):
             object.__setattr__(self, name, _numbers(getattr(self, name)))
         exits = len(self.exits)
-        _require(
-            len(self.labels) > 1 and all(_is_line(label) for label in self.labels),
-            "labels",
-            "at least two names, each one line that is not empty",
-            self.labels,
-        )
+        associated.check_labels(self.labels)
         _require(
             len(self.image_shape) == 3
             and all(isinstance(size, int) and size > 0 for size in self.image_shape)
@@ -148,17 +142,14 @@ class Package:
     def append(self, path: str | os.PathLike) -> None:
         """Writes the associated files behind the flatbuffer at `path`."""
         values = asdict(self)
-        labels = "".join(f"{label}\n" for label in values.pop("labels"))
+        labels = associated.labels_text(values.pop("labels"))
         with open(path, "rb") as file:
             checksum = _checksum(file, os.path.getsize(path))
         number = _CERTIFIED if values["certificate"] else _FORMAT
         if number == _FORMAT:
             del values["certificate"]
         text = json.dumps({"format": number, "crc32": checksum, **values}, indent=2) + "\n"
-        with zipfile.ZipFile(path, "a") as archive:
-            # A ZipInfo has a constant date: the same classifier makes the same bytes.
-            archive.writestr(zipfile.ZipInfo(_LABELS), labels)
-            archive.writestr(zipfile.ZipInfo(_EARLY_EXIT), text)
+        associated.append(path, {associated.LABELS: labels, _EARLY_EXIT: text})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Package":
@@ -172,13 +163,14 @@ class Package:
         with open(path, "rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:
-                    labels = bounded.read_member(archive, _LABELS, _LARGEST).decode()
-                    values = json.loads(bounded.read_member(archive, _EARLY_EXIT, _LARGEST))
+                    labels = associated.read_labels(archive)
+                    values = json.loads(associated.read(archive, _EARLY_EXIT))
                     end = min(info.header_offset for info in archive.infolist())
             except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
                 cause = str(error) or type(error).__name__
                 raise ValueError(
-                    f"it carries no readable {_LABELS} and {_EARLY_EXIT}, or is cut short: {cause}"
+                    f"it carries no readable {associated.LABELS} and {_EARLY_EXIT}, or is cut "
+                    f"short: {cause}"
                 ) from error
             if not isinstance(values, dict) or values.pop("format", None) not in _FORMATS:
                 raise ValueError(
@@ -188,7 +180,7 @@ class Package:
             if values.pop("crc32", None) != _checksum(file, end):
                 raise ValueError("its bytes are damaged")
         try:
-            return cls(labels=tuple(labels.removesuffix("\n").split("\n")), **values)
+            return cls(labels=labels, **values)
         except TypeError as error:  # A key too few or too many, or a value of another kind.
             raise ValueError(f"its {_EARLY_EXIT} is not valid: {error}") from error
 
@@ -258,10 +250,6 @@ def _numbers(values):
     """The finite numbers among the values, as Python floats: json writes no others."""
     values = values if isinstance(values, Iterable) else ()
     return tuple(float(v) for v in values if isinstance(v, numbers.Real) and math.isfinite(v))
-
-
-def _is_line(value):
-    return isinstance(value, str) and value and not set(value) & set("\r\n")
 
 
 def _require(condition, name, accepted, received):

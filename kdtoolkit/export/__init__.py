@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdtoolkit.export.early_exit_package import package_early_exit as package_early_exit
     from kdtoolkit.export.keras_file import to_keras as to_keras
     from kdtoolkit.export.litert import to_litert as to_litert
+    from kdtoolkit.export.metadata import About as About
     from kdtoolkit.export.parity import TOLERANCES as TOLERANCES
     from kdtoolkit.export.parity import Parity as Parity
     from kdtoolkit.export.parity import ParityError as ParityError
@@ -25,6 +26,7 @@ else:
         __name__,
         modules=("thresholds",),
         names={
+            "About": "metadata",
             "EarlyExitFile": "early_exit_package",
             "EarlyExitPackage": "early_exit_package",
             "Exported": "artefact",

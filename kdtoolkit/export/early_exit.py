@@ -12,7 +12,7 @@ from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.edge.classifier import EarlyExitClassifier
 from kdtoolkit.edge.package import Package
-from kdtoolkit.export import litert, parity
+from kdtoolkit.export import litert, metadata, parity
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import pixels
 from kdtoolkit.export.early_exit_options import QUANTIZATIONS
@@ -36,6 +36,7 @@ def to_early_exit(
     calibration: np.ndarray | None = None,
     cost_unit: str = "macs",
     certificate: Any = None,
+    about: metadata.About | None = None,
 ) -> Exported:
     """Writes the stages of a multi-exit network as one LiteRT file for `kdtoolkit.edge`.
 
@@ -64,6 +65,7 @@ def to_early_exit(
             checked on the first 64, and without any on noise.
         cost_unit: what `costs` counted.
         certificate: of `thresholds.certify`, of one of the operating points; or None.
+        about: name, author and licence, for the metadata.
 
     Returns:
         An `Exported`.
@@ -95,6 +97,7 @@ def to_early_exit(
 
     with quiet():
         content = litert.convert(functions, quantization, samples)
+    content = metadata.added(content, image_shape, len(labels), about, labelled=True)
 
     def write(scratch):
         scratch.write_bytes(content)
@@ -113,7 +116,7 @@ def to_one_stage(
     Args:
         network: functional Keras model, images to logits.
         path, preprocessing: as of `to_early_exit`.
-        **options: its `labels`, `quantization`, `calibration` and `cost_unit`.
+        **options: its `labels`, `quantization`, `calibration`, `cost_unit` and `about`.
     """
     stage = keras.Model(network.input, {"logits": network.output})
     point = {"thresholds": [], "validation_accuracy": 0.0, "cost": 1.0}

@@ -14,7 +14,7 @@ from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit.data import Data
 from kdtoolkit.edge import Certificate, EarlyExitClassifier
 from kdtoolkit.edge.package import OperatingPoint
-from kdtoolkit.export import early_exit_choice, early_exit_options, thresholds
+from kdtoolkit.export import early_exit_choice, early_exit_options, metadata, thresholds
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.early_exit import to_early_exit, to_one_stage
 from kdtoolkit.export.early_exit_choice import Alone, Choice
@@ -95,14 +95,16 @@ def package_early_exit(
     certify: float | None = None,
     confidence: float = 0.9,
     wide_heads_hint: str = early_exit_choice.WIDE_HEADS_HINT,
+    about: metadata.About | None = None,
     before_file: Callable[[Path], object] | None = None,
 ) -> EarlyExitPackage:
     """Chooses temperatures and thresholds on validation images, and writes files for a device.
 
     Leaves in the directory the curve of accuracy against cost as `early_exit.json` and
     `early_exit.png`, and `early_exit-KIND.tflite` for `kdtoolkit.edge` where an operating point is
-    good enough. Each file is run on the test images, which choose nothing. Where early exit does
-    not pay, `classifier` of what is returned is the network to export.
+    good enough, with `labels.txt` beside. Each file is run on the test images, which choose
+    nothing. Where early exit does not pay, `classifier` of what is returned is the network to
+    export.
 
     Args:
         network: trained multi-exit network, as `kdtoolkit.models.add_exits` makes them.
@@ -127,6 +129,7 @@ def package_early_exit(
         confidence: with which that is so, in (0, 1). The float32 file carries the certificate; one
             of rounded numbers has other decisions, see `python -m kdtoolkit.edge certify`.
         wide_heads_hint: ends the verdict where heads are too wide to save anything.
+        about: name, author and licence, for the files' metadata.
         before_file: called with each file's path before it is written, which takes seconds.
 
     Returns:
@@ -145,7 +148,7 @@ def package_early_exit(
     network = distribution.local(network)
     classifiers = {name: models.cut(network, name) for name in names}
     whole = classifiers[names[-1]]
-    writer = _Writer(network, data, cost_unit)
+    writer = _Writer(network, data, cost_unit, about)
 
     validation, truth = evaluation.predict(network, data.validation)
     test, test_truth = evaluation.predict(network, data.test)
@@ -207,6 +210,8 @@ def package_early_exit(
         if before_file is not None:
             before_file(path)
         written.append(_write_file(path, kind, writer, whole, decisions, data.test))
+    if any(file.exported for file in written):
+        metadata.write_labels(directory, data.info.labels)
     return EarlyExitPackage(
         choice=choice,
         files=tuple(written),
@@ -253,8 +258,9 @@ def _check(quantizations, max_accuracy_drop, budget, cost_unit, certify, confide
 class _Writer:
     """Writes a multi-exit network, and classifiers, as files for `kdtoolkit.edge`."""
 
-    def __init__(self, network, data, cost_unit):
+    def __init__(self, network, data, cost_unit, about):
         self._network, self._data, self._cost_unit = network, data, cost_unit
+        self._about = about
         self._calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
 
     def exits(self, path, quantization="float32", **decisions):
@@ -274,6 +280,7 @@ class _Writer:
             cost_unit=self._cost_unit,
             quantization=quantization,
             calibration=self._calibration,
+            about=self._about,
             **decisions,
         )
 

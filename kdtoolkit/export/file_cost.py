@@ -1,7 +1,7 @@
 """What a network costs as a LiteRT file on this machine: its bytes and its milliseconds."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from kdtoolkit.export import parity
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import image_shape
 from kdtoolkit.export.litert import to_litert
+from kdtoolkit.export.metadata import About
 from kdtoolkit.export.quantizations import INTEGERS
 
 
@@ -28,12 +29,15 @@ class FileCost:
             integers their ranges; by default one of noise. Neither bytes nor milliseconds depend
             on what they show, so that a few do.
         prepare: maps the network to the one that is written, or None.
+        labels, about: of `to_litert`: they take bytes too.
     """
 
     preprocessing: Callable[[Any], Any] | None = None
     quantization: str = "float32"
     images: np.ndarray | None = None
     prepare: Callable[[Network], Network] | None = None
+    labels: Sequence[str] | None = None
+    about: About | None = None
 
     def of(self, cost: str) -> Callable[[Network], float]:
         """Returns the function that measures a network: its `"bytes"` or its `"ms"`."""
@@ -57,7 +61,12 @@ class FileCost:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "network.tflite"
             kind = self.quantization
-            return look(to_litert(written, path, self.preprocessing, kind, calibration), images)
+            exported = to_litert(
+                *(written, path, self.preprocessing, kind, calibration),
+                labels=self.labels,
+                about=self.about,
+            )
+            return look(exported, images)
 
 
 def _milliseconds(exported, images):

@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import tensorflow as tf
 from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network, PathLike
+from kdtoolkit.edge import associated
+from kdtoolkit.export import metadata
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quantizations import INTEGERS, QUANTIZATIONS
@@ -27,6 +29,9 @@ def to_litert(
     preprocessing: Callable[[Any], Any] | None = None,
     quantization: str = "float32",
     calibration: np.ndarray | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    about: metadata.About | None = None,
 ) -> Exported:
     """Writes a network as a LiteRT file.
 
@@ -34,6 +39,9 @@ def to_litert(
     returns `probabilities`, `(1, classes)`: float32, or uint8 for `quantization="uint8"`. Those are
     read as `scale * (value - zero_point)`, with `scale, zero_point` from the interpreter's
     `get_output_details()[0]["quantization"]`. A mixed-precision network is written in float32.
+
+    The file carries `TFLITE_METADATA`, so that MediaPipe's ImageClassifier uses it as it is, where
+    the images have 3 channels; `labels` are in the file too.
 
     Args:
         network: Keras model that returns logits, or an `Ensemble`.
@@ -50,18 +58,23 @@ def to_litert(
             from images then, and what stayed in float in training is in float in the file;
             `"uint8"` takes from them those of the preprocessing and of what stayed in float, which
             is rounded after training for once.
+        labels: class names, one for each logit; None if there are none.
+        about: name, author and licence, for the metadata.
 
     Returns:
         An `Exported`.
 
     Raises:
         ValueError: the network does not return logits or takes no images of a fixed shape,
-            `quantization` is none of the above, not one of integers for a quantisation-aware
-            network, or one for a network with a loop, or `calibration` is needed or no such images.
+            `labels` are no such names, `quantization` is none of the above, not one of integers for
+            a quantisation-aware network, or one for a network with a loop, or `calibration` is
+            needed or no such images.
     """
     check("quantization", quantization, OneOf(QUANTIZATIONS))
     full = quantization == "uint8"
     function = trace(network, preprocessing, batch=1, float_pixels=full)
+    classes = function.structured_outputs["probabilities"].shape[-1]
+    texts = {} if labels is None else {associated.LABELS: _labels_text(labels, classes)}
     samples = None
     if calibration is not None or full or (quantization == "int8" and not _has_ranges(function)):
         images = calibration_images(calibration, network.input_shape[1:])
@@ -76,8 +89,24 @@ def to_litert(
 
     with quiet():
         content = convert({_SIGNATURE: function}, quantization, samples)
-    files.write_atomically(path, lambda scratch: scratch.write_bytes(content))
+    shape = network.input_shape[1:]
+    content = metadata.added(content, shape, classes, about, labelled=labels is not None)
+
+    def write(scratch):
+        scratch.write_bytes(content)
+        if texts:
+            associated.append(scratch, texts)
+
+    files.write_atomically(path, write)
     return exported_at(path, "litert", quantization)
+
+
+def _labels_text(labels, classes):
+    labels = tuple(labels)
+    associated.check_labels(labels)
+    if len(labels) != classes:
+        raise ArgumentError("labels", f"{classes} names, one for each logit", Words(len(labels)))
+    return associated.labels_text(labels)
 
 
 def calibration_images(calibration, image_shape):

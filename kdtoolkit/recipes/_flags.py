@@ -188,7 +188,18 @@ def define_output(flags):
         "Where everything is written; the same command again goes on where it stopped (default: "
         "saved_models/RECIPE-DATASET-MODEL-SEED).",
     )
+    for name, what in (("author", "who made it"), ("license", "its licence")):
+        text = f"What the metadata of every .tflite file says: {what} (default: nothing)."
+        flags.add("string", "Output", name, None, text)
     _smoke.define(flags)
+
+
+def about(flags):
+    """Returns what the flags say of the files for their metadata, an `About`; None for nothing."""
+    from kdtoolkit.export import About
+
+    given = {name: flags[name].value for name in ("author", "license") if flags[name].value}
+    return About(**given) if given else None
 
 
 def check_data(flags):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kdtoolkit import cluster, files
+from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.export.rows import MOST_IMAGES, file_facts, parity_facts
 from kdtoolkit.recipes import _flags, _report
 from kdtoolkit.recipes._command import (
@@ -140,9 +141,11 @@ class Session:
         directory, preprocessing = self.output_dir / "export", self.data.preprocessing
         directory.mkdir(exist_ok=True)
         gc.collect()  # training's graphs, before the converter makes its own
-        writers = {
+        said = {"labels": self.data.info.labels, "about": _flags.about(self.flags)}
+        to_litert = functools.partial(exporting.to_litert, **said)
+        writers: dict[str, tuple[Callable, Path]] = {
             "saved_model": (exporting.to_saved_model, directory / "saved_model"),
-            "litert": (exporting.to_litert, directory / f"{name}.tflite"),
+            "litert": (to_litert, directory / f"{name}.tflite"),
         }
         rows = []
         for write, path in (writers[each] for each in formats):
@@ -154,6 +157,8 @@ class Session:
                 files.remove(path)
                 raise RunError(str(error)) from error
             rows.append({**file_facts(exported, self.output_dir), **parity_facts(parity)})
+        if "litert" in formats:
+            write_labels(directory, self.data.info.labels)
         return rows
 
     def before_file(self, path: Path) -> None:

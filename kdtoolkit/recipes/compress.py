@@ -156,6 +156,7 @@ def _run_recipe(flags, usual):
             seed=flags.seed,
             strategy=strategy,
             compute=compute,
+            about=_flags.about(flags),
             claim=claim,
         )
     rows = result.rows

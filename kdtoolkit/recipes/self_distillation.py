@@ -264,6 +264,7 @@ def _run(flags, usual):
                 confidence=flags.confidence,
                 keep_beaten=flags.smoke,  # whose figures mean nothing: it writes every file
                 wide_heads_hint="--head_width sets their width",
+                about=_flags.about(flags),
                 before_file=session.before_file,
             )
         parts["early_exit"] = dataclasses.asdict(made.choice)

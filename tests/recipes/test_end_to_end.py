@@ -217,13 +217,14 @@ def test_single_exit_meets_the_accuracy(self_distilled):
         assert (directory / row["path"]).exists()
 
 
+SAID = ("--author=A. Nt", "--license=Apache-2.0")
 TAUGHT = ("--teacher_epochs=4", "--student=resnet8", "--methods=plain,kd+attention", "--seeds=1,2")
 
 
 @pytest.fixture(scope="module")
 def distilled(tmp_path_factory):
     directory = tmp_path_factory.mktemp("distilled") / "run"
-    return (directory, *run("distill", directory, "--teacher=resnet8", EXACT, *TAUGHT))
+    return (directory, *run("distill", directory, "--teacher=resnet8", EXACT, *TAUGHT, *SAID))
 
 
 def test_distill_table(distilled, digits):
@@ -248,6 +249,10 @@ def test_distill_table(distilled, digits):
     best = max(results["methods"], key=lambda row: row["validation_accuracy"])
     assert results["best"] == best
     assert {row["test_accuracy"] for row in results["exports"]} == {best["test_accuracy"]}
+    student = (directory / "export" / "student.tflite").read_bytes()
+    assert b"A. Nt" in student and b"Apache-2.0" in student and b"0\n1\n2\n3\n" in student
+    labels = directory / "export" / "labels.txt"
+    assert labels.read_text().split() == list("0123456789")
 
 
 def test_teacher_from_a_file_teaches_the_same(distilled, tmp_path):

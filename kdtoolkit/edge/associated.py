@@ -1,0 +1,58 @@
+"""The files that travel inside a `.tflite`: a zip behind the flatbuffer, which LiteRT passes over.
+
+The `.tflite` ecosystem calls them associated files; `zipfile` and `unzip` open them in place.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+
+from kdtoolkit import bounded
+from kdtoolkit._checks import ArgumentError, Words
+
+LABELS = "labels.txt"
+"""One class name a line, in the order of the classes."""
+
+_LARGEST = 1 << 22  # bytes of an associated file: a hundred thousand labels need half
+
+
+def append(path: str | os.PathLike, contents: Mapping[str, str]) -> None:
+    """Writes files, name -> text, behind the flatbuffer at `path`, which has none yet.
+
+    They are stored as they are, not deflated: MediaPipe reads no others.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, text in contents.items():
+            # A ZipInfo has a constant date: the same texts make the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), text)
+
+
+def read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Reads a file of the zip.
+
+    Raises:
+        ValueError: it is too large.
+        KeyError: there is no such file.
+    """
+    return bounded.read_member(archive, name, _LARGEST)
+
+
+def read_labels(archive: zipfile.ZipFile) -> tuple[str, ...]:
+    """Reads the class names of the zip; errors are those of `read`."""
+    return tuple(read(archive, LABELS).decode().removesuffix("\n").split("\n"))
+
+
+def labels_text(labels: Iterable[str]) -> str:
+    """Returns the contents of `labels.txt`."""
+    return "".join(f"{label}\n" for label in labels)
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Raises an `ArgumentError` unless these are class names that `labels.txt` can hold."""
+    if len(labels) < 2 or not all(map(_is_line, labels)):
+        accepted = "at least two names, each one line that is not empty"
+        raise ArgumentError("labels", accepted, Words(str(labels)[:200]))
+
+
+def _is_line(value):
+    return isinstance(value, str) and value and not set(value) & set("\r\n")
