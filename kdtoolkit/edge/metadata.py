@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-NAME = "TFLITE_METADATA"
+BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
 
 
@@ -88,12 +88,12 @@ def decode(content: bytes) -> dict[str, Any]:
         ValueError: the bytes are no such metadata, or damaged.
     """
     if content[4:8] != IDENTIFIER:
-        raise ValueError(f"its {NAME} is of another format than {IDENTIFIER.decode()}")
+        raise ValueError(f"its {BUFFER_NAME} is of another format than {IDENTIFIER.decode()}")
     try:
         reader = _Reader(content)
         return reader.table("ModelMetadata", reader.follow(0))
     except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"its {NAME} is damaged: {error}") from error
+        raise ValueError(f"its {BUFFER_NAME} is damaged: {error}") from error
 
 
 def _write(builder, table, values):

@@ -65,7 +65,7 @@ def added(
     content = metadata.encode(_values(about or About(), image_shape, classes, graph, tensors))
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = list(content)
-    entry.name, entry.buffer = metadata.NAME, len(graph.buffers)
+    entry.name, entry.buffer = metadata.BUFFER_NAME, len(graph.buffers)
     graph.buffers.append(buffer)
     graph.metadata = [*(graph.metadata or ()), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(graph))
