@@ -12,6 +12,7 @@ from kdtoolkit import comparison, data, files, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.comparison import compare
 from kdtoolkit.methods import KD, Way
+from kdtoolkit.training import Transfer
 from kdtoolkit.training.schedules import SCHEDULES
 
 
@@ -219,3 +220,23 @@ def test_summary_by_hand():
     assert kd["validation_accuracy"] == pytest.approx(0.75)
     assert kd["seconds"] == 3.0
     assert (one["test_accuracy_deviation"], one["gain"]) == (None, 0.0)
+
+
+def test_students_and_teacher_that_start_from_trained_weights(digits, tmp_path):
+    """Both begin with the same kernels, which are frozen."""
+
+    def build():
+        network = small()
+        kernel = network.layers[1].kernel
+        kernel.assign(np.linspace(-1, 1, kernel.numpy().size).reshape(kernel.shape))
+        return network
+
+    options = {"teacher": build, "teacher_transfer": Transfer(1), "transfer": Transfer(1)}
+    result = run(digits, tmp_path / "run", build, ways=("kd",), **options)
+    for network in (result.teacher, *result.networks.values()):
+        assert np.array_equal(network.layers[1].kernel, build().layers[1].kernel)
+        assert np.any(network.layers[-1].bias)
+    with pytest.raises(files.OtherRunError, match=r"transfer=Transfer\(freeze_epochs=1, .* there"):
+        run(digits, tmp_path / "run", build, ways=("kd",), **{**options, "transfer": None})
+    with pytest.raises(ValueError, match="at most the number of epochs, 1"):
+        run(digits, tmp_path / "two", build, **{**options, "teacher_transfer": Transfer(2)})

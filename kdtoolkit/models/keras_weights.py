@@ -31,8 +31,8 @@ def load(network: keras.Model, path: str | os.PathLike[str]) -> None:
     try:
         bounded.check_regular(path)
         with h5py.File(path) as file:
-            group = _layers(file)
-            named = _named(group)
+            check_arrays(file, os.path.getsize(path))
+            named = _named(_layers(file))
             if named:
                 _load_in_order(network, named)
         if not named:
@@ -48,6 +48,41 @@ def load(network: keras.Model, path: str | os.PathLike[str]) -> None:
     if missing:
         received = Words(f"{os.fspath(path)!r}, which has none, or no finite ones, for {missing!r}")
         raise ArgumentError("weights", f"those of {network.name}", received)
+
+
+def check_arrays(file: h5py.File, length: int) -> int:
+    """Checks, before any is read, that arrays are in the file itself, and not out of proportion.
+
+    Args:
+        file: opened.
+        length: of the file, in bytes.
+
+    Returns:
+        How many numbers they are.
+
+    Raises:
+        ValueError: one is in another file, or they expand to too many bytes.
+    """
+    arrays, elsewhere = [], []
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays.append(item)
+            if item.external or item.is_virtual:
+                elsewhere.append(name)
+
+    def visit_link(name, link):
+        if isinstance(link, h5py.ExternalLink):
+            elsewhere.append(name)
+
+    file.visititems(visit)
+    file.visititems_links(visit_link)
+    if elsewhere:
+        raise ValueError(f"{elsewhere[0]!r} is in another file")
+    size = sum(array.nbytes for array in arrays)
+    if size > max(bounded.SMALL, bounded.MOST_EXPANSION * length):
+        raise ValueError(f"its {length:,} bytes expand to {size:,}")
+    return sum(array.size for array in arrays)
 
 
 def count(path: str | os.PathLike[str]) -> int:

@@ -22,6 +22,7 @@ from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.input_range import pixels
+from kdtoolkit.models.keras_weights import check_arrays
 from kdtoolkit.models.precision import in_policy
 
 _CONFIG = "config.json"
@@ -70,16 +71,13 @@ def _check_weights(archive):
     if _WEIGHTS not in archive.namelist():
         raise ValueError(f"it has no {_WEIGHTS}")
     content = bounded.read_member(archive, _WEIGHTS, archive.getinfo(_WEIGHTS).file_size)
-    arrays = []
     try:
         with h5py.File(io.BytesIO(content)) as file:
-            file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "size") else None)
-            size, count = (sum(getattr(a, of) for a in arrays) for of in ("nbytes", "size"))
+            return check_arrays(file, len(content))
     except RuntimeError as error:  # HDF5's own, of damaged bytes
         raise ValueError(error) from error
-    if size > max(bounded.SMALL, bounded.MOST_EXPANSION * len(content)):
-        raise ValueError(f"the {len(content):,} bytes of {_WEIGHTS} expand to {size:,}")
-    return count
+    except ValueError as error:
+        raise ValueError(f"{_WEIGHTS}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -111,3 +111,28 @@ def test_name_decides_how_keras_reads(tmp_path):
     (tmp_path / "some.weights.h5").rename(tmp_path / "some.h5")
     with pytest.raises(ValueError, match=r"where it is named .weights.h5"):
         keras_weights.load(network(), tmp_path / "some.h5")
+
+
+def test_arrays_in_other_files_are_not_followed(tmp_path):
+    by_structure(network(), tmp_path / "other.weights.h5")
+    for number, make in enumerate((linked, stored_outside)):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w") as file:
+            make(file, tmp_path / "other.weights.h5")
+        with pytest.raises(ValueError, match="'a' is in another file"):
+            keras_weights.load(network(), path)
+
+
+def linked(file, other):
+    file["a"] = h5py.ExternalLink(str(other), "/layers")
+
+
+def stored_outside(file, other):
+    file.create_dataset("a", (4,), "f4", external=[(str(other), 0, 16)])
+
+
+def test_arrays_that_expand_out_of_all_proportion(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (2**40,), "f4", chunks=(2**20,), compression="gzip")
+    with pytest.raises(ValueError, match="bytes expand to 4,398,046,511,104"):
+        keras_weights.load(network(), tmp_path / "a.h5")
