@@ -7,10 +7,12 @@ from tests.fuzz.areas.edge import Packages, Pictures
 from tests.fuzz.areas.folders import Folders
 from tests.fuzz.areas.networks import Networks
 from tests.fuzz.areas.tensors import Tensors
+from tests.fuzz.areas.weights import Weights
 
 AREAS = {
     "flags": Commands,
     "keras": Networks,
+    "weights": Weights,
     "npz": Archives,
     "tensors": Tensors,
     "tflite": Packages,
@@ -23,8 +25,9 @@ PRELOADED = ("keras", "kdtoolkit.data.loading", "kdtoolkit.models.saved", __name
 
 # Of a thousand inputs. One of an output directory takes a hundred times as long as others.
 SHARES = {
-    "flags": 320,
+    "flags": 270,
     "keras": 50,
+    "weights": 50,
     "npz": 200,
     "tensors": 200,
     "tflite": 100,
