@@ -9,6 +9,7 @@ COMMANDS = {
     "recipes": "_rows",
     "describe": "_describe",
     "export": "_export",
+    "demo": "edge.demo",
     "launch": "launch",
     "study": "study.command",
 }
