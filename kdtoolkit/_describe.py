@@ -1,24 +1,26 @@
-"""Shows what a network costs: parameters, operations and memory, by part and by exit."""
+"""Shows what a network costs, by part and by exit, or what a .tflite file holds."""
 
 import os
 from collections.abc import Sequence
 
 from kdtoolkit import _errors
 from kdtoolkit._arguments import Parser
-from kdtoolkit._tables import aligned
-from kdtoolkit.models import registry
-from kdtoolkit.recipes._command import import_libraries
 
 _IMAGE_SIZE, _CLASSES = 32, 10
+_LITERT = ".tflite"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `kdtoolkit describe MODEL [--flag=value ...]` and returns the exit status."""
     try:
         arguments = _parse(argv)
-        import_libraries()
-        network = _network(arguments)
-        print("\n".join(_lines(network)))
+        if arguments.model.endswith(_LITERT):
+            from kdtoolkit.edge import description
+
+            lines = description.lines(description.describe(arguments.model))
+        else:
+            lines = _lines(_network(arguments))
+        print("\n".join(lines))
     except ValueError as error:
         return _errors.fail("describe", error, status=2)
     return 0
@@ -27,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv):
     """What was asked for; all that can be wrong without looking into a file is found here."""
     parser = Parser(prog="kdtoolkit describe", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="name of a network, or a .keras file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="name of a network, a .keras or a .tflite file"
+    )
     parser.add_argument(
         "--image_size",
         type=int,
@@ -44,11 +48,17 @@ def _parse(argv):
                 raise ValueError(f"--{flag} is for networks by name. Received: {arguments.model}")
         if not os.path.isfile(arguments.model):
             raise ValueError(f"MODEL must be an existing file. Received: {arguments.model}")
+        if arguments.exits and arguments.model.endswith(_LITERT):
+            raise ValueError(f"--exits is for networks. Received: {arguments.model}")
         return arguments
+    from kdtoolkit.models import registry
+
     try:
         smallest = registry.validate(arguments.model).smallest
     except ValueError as error:
-        raise ValueError(f"MODEL must be a .keras file or a network's name: {error}") from error
+        raise ValueError(
+            f"MODEL must be a .keras file, a .tflite file or a network's name: {error}"
+        ) from error
     arguments.image_size = _IMAGE_SIZE if arguments.image_size is None else arguments.image_size
     arguments.classes = _CLASSES if arguments.classes is None else arguments.classes
     for flag, least in (("image_size", smallest), ("classes", 2)):
@@ -62,10 +72,13 @@ def _parse(argv):
 
 
 def _is_file(arguments):
-    return arguments.model.endswith(".keras")
+    return arguments.model.endswith((".keras", _LITERT))
 
 
 def _network(arguments):
+    from kdtoolkit.recipes._command import import_libraries
+
+    import_libraries()
     from kdtoolkit import models
     from kdtoolkit.models import saved
 
@@ -79,6 +92,7 @@ def _network(arguments):
 
 def _lines(network):
     from kdtoolkit import models
+    from kdtoolkit._tables import aligned
 
     cells = [("", "parameters", "MACs", "activation bytes")]
     for row in models.describe(network):

@@ -14,7 +14,7 @@ def test_help_lists_recipes_and_commands(capsys):
     assert cli.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     (describe,) = [line for line in lines if line.startswith("  describe ")]
-    assert describe.split(maxsplit=1)[1].startswith("Shows what a network costs: ")
+    assert describe.split(maxsplit=1)[1].startswith("Shows what a network costs, ")
     assert lines.index("recipes:") < lines.index("other commands:") < lines.index(describe)
     assert cli.main(["descibe"]) == 2
     assert capsys.readouterr().err.endswith("Received: descibe. Near matches: describe.\n")
@@ -90,7 +90,9 @@ def test_file_with_exits(capsys, tmp_path):
         ([], ["required: MODEL"]),
         (["resnet21"], ["MODEL", ".keras", "'resnet21'", "Near matches: ", "resnet20"]),
         (["absent.keras"], ["MODEL must be an existing file. Received: absent.keras"]),
-        (["weights.h5"], ["MODEL must be a .keras file", "'weights.h5'"]),
+        (["weights.h5"], ["MODEL must be a .keras file, a .tflite file", "'weights.h5'"]),
+        (["absent.tflite"], ["MODEL must be an existing file. Received: absent.tflite"]),
+        (["a.tflite", "--classes=3"], ["--classes is for networks by name", "a.tflite"]),
         (["resnet20", "--image_size=4"], ["--image_size must be at least 8 for resnet20"]),
         (["resnet20", "--image_size=big"], ["--image_size", "'big'"]),
         (["resnet20", "--classes=1"], ["--classes must be at least 2", "--classes=1"]),

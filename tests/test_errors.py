@@ -165,7 +165,7 @@ def test_directory_with_other_arguments_is_one_line(value, monkeypatch, capsys, 
 COMMANDS = {
     "recipe": ["-m", "kdtoolkit.recipes.distill", "--help"],
     "kdtoolkit": ["-m", "kdtoolkit.cli", "distill", "--help"],
-    "console": ["-c", "import sys; from kdtoolkit.cli import main; sys.exit(main())", "describe"],
+    "console": ["-c", "from kdtoolkit.cli import main; main()", "describe", "resnet8"],
     "edge": ["-m", "kdtoolkit.edge", "--help"],
     "describe": ["-m", "kdtoolkit.cli", "describe", "resnet8"],
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
+    from kdtoolkit.edge import description as description
     from kdtoolkit.edge import package as package
     from kdtoolkit.edge.certify import Certificate as Certificate
     from kdtoolkit.edge.classifier import EarlyExitClassifier as EarlyExitClassifier
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
-        modules=("package",),
+        modules=("description", "package"),
         names={
             "Certificate": "certify",
             "EarlyExitClassifier": "classifier",

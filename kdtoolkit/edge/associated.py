@@ -37,9 +37,9 @@ def read(archive: zipfile.ZipFile, name: str) -> bytes:
     return bounded.read_member(archive, name, _LARGEST)
 
 
-def read_labels(archive: zipfile.ZipFile) -> tuple[str, ...]:
+def read_labels(archive: zipfile.ZipFile, name: str = LABELS) -> tuple[str, ...]:
     """Reads the class names of the zip; errors are those of `read`."""
-    return tuple(read(archive, LABELS).decode().removesuffix("\n").split("\n"))
+    return tuple(read(archive, name).decode().removesuffix("\n").split("\n"))
 
 
 def labels_text(labels: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from kdtoolkit.edge.certify import RISKS, Certificate
 _FORMAT = 2
 _CERTIFIED = 3
 _FORMATS = (1, _FORMAT, _CERTIFIED)  # what is read
-_EARLY_EXIT = "early_exit.json"
+EARLY_EXIT = "early_exit.json"
 _BLOCK = 1 << 20
 
 
@@ -149,7 +149,7 @@ class Package:
         if number == _FORMAT:
             del values["certificate"]
         text = json.dumps({"format": number, "crc32": checksum, **values}, indent=2) + "\n"
-        associated.append(path, {associated.LABELS: labels, _EARLY_EXIT: text})
+        associated.append(path, {associated.LABELS: labels, EARLY_EXIT: text})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Package":
@@ -164,17 +164,17 @@ class Package:
             try:
                 with zipfile.ZipFile(file) as archive:
                     labels = associated.read_labels(archive)
-                    values = json.loads(associated.read(archive, _EARLY_EXIT))
+                    values = json.loads(associated.read(archive, EARLY_EXIT))
                     end = min(info.header_offset for info in archive.infolist())
             except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
                 cause = str(error) or type(error).__name__
                 raise ValueError(
-                    f"it carries no readable {associated.LABELS} and {_EARLY_EXIT}, or is cut "
+                    f"it carries no readable {associated.LABELS} and {EARLY_EXIT}, or is cut "
                     f"short: {cause}"
                 ) from error
             if not isinstance(values, dict) or values.pop("format", None) not in _FORMATS:
                 raise ValueError(
-                    f"its {_EARLY_EXIT} is not of format {' or '.join(map(str, _FORMATS))}"
+                    f"its {EARLY_EXIT} is not of format {' or '.join(map(str, _FORMATS))}"
                 )
             # LiteRT itself notices no damage to weights, and would return other probabilities.
             if values.pop("crc32", None) != _checksum(file, end):
@@ -182,7 +182,7 @@ class Package:
         try:
             return cls(labels=labels, **values)
         except TypeError as error:  # A key too few or too many, or a value of another kind.
-            raise ValueError(f"its {_EARLY_EXIT} is not valid: {error}") from error
+            raise ValueError(f"its {EARLY_EXIT} is not valid: {error}") from error
 
 
 def check_thresholds(thresholds, exits: int) -> tuple[float, ...]:
