@@ -165,7 +165,7 @@ def test_directory_with_other_arguments_is_one_line(value, monkeypatch, capsys, 
 COMMANDS = {
     "recipe": ["-m", "kdtoolkit.recipes.distill", "--help"],
     "kdtoolkit": ["-m", "kdtoolkit.cli", "distill", "--help"],
-    "console": ["-c", "from kdtoolkit.cli import main; main()", "describe", "resnet8"],
+    "console": ["-c", "from kdtoolkit.cli import main; exit(main())", "describe", "resnet8"],
     "edge": ["-m", "kdtoolkit.edge", "--help"],
     "describe": ["-m", "kdtoolkit.cli", "describe", "resnet8"],
 }
