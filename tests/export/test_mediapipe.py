@@ -121,6 +121,16 @@ def test_its_own_schema_reads_the_metadata(network, tmp_path):
     ]
 
 
+def test_grey_images_are_refused(tmp_path):
+    path = tmp_path / "grey.tflite"
+    image = keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(5)(keras.layers.Flatten()(image))
+    export.to_litert(keras.Model(image, logits), path, labels=LABELS)
+    np.save(tmp_path / "images.npy", np.zeros((1, 8, 8, 3), np.uint8))
+    done = ran(_CLASSIFY, path, tmp_path / "images.npy")
+    assert done.returncode != 0 and "Only RGB color space is supported" in done.stderr
+
+
 def test_several_stages_are_refused(tmp_path):
     """As the documentation says: the file of a network cut at an exit is the one for it."""
     path = tmp_path / "early_exit.tflite"
