@@ -67,8 +67,8 @@ def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
 
 def groups_of(analysis):
     """Likewise, of the `ChannelGraph` of a network."""
-    members: dict = collections.defaultdict(lambda: collections.defaultdict(list))
-    slices: dict = collections.defaultdict(lambda: collections.defaultdict(list))
+    members = collections.defaultdict(lambda: collections.defaultdict(list))
+    slices = collections.defaultdict(lambda: collections.defaultdict(list))
     parts = collections.defaultdict(set)
     for name, effect in analysis.effects.items():
         for variable, axis, channels in effect.slices:

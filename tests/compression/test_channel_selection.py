@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from kdtoolkit import export, models
-from kdtoolkit.compression import importance, prune_channels, select_channels
-from kdtoolkit.compression.channel_selection import selection
+from kdtoolkit.compression import importance, prune_channels, select_channels, shrink
+from kdtoolkit.compression.channel_selection import channel_count, selection
 from kdtoolkit.compression.target import Target
 from tests.compression.test_channels import SHAPE, classified, randomised
 
@@ -212,3 +212,32 @@ def test_milliseconds_are_measured(network):
     found = selection(network, target="ms=1000000ms")
     assert (found.keep, found.measured) == ({}, 1)
     assert 0 < found.found < 1e6
+
+
+@pytest.mark.parametrize("importance", ["l1", "group_norm"])
+def test_channels_are_ranked_anew(importance):
+    """Twice, of what the first time left: a quarter of 100 MACs is a half of a half."""
+    network = randomised(models.build("resnet8", SHAPE, 5))
+    options = {"importance": importance, "threshold": "global"}
+    half = prune_channels(network, target="macs=0.5", **options)
+    most = models.macs(network) // 4
+    expected = prune_channels(
+        half, target=Target("macs", amount=models.macs(network) / 4), **options
+    )
+    found = prune_channels(network, target="macs=0.25", rankings=2, **options)
+    assert models.macs(found) == models.macs(expected) <= most
+    for ours, theirs in zip(found.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    once = prune_channels(network, target="macs=0.25", **options)
+    assert [w.shape for w in once.weights] != [w.shape for w in found.weights]
+
+
+def test_a_fraction_of_channels_that_are_ranked_anew():
+    network = randomised(models.build("resnet8", SHAPE, 5))
+    counts = []
+    for rankings in (1, 3):
+        keep = select_channels(network, 0.5, threshold="global", rankings=rankings)
+        pruned = shrink(network, keep)
+        counts.append(channel_count(pruned))
+    whole = channel_count(network)
+    assert whole / 2 <= counts[0] <= counts[1] <= whole / 2 + 3  # a round removes whole channels
