@@ -7,10 +7,10 @@
 Each RUN is an output directory of `born_again` with the same CIFAR ResNet, one of each seed, and
 the flags of its data are given again; PYTHON is that of an environment with PyTorch and
 Torch-Pruning. All channels of a network are ranked together, and go until a share of the
-multiply-accumulates is left; ours are ranked ten times, and recalibrated; then labels alone teach what is left, in
-float32, with the same augmented batches in the same order. What is found is written at once, and
-not measured again. The table has the accuracy on test images, ours minus theirs of each pair, and
-the 95% interval of its mean over the runs (Student's t).
+multiply-accumulates is left; ours are ranked ten times, and recalibrated; then labels alone teach
+what is left, in float32, with the same augmented batches in the same order. What is found is
+written at once, and not measured again. The table has the accuracy on test images, ours minus
+theirs of each pair, and the 95% interval of its mean over the runs (Student's t).
 """
 
 import argparse
