@@ -6,7 +6,7 @@ from kdtoolkit import export
 from kdtoolkit.recipes import _command, self_distillation
 
 
-def untrained(session, variants, evaluate):
+def untrained(session, variants, evaluate, transfer=None):
     """What is asked of the package does not depend on what a network has learned."""
     networks = {name: build() for name, (build, _) in variants.items()}
     rows = {name: {**evaluate(name, network), "seconds": 0.0} for name, network in networks.items()}
