@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtoolkit._machine import cores
 from kdtoolkit._tables import aligned
 
 
@@ -168,11 +169,6 @@ def environment(packages):
         f"versions: Python {platform.python_version()}, {', '.join(map(_version, packages))}",
         f"processor: {_processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f} at the start",
     ]
-
-
-def cores():
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _version(package):

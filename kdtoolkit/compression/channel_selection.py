@@ -22,10 +22,10 @@ from kdtoolkit._checks import (
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
 from kdtoolkit.compression.channels import shrink
-from kdtoolkit.compression.coupling import ChannelGroup, groups_of
+from kdtoolkit.compression.coupling import ChannelGroup, groups_of, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.options import SCOPES
-from kdtoolkit.compression.target import Target, cost_of
+from kdtoolkit.compression.target import Target, cost_of, partly
 
 
 def select_channels(
@@ -134,7 +134,7 @@ def selection(
     if target is not None:
         measure = measure or cost_of(target)
 
-    def rank(network, fraction, target):
+    def rank(network, fraction, target, whole=None):
         analysis = analyse(network)
         found = groups_of(analysis)
         limits = _limits(found, limit)
@@ -142,7 +142,7 @@ def selection(
         queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limits)
         if target is None:
             return Selection(_keep(analysis, queues, _bound(queues, fraction, threshold)))
-        return _reach(network, analysis, queues, target, measure)
+        return _reach(network, analysis, queues, target, measure, whole)
 
     if rankings == 1:
         return rank(network, fraction, target)
@@ -151,24 +151,22 @@ def selection(
 
 def _again_and_again(network, fraction, target, measure, layers, rankings, rank):
     """As `rank` of what `rank` has left; the last one goes down to all that is asked for."""
-    whole = most = found = None
-    keep = {}
-    left, measured, wanted = network, 0, None
-    count = channel_count(network, layers) if target is None else 0
-    if target is not None:
-        whole, measured = measure(network), 1
-        most = target.most(whole)
+    whole = most = found = wanted = part = None
+    keep, measured, left = {}, 0, network
+    if target is None:
+        count = channel_count(network, layers)
+    else:
+        whole = found = measure(network)
+        most, measured = target.most(whole), 1
     for number in range(1, rankings + 1):
         share = number / rankings
         if target is None:
-            part = 1 - (1 - fraction) ** share * count / channel_count(left, layers)
+            part = still_to_go(fraction, share, count, channel_count(left, layers))
             if part <= 0:
                 continue
         else:
-            part = None
-            amount = most if number == rankings else whole * min(most / whole, 1) ** share
-            wanted = Target(target.cost, amount=amount)
-        chosen = rank(left, part, wanted)
+            wanted = Target(target.cost, amount=partly(whole, most, share))
+        chosen = rank(left, part, wanted, found)
         measured += chosen.measured
         found = chosen.found
         for name, kept in chosen.keep.items():
@@ -176,6 +174,17 @@ def _again_and_again(network, fraction, target, measure, layers, rankings, rank)
             mask[np.flatnonzero(mask)] = kept
         left = shrink(network, keep)
     return Selection(keep, whole, most, found, measured)
+
+
+def still_to_go(fraction: float, share: float, whole: int, left: int) -> float:
+    """Returns which fraction of the channels that are left is to go for a share of the way.
+
+    Args:
+        fraction: of all channels, at the end of the way.
+        share: of the way, in (0, 1]; the same part of what is left goes in equal shares.
+        whole, left: how many channels there were, and are. Not above 0: enough have gone.
+    """
+    return 1 - (1 - fraction) ** share * (whole / left)
 
 
 def prune_channels(
@@ -269,8 +278,7 @@ def _queues(analysis, groups, importance, multiple, threshold, limit_of) -> list
         else:
             mean = 1.0 if importance.comparable else scores.mean()
             keys = scores[order] / (mean or 1.0)
-        # Rounded first: 0.29 * 100 is just below 29.
-        removable = min(group.size - 1, math.floor(_rounded(limit_of(group) * group.size)))
+        removable = group.removable(limit_of(group))
         queues.append(_Queue(group, order[:removable], keys[:removable], multiple))
     if not queues:
         accepted = f"another for channels that {importance.name} says nothing of"
@@ -295,25 +303,22 @@ def _rounded(value):
 
 
 def _keep(analysis: ChannelGraph, queues: Sequence[_Queue], bound: float) -> dict[str, np.ndarray]:
-    keep: dict[str, np.ndarray] = {}
-    for queue in queues:
-        removed = queue.removed(bound)
-        for name, channels in queue.group.channels.items():
-            width = len(analysis.effects[name].outputs)
-            keep.setdefault(name, np.ones(width, bool))[channels[removed]] = False
+    keep = without(analysis, ((queue.group, queue.removed(bound)) for queue in queues))
     return {name: kept for name, kept in keep.items() if not kept.all()}
 
 
-def _reach(network, analysis, queues, target, measure) -> Selection:
-    """The smallest bound whose network costs no more than the target."""
-    whole = measure(network)
+def _reach(network, analysis, queues, target, measure, whole) -> Selection:
+    """The smallest bound whose network costs no more than the target; `whole` may be known."""
+    measured = 0
+    if whole is None:
+        whole, measured = measure(network), 1
     most = target.most(whole)
     if whole <= most:
-        return Selection({}, whole, most, whole, 1)
+        return Selection({}, whole, most, whole, measured)
     bounds = np.unique(np.concatenate([queue.keys for queue in queues]))
     if not len(bounds):  # limits leave none
         raise _unreachable(target, whole, whole)
-    reached, measured, low, high = None, 1, 0, len(bounds) - 1  # the wanted one is in low..high
+    reached, low, high = None, 0, len(bounds) - 1  # the wanted one is in low..high
     while low <= high:
         middle = len(bounds) - 1 if reached is None else (low + high) // 2
         keep = _keep(analysis, queues, bounds[middle])

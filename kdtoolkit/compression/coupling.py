@@ -1,14 +1,15 @@
 """Which channels of a network can be removed, and which of them only together."""
 
 import collections
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_graph import analyse
+from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,28 @@ class ChannelGroup:
     def size(self) -> int:
         """How many channels each layer has in the group."""
         return len(next(iter(self.channels.values())))
+
+    def removable(self, share: float) -> int:
+        """How many channels are a share of the group, in [0, 1]; one always stays."""
+        # Rounded first: 0.29 * 100 is just below 29.
+        return min(self.size - 1, math.floor(np.round(share * self.size, 9)))
+
+
+def without(
+    analysis: ChannelGraph, removed: Iterable[tuple[ChannelGroup, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Returns which channels stay: name of each layer of these groups -> bool `(channels,)`.
+
+    Args:
+        analysis: of the network.
+        removed: groups, and the rows of each that go.
+    """
+    keep: dict[str, np.ndarray] = {}
+    for group, rows in removed:
+        for name, channels in group.channels.items():
+            width = len(analysis.effects[name].outputs)
+            keep.setdefault(name, np.ones(width, bool))[channels[rows]] = False
+    return keep
 
 
 def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:

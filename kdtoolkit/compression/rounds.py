@@ -11,10 +11,10 @@ import numpy as np
 
 from kdtoolkit import files
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_selection import Selection, channel_count, selection
+from kdtoolkit.compression.channel_selection import Selection, channel_count, selection, still_to_go
 from kdtoolkit.compression.importance import Importance, Taylor
 from kdtoolkit.compression.options import Options
-from kdtoolkit.compression.target import Target
+from kdtoolkit.compression.target import Target, partly
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,13 @@ class Rounds:
             target = Target.parse(options.target)
             if self._chosen:  # what all rounds are to come down to
                 whole, most = self._chosen[0].whole, self._chosen[0].most
-                amount = most if share == 1 else whole * (most / whole) ** share
-                target = Target(target.cost, amount=amount)
+                target = Target(target.cost, amount=partly(whole, most, share))
             fraction = None
         else:
-            left = (1 - (options.sparsity or 0)) ** share
-            left *= self._count(self.original) / self._count(network)
-            if left >= 1:
+            whole, left = self._count(self.original), self._count(network)
+            fraction = still_to_go(options.sparsity or 0, share, whole, left)
+            if fraction <= 0:
                 return Selection({})
-            fraction = 1 - left
         return selection(
             *(network, fraction, self.importance),
             layers=self.layers,

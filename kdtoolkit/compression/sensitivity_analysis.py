@@ -1,6 +1,5 @@
 """What each part of a network costs in accuracy when it alone is pruned, or rounded."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +8,9 @@ import numpy as np
 
 from kdtoolkit._checks import INSIDE_0_1, ArgumentError, check
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_graph import analyse, filters
+from kdtoolkit.compression.channel_graph import analyse
 from kdtoolkit.compression.channels import mask_channels, masked_weights
-from kdtoolkit.compression.coupling import ChannelGroup
+from kdtoolkit.compression.coupling import ChannelGroup, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.layers import choose, kernel
 from kdtoolkit.models.quantized_layers import fake_quantize_kernel
@@ -124,9 +123,8 @@ def sensitivity(
             continue
         order = np.argsort(scores, kind="stable")
         for share in shares:
-            # Rounded first: 0.29 * 100 is just below 29.
-            removed = min(math.floor(round(share * group.size, 9)), group.size - 1)
-            put(masked_weights(analysis, _keep(analysis.network, group, order[:removed])))
+            removed = group.removable(share)
+            put(masked_weights(analysis, without(analysis, [(group, order[:removed])])))
             note("pruned", group.layers, share, removed)
     whole = masked_weights(analysis, {})
     for name, layer in choose(copy, lambda layer: True).items():
@@ -135,14 +133,6 @@ def sensitivity(
         variable.assign(_rounded(layer, keras.ops.convert_to_numpy(variable)))
         note("int8", (name,), None, 0)
     return Sensitivity(accuracy, tuple(rows))
-
-
-def _keep(network, group, removed):
-    keep = {}
-    for name, channels in group.channels.items():
-        keep[name] = np.ones(filters(network.get_layer(name)).shape[-1], bool)
-        keep[name][channels[removed]] = False
-    return keep
 
 
 def _rounded(layer, values):

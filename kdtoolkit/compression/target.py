@@ -90,6 +90,14 @@ class Target:
         return f"{value:.3g}" if self.cost == "ms" else f"{value:,.0f}"
 
 
+def partly(whole: float, most: float, share: float) -> float:
+    """Returns the cost after a share of the way, in (0, 1], from the whole network's to the target.
+
+    Equal shares take away the same part of what is left.
+    """
+    return most if share == 1 else whole * (most / whole) ** share
+
+
 def cost_of(target: Target) -> Callable[[Network], float]:
     """Returns the function that measures a network by what the target is about.
 

@@ -241,3 +241,17 @@ def test_a_fraction_of_channels_that_are_ranked_anew():
         counts.append(channel_count(pruned))
     whole = channel_count(network)
     assert whole / 2 <= counts[0] <= counts[1] <= whole / 2 + 3  # a round removes whole channels
+
+
+def test_each_network_is_measured_once():
+    """What one ranking has left is what the next begins with."""
+    network = randomised(models.build("resnet8", SHAPE, 5))
+    seen = []
+
+    def measure(model):
+        seen.append(tuple(layer.filters for layer in model.layers if hasattr(layer, "filters")))
+        return models.macs(model)
+
+    found = selection(network, target="macs=0.25", threshold="global", measure=measure, rankings=2)
+    assert found.measured == len(seen)
+    assert seen[0] not in seen[1:]
