@@ -136,10 +136,11 @@ class Trainer(keras.Model):
         # [step, what] of the first non-finite value in this epoch, on the device; step -1: none.
         # What: a term, the regularization, or, from then on, an image of the batch; or, from
         # _FIRST_LABEL downwards, a label of the batch.
+        # Of 64 bits: a GPU's int32 variables stay in the host's memory, where XLA does not reach them.
         self._non_finite = self.add_weight(
             name="non_finite",
             shape=(2,),
-            dtype="int32",
+            dtype="int64",
             initializer=keras.initializers.Constant(-1),
             trainable=False,
             aggregation="only_first_replica",
@@ -147,7 +148,7 @@ class Trainer(keras.Model):
         self._epoch_step = self.add_weight(
             name="epoch_step",
             shape=(),
-            dtype="int32",
+            dtype="int64",
             initializer="zeros",
             trainable=False,
             aggregation="only_first_replica",
@@ -399,7 +400,7 @@ class Trainer(keras.Model):
         )
         what = tf.where(failed[-1], _FIRST_LABEL - label, first)
         what = tf.where(failed[-2], len(sums) + image, what)
-        record = tf.stack([self._epoch_step.value, what])
+        record = tf.stack([self._epoch_step.value, tf.cast(what, "int64")])
         keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
         self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
 

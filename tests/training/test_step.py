@@ -268,6 +268,15 @@ def test_only_the_network_is_saved(tmp_path):
     np.testing.assert_array_equal(other.network(X), network(X))
 
 
+def test_no_variable_is_one_that_a_gpu_leaves_in_the_hosts_memory():
+    """TensorFlow places int32 variables there, and a step that XLA compiled cannot reach them."""
+    trainer = Student(mlp(), mlp(1), EQN_4)
+    trainer.compile("sgd")
+    trainer.fit(X, Y, verbose=0)
+    assert all(variable.dtype != "int32" for variable in trainer.variables)
+    assert all(variable.dtype != "int32" for variable in trainer.optimizer.variables)
+
+
 @pytest.mark.parametrize("bad_row", [0, 9])
 def test_non_finite_loss_stops_with_its_place(bad_row):
     weights = np.ones(len(X), "float32")
