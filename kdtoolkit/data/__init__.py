@@ -18,22 +18,23 @@ if TYPE_CHECKING:
     from kdtoolkit.data.catalog import describe as describe
     from kdtoolkit.data.catalog import register as register
     from kdtoolkit.data.examples import Examples as Examples
+    from kdtoolkit.data.loading import HELD_LIMIT as HELD_LIMIT
     from kdtoolkit.data.loading import MEMORY_LIMIT as MEMORY_LIMIT
     from kdtoolkit.data.loading import Data as Data
     from kdtoolkit.data.loading import from_arrays as from_arrays
     from kdtoolkit.data.loading import load as load
     from kdtoolkit.data.photographs import PhotographAugmentation as PhotographAugmentation
     from kdtoolkit.data.photographs import PhotographPlan as PhotographPlan
-    from kdtoolkit.data.pipeline import SORT_WINDOW as SORT_WINDOW
     from kdtoolkit.data.pipeline import Split as Split
     from kdtoolkit.data.pipeline import StreamingSplit as StreamingSplit
     from kdtoolkit.data.preprocessing import Preprocessing as Preprocessing
-    from kdtoolkit.data.records import DamagedDataError as DamagedDataError
-    from kdtoolkit.data.records import reading as reading
+    from kdtoolkit.data.records import SORT_WINDOW as SORT_WINDOW
     from kdtoolkit.data.source import TEST_FRACTION as TEST_FRACTION
     from kdtoolkit.data.source import DatasetInfo as DatasetInfo
     from kdtoolkit.data.source import Source as Source
     from kdtoolkit.data.source import Stored as Stored
+    from kdtoolkit.data.stream import DamagedDataError as DamagedDataError
+    from kdtoolkit.data.stream import reading as reading
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -57,11 +58,12 @@ else:
             "Examples": "examples",
             "Split": "pipeline",
             "StreamingSplit": "pipeline",
-            "reading": "records",
-            "DamagedDataError": "records",
+            "reading": "stream",
+            "DamagedDataError": "stream",
             "PhotographPlan": "photographs",
             "MEMORY_LIMIT": "loading",
-            "SORT_WINDOW": "pipeline",
+            "HELD_LIMIT": "loading",
+            "SORT_WINDOW": "records",
             "TEST_FRACTION": "source",
         },
     )

@@ -1,9 +1,7 @@
 """Folders of images: a sub-folder a class, in splits or not, and Tiny-ImageNet as downloaded."""
 
 import collections
-import contextlib
 import os
-import threading
 import warnings
 from concurrent import futures
 from typing import NamedTuple
@@ -23,7 +21,8 @@ _EXPECTED = (
     "one sub-folder of images for each class, or train/ and test/ (or valid/, or val/) of such"
 )
 _NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini")
-_LARGE = 2**24  # pixels
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Orientations of EXIF whose rows are the columns of the picture."""
@@ -35,6 +34,8 @@ class FolderSource(source.Source):
     Args:
         path: of the folder.
     """
+
+    streams = True
 
     def __init__(self, path):
         self.path = path
@@ -87,18 +88,37 @@ class FolderSource(source.Source):
             files and read_split(files, everything)[0][0]
             for files in (found.validation, found.test)
         ]
-        left_out = (
-            (broken, "image files", "cannot be read"),
-            (found.ignored, "files", "are no images by their names"),
-        )
-        for paths, what, why in left_out:
-            if paths:
-                warnings.warn(
-                    f"Left out {len(paths)} {what} of {self.path!r} that {why}: "
-                    f"{some(os.path.relpath(path, self.path) for path in paths)}",
-                    stacklevel=3,  # whoever called `load`
-                )
+        _name_left_out(self.path, broken, found.ignored)
         return source.Stored(*parts, size, *others)
+
+    def streamed(self, info, strict=False):
+        from kdtoolkit.data.image_files import ImageFileStream
+
+        found = scan(self.path)
+        broken = []
+
+        def stream(files):
+            kept, left_out = whole(files, found.class_names, info.unreadable, strict)
+            broken.extend(left_out)
+            return ImageFileStream(info, *kept)
+
+        splits = [files and stream(files) for files in (found.train, found.validation, found.test)]
+        _name_left_out(self.path, broken, found.ignored)
+        return source.Streams(*splits)
+
+
+def _name_left_out(path, broken, ignored):
+    left_out = (
+        (broken, "image files", "cannot be read"),
+        (ignored, "files", "are no images by their names"),
+    )
+    for paths, what, why in left_out:
+        if paths:
+            warnings.warn(
+                f"Left out {len(paths)} {what} of {path!r} that {why}: "
+                f"{some(os.path.relpath(name, path) for name in paths)}",
+                stacklevel=4,  # whoever called `load`
+            )
 
 
 class ImageFiles(NamedTuple):
@@ -349,16 +369,9 @@ def read(files, class_names, image_shape, finish, choose=everything, unreadable=
     """
     # Memory that is not written to is not used.
     images = np.empty((len(files.paths), *image_shape), np.uint8)
-    mode = "L" if image_shape[-1] == 1 else "RGB"
 
     def decode(index, image):
-        image = picture.upright(image)
-        if image.mode == "RGBA":
-            # Over white, as the edge runtime shows it to the network.
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-        images[index] = finish(pixels.reshape(*pixels.shape[:2], image_shape[-1]))
+        images[index] = finish(picture.pixels(image, image_shape[-1]))
 
     readable = np.ones(len(images), bool)
     decoded = np.zeros(len(images), bool)
@@ -380,6 +393,49 @@ def read(files, class_names, image_shape, finish, choose=everything, unreadable=
     return [(images[part], files.labels[part]) for part in parts], len(stored), left_out
 
 
+def whole(files, class_names, unreadable=(), strict=False):
+    """Leaves out files that cannot be read, without decoding those that seem to be whole.
+
+    A JPEG or PNG file that ends as one should is taken to be whole; all others are decoded.
+
+    Args:
+        files, class_names, unreadable, strict: as in `read`.
+
+    Returns:
+        `ImageFiles` of those that are left, and the paths of the others.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    known = set(unreadable)
+    suspects = [
+        index for index, path in enumerate(files.paths) if path in known or not _has_end(path)
+    ]
+    errors = _open_all(
+        lambda _, image: picture.upright(image), files.paths, suspects, "reading images"
+    )
+    if not errors:
+        return files, []
+    readable = np.ones(len(files.paths), bool)
+    readable[list(errors)] = False
+    _check_readable(files, class_names, readable, errors, strict)
+    paths = [path for path, kept in zip(files.paths, readable, strict=True) if kept]
+    return ImageFiles(paths, files.labels[readable]), [files.paths[index] for index in errors]
+
+
+def _has_end(path):
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_PNG))
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            end = file.read()
+    except OSError:
+        return False
+    if start.startswith(_JPEG):
+        return end.endswith(_JPEG_END)
+    return start == _PNG and end == _PNG_END
+
+
 def _check_readable(files, class_names, readable, errors, strict):
     if strict:
         raise ValueError(next(iter(errors.values())))
@@ -392,15 +448,12 @@ def _check_readable(files, class_names, readable, errors, strict):
 
 def _open_all(function, paths, indices, title):
     """Calls `function(index, image)` for some files; returns index -> error for broken ones."""
-    turns = threading.Lock()
+    turns = picture.Turns()
 
     def apply(index):
         try:
-            with picture.opened(paths[index]) as image:
-                # Large ones in turns: together they would need more memory than there is.
-                large = image.width * image.height > _LARGE
-                with turns if large else contextlib.nullcontext():
-                    function(index, image)
+            with picture.opened(paths[index]) as image, turns.of(image):
+                function(index, image)
         except ValueError as error:
             return index, str(error)
 

@@ -20,7 +20,10 @@ from kdtoolkit.data.source import DatasetInfo, Stored, checked_image_size, held_
 from kdtoolkit.data.wording import some
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of decoded images above which a TensorFlow Datasets set is streamed."""
+"""Bytes of decoded images above which a data set is streamed from its files."""
+
+HELD_LIMIT = 2**28
+"""Bytes of decoded images up to which a split of a streamed folder is held in memory."""
 
 _MEASURED_IMAGES = 8192
 
@@ -32,7 +35,7 @@ class Data:
     Attributes:
         info: what is known of it.
         preprocessing: normalisation by the training images' mean and deviation.
-        train, validation, test: `Split`s, or `StreamingSplit`s for a set that is too large.
+        train, validation, test: `Split`s, or `StreamingSplit`s where they are too large for memory.
     """
 
     info: DatasetInfo
@@ -61,9 +64,15 @@ def load(
     validation split beside its test split (`info.validation_split`, as CINIC-10 has) validates on
     that, whatever `validation_fraction` says.
 
-    A TensorFlow Datasets set of more than `MEMORY_LIMIT` bytes is streamed: its cuts are random
-    but not stratified, as its labels are not known before it is read, and its mean and deviation
-    are those of the first 8,192 training images in stored order.
+    A data set of more than `MEMORY_LIMIT` bytes is streamed. The mean and deviation are then those
+    of 8,192 training images.
+
+    - Of a folder these are the same share of each class. Everything else is the same, byte for
+      byte, as in memory: cuts, order, pixels, crops and flips. A split of no more than `HELD_LIMIT`
+      bytes is held in memory. Files are looked at before training by their headers and their
+      last bytes; one that turns out to be damaged later is a `DamagedDataError`, within `reading`.
+    - Of a TensorFlow Datasets set they are the first in stored order; cuts are random but not
+      stratified, as labels are not known before they are read.
 
     Args:
         name, data_dir, image_size, label: as in `describe`.
@@ -98,19 +107,19 @@ def load(
         )
     count = info.train_size + (info.validation_size or 0) + info.test_size
     size = count * math.prod(info.image_shape)
-    if size > MEMORY_LIMIT and source.streams:
-        return _stream(source, info, validation_fraction, train_examples)
-    if size > MEMORY_LIMIT:
+    if size > MEMORY_LIMIT and not source.streams:
         reason = (
             f"Data set {name!r} takes {size / 2**30:.1f} GiB decoded, more than the "
             f"{MEMORY_LIMIT / 2**30:g} GiB that a data set of kind {info.kind!r} may: "
-            "choose a smaller `image_size`, or prepare it with TensorFlow Datasets."
+            "choose a smaller `image_size`, or make it a folder of image files."
         )
         raise UnsuitableError("image_size", image_size, reason)
 
     def choose(labels):
         return cut(labels, info, validation_fraction, train_examples)
 
+    if size > MEMORY_LIMIT:
+        return _stream(info, choose, source.streamed(info, strict_data))
     return assemble(info, source.read(info, choose, strict_data))
 
 
@@ -193,21 +202,37 @@ def _name_untrained(info, labels):
         )
 
 
-def _stream(source, info, validation_fraction, train_examples):
-    stored = source.records(info, "train")
-    unknown_labels = np.zeros(len(stored), np.int32)
-    parts = cut(unknown_labels, info, validation_fraction, train_examples)
+def _stream(info, choose, streams):
+    stored = streams.train
+    known = stored.labels is not None
+    parts = choose(stored.labels if known else np.zeros(len(stored), np.int32))
     train, validation, test = (stored.subset(part) for part in parts)
-    preprocessing = Preprocessing.measure(train.first_images(_MEASURED_IMAGES))
-    if info.validation_split:
-        validation = source.records(info, info.validation_split)
-    if info.test_split:
-        test = source.records(info, info.test_split)
+    if known:
+        _name_untrained(info, train.labels)
+    train_size = len(stored) - len(test)
+    validation = validation if streams.validation is None else streams.validation
+    test = test if streams.test is None else streams.test
+    info = dataclasses.replace(
+        info,
+        train_size=train_size,
+        validation_size=None if streams.validation is None else len(validation),
+        test_size=len(test),
+    )
+    preprocessing = Preprocessing.measure(_some(train).first_images(_MEASURED_IMAGES))
 
-    def split(records):
-        return StreamingSplit(records, preprocessing, info.augmentation)
+    def split(stream):
+        if stream.in_order and len(stream) * math.prod(info.image_shape) <= HELD_LIMIT:
+            return Split(*stream.load(), preprocessing, info.augmentation)
+        return StreamingSplit(stream, preprocessing, info.augmentation)
 
     return Data(info, preprocessing, split(train), split(validation), split(test))
+
+
+def _some(stream):
+    """As many examples as are measured, the same share of each class where classes are known."""
+    if stream.labels is None or len(stream) <= _MEASURED_IMAGES:
+        return stream
+    return stream.subset(stratified(stream.labels, _MEASURED_IMAGES, Purpose.EXAMPLES))
 
 
 def cut(labels, info, validation_fraction, train_examples):

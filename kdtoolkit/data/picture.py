@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import threading
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,6 +17,7 @@ EXTENSIONS = (
 MOST_PIXELS = 2**27
 """Of a file: room for photographs of a hundred megapixels, and less than 2 GiB to decode one."""
 
+_LARGE = 2**24  # pixels
 # Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _GREYS = ("1", "L")
@@ -90,6 +92,42 @@ def upright(image):
     else:
         mode = "L" if is_grey(image) else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def pixels(image, channels):
+    """Decodes an opened image, upright, and over white where it is transparent.
+
+    Args:
+        image: of `opened`; it is changed in place.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 `(height, width, channels)`.
+
+    Raises:
+        ValueError: its pixels are neither of 8 nor of 16 bits.
+    """
+    image = upright(image)
+    if image.mode == "RGBA":
+        # Over white, as the edge runtime shows it to the network.
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    mode = "L" if channels == 1 else "RGB"
+    decoded = np.asarray(image if image.mode == mode else image.convert(mode))
+    return decoded.reshape(*decoded.shape[:2], channels)
+
+
+class Turns:
+    """Lets threads decode large images in turns: together they would take too much memory."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def of(self, image):
+        """Context in which an opened image is decoded; its value is whether the image is large."""
+        large = image.width * image.height > _LARGE
+        with self._lock if large else contextlib.nullcontext():
+            yield large
 
 
 def _is_deep(image):

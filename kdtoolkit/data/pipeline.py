@@ -4,7 +4,6 @@ import abc
 import copy
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,11 +15,7 @@ from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_pl
 from kdtoolkit.data.examples import Examples
 from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.preprocessing import Preprocessing
-from kdtoolkit.data.records import Records
-
-SORT_WINDOW = 4096
-"""How many records a `StreamingSplit` shuffles at a time."""
-
+from kdtoolkit.data.stream import Stream
 
 Attach = Callable[[Tensor, Tensor], dict[str, Any]]
 
@@ -260,6 +255,11 @@ class Split(_Split):
         """
         return self.images[:count], self.labels[:count]
 
+    def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `pixels`, of at most so many images from all over the split: a folder's are sorted."""
+        step = max(-(-len(self) // most), 1)
+        return self.images[::step], self.labels[::step]
+
     @property
     def bytes_for_device(self) -> int | None:
         """What `reader` keeps on the device; None for photographs, which XLA cannot distort."""
@@ -305,15 +305,17 @@ class Split(_Split):
 
 
 class StreamingSplit(_Split):
-    """Images read from TensorFlow Datasets' files in every epoch.
+    """Images read from their files in every epoch.
 
-    An epoch goes through the files in random order, several at a time, and sorts every
-    `SORT_WINDOW` records into the order of its `epoch_plan`. A split of no more than one window is
-    therefore the same, byte for byte, as a `Split` of its images. A part of a stored split, such as
-    validation images, is found by going through all of its files, decoding that part alone.
+    Image files are read in the order of `epoch_plan`: such a split is the same, byte for byte, as a
+    `Split` of its images, whatever is done to them.
 
-    A `PhotographAugmentation` crops the images as they are stored, before they are scaled; of a
-    `Split` it crops the scaled ones.
+    Of TensorFlow Datasets' files an epoch is in that order within every `SORT_WINDOW` records, so
+    that a split of no more than one window is the same too; but a `PhotographAugmentation` crops
+    the images as they are stored, before they are scaled, and of a `Split` the scaled ones.
+
+    Memory does not grow with the number of images. It holds, for each core, an image while it is
+    decoded and a batch while it is augmented, two batches ahead, and of records two windows.
 
     Attributes:
         preprocessing: a `Preprocessing`.
@@ -323,16 +325,16 @@ class StreamingSplit(_Split):
 
     def __init__(
         self,
-        records: Records,
+        stream: Stream,
         preprocessing: Preprocessing,
         augmentation: Augmenter = Augmentation(),  # noqa: B008
     ) -> None:
         """
         Args:
-            records: of a split as TensorFlow Datasets stored it; `load` makes them.
+            stream: of a split, or of a part of it; `load` makes them.
         """
-        super().__init__(len(records), preprocessing, augmentation)
-        self._records = records
+        super().__init__(len(stream), preprocessing, augmentation)
+        self._stream = stream
 
     def pixels(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Split.pixels`; the images are read from the files."""
@@ -341,27 +343,31 @@ class StreamingSplit(_Split):
         images, labels = zip(*prefetched(examples).as_numpy_iterator(), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
+    def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Split.spread`; of records, which were shuffled when they were stored, the first."""
+        if self._stream.labels is None:
+            return self.pixels(most)
+        step = max(-(-len(self) // most), 1)
+        return self._stream.subset(np.arange(0, len(self), step)).load()
+
     @property
     def bytes_for_device(self) -> None:
         """As `Split.bytes_for_device`: None, for images that are in no memory."""
         return None
 
     def _identity(self):
-        files = [Path(file) for file in self._records.files]
-        names = np.array([file.name for file in files])
-        sizes = np.array([file.stat().st_size for file in files])
-        return names, sizes, self._records._positions, np.array(self._records.label)
+        return self._stream.identity()
 
     def _ordered(self, batch_size):
-        examples = self._records.read()
-        images = parallel_map(examples, lambda _, record: self._records.decode(record))
+        images = parallel_map(
+            self._stream.stored(), lambda _, example: self._stream.decode(example)
+        )
         return images.batch(batch_size)
 
     def _plans(self, epochs, seed, generation, views, augment=True):
         if views is not None and self._cropped:
             accepted = (
-                "None for a streamed data set of photographs, which are cropped before they are "
-                "scaled"
+                "None for streamed records of photographs, which are cropped before they are scaled"
             )
             raise ArgumentError("views", accepted, views)
         return super()._plans(epochs, seed, generation, views, augment)
@@ -371,38 +377,27 @@ class StreamingSplit(_Split):
             self.reader()  # says that there is none
 
         def epoch(view, order, *draws):
-            due = tf.math.invert_permutation(order)
-
-            def sort(positions, records):
-                by_due = tf.argsort(tf.gather(due, positions))
-                return tf.gather(positions, by_due), tf.gather(records, by_due)
-
-            def decode(position, record):
+            def decode(position, example):
                 drawn = [part[position] for part in draws]
-                return *self._decode(record, *drawn), *drawn, position
+                return *self._decode(example, *drawn), *drawn, position
 
-            # Files are opened in the order in which their first images are due.
-            first = tf.minimum(self._records.starts, len(self) - 1)
-            files = tf.argsort(tf.gather(due, first), stable=True)
-            examples = self._records.read(files, cycle_length=16)
-            examples = examples.batch(SORT_WINDOW).map(sort).prefetch(1).unbatch()
-            batches = parallel_map(examples, decode).batch(batch_size)
+            batches = parallel_map(self._stream.shuffled(order), decode).batch(batch_size)
             return batches.map(lambda *batch: (*batch, view))
 
         return plans.flat_map(epoch)
 
     @property
     def _cropped(self):
-        return self.augmentation.crops_stored
+        return self._stream.crops and self.augmentation.crops_stored
 
-    def _decode(self, record, *draws):
+    def _decode(self, example, *draws):
         if not draws or not self._cropped:
-            return self._records.decode(record)
+            return self._stream.decode(example)
 
         def box(height, width):
             return self.augmentation.boxes(height, width, draws)
 
-        return self._records.decode_crop(record, box)
+        return self._stream.decode_crop(example, box)
 
 
 def _with(attached, images):

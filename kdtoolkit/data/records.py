@@ -1,56 +1,33 @@
-"""What TensorFlow Datasets stored, as a `tf.data` pipeline or as arrays."""
+"""What TensorFlow Datasets stored, as a stream."""
 
-import contextlib
 import copy
-import re
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kdtoolkit._machine import cores
-from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.scaling import cover, to_uint8
-from kdtoolkit.data.source import DatasetInfo
+from kdtoolkit.data.stream import Stream
 
-_BATCH = 256
-
-
-class DamagedDataError(ValueError):
-    """Stored data that cannot be read; the message is one line that names the data set."""
+SORT_WINDOW = 4096
+"""How many records a `StreamingSplit` shuffles at a time."""
 
 
-@contextlib.contextmanager
-def reading(info: DatasetInfo) -> Iterator[None]:
-    """Context in which whatever TensorFlow raises for damaged files is a `DamagedDataError`.
-
-    For loops over a `StreamingSplit`, `fit` among them: its files are read while it is used.
-
-    Args:
-        info: the data set's `DatasetInfo`.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        # A network's own errors are of the same types, but do not come out of an iterator.
-        if "IteratorGetNext" not in error.message:
-            raise
-        # In a graph the cause stands below a stack trace and above the names of operations.
-        cause = error.message.partition("\n\t [[")[0].strip().rpartition("\n")[2]
-        cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", cause)
-        raise DamagedDataError(
-            f"Cannot read data set {info.name!r} in {info.path!r}: {cause}"
-        ) from error
-
-
-class Records:
+class Records(Stream):
     """The examples of one split as TensorFlow Datasets stored them, or some of them.
+
+    An epoch goes through the files in random order, several at a time, and sorts every
+    `SORT_WINDOW` records into the order of training. Some of a stored split are found by going
+    through all of its files; no others are decoded.
 
     Attributes:
         files: paths of the split's TFRecord files.
         starts: position, among these examples, of the first one in each file or after, int64.
         label: name of the feature that is the label.
     """
+
+    crops = True
 
     def __init__(self, info, split):
         """
@@ -63,6 +40,7 @@ class Records:
         """
         import tensorflow_datasets as tfds
 
+        super().__init__(info)
         builder = tfds.builder_from_directory(info.path)
         file_format = builder.info.file_format.value
         if file_format != "tfrecord":
@@ -76,7 +54,6 @@ class Records:
         self.starts = self._first_stored = np.cumsum([0, *stored.shard_lengths[:-1]])
         self._positions = np.arange(stored.num_examples)
         self._size = stored.num_examples
-        self._info = info
         # Only what is used is parsed and decoded.
         self._features = tfds.features.FeaturesDict(features)
         self._skip_decoding = tfds.decode.SkipDecoding()
@@ -85,11 +62,7 @@ class Records:
         return self._size
 
     def subset(self, selected):
-        """Some of the stored examples.
-
-        Args:
-            selected: their indices in the stored split, ascending.
-        """
+        selected = np.flatnonzero(self._positions >= 0)[selected]
         subset = copy.copy(self)
         subset.starts = np.searchsorted(selected, self._first_stored)
         subset._positions = np.full(len(self._positions), -1)
@@ -97,15 +70,35 @@ class Records:
         subset._size = len(selected)
         return subset
 
-    def read(self, order=None, cycle_length=1):
+    def stored(self):
+        return self._read(tf.range(len(self.files)))
+
+    def shuffled(self, order):
+        due = tf.math.invert_permutation(order)
+
+        def sort(positions, records):
+            by_due = tf.argsort(tf.gather(due, positions))
+            return tf.gather(positions, by_due), tf.gather(records, by_due)
+
+        # Files are opened in the order in which their first images are due.
+        first = tf.minimum(self.starts, len(self) - 1)
+        files = tf.argsort(tf.gather(due, first), stable=True)
+        examples = self._read(files, cycle_length=16)
+        return examples.batch(SORT_WINDOW).map(sort).prefetch(1).unbatch()
+
+    def identity(self):
+        files = [Path(file) for file in self.files]
+        names = np.array([file.name for file in files])
+        sizes = np.array([file.stat().st_size for file in files])
+        return names, sizes, self._positions, np.array(self.label)
+
+    def _read(self, order, cycle_length=1):
         """Dataset of (position among these examples, serialised example).
 
         Args:
-            order: file numbers, an integer tensor: the files are opened in this order. None for
-                stored order.
+            order: file numbers, an integer tensor: the files are opened in this order.
             cycle_length: how many files are read in turns; 1 for one after another.
         """
-        order = tf.range(len(self.files)) if order is None else order
         with tf.device("CPU:0"):
             positions = tf.constant(self._positions)
         files = tf.data.Dataset.from_tensor_slices(
@@ -123,20 +116,12 @@ class Records:
         )
 
     def decode(self, record):
-        """Serialised example -> (uint8 image of the data set's shape, int32 label)."""
         example = self._features.deserialize_example(record)
         height, width, _ = self._info.image_shape
         image = tf.ensure_shape(cover(example["image"], (height, width)), self._info.image_shape)
         return image, tf.cast(example[self.label], tf.int32)
 
     def decode_crop(self, record, choose):
-        """Likewise, but what is scaled to the data set's shape is a box of the stored image.
-
-        Args:
-            record: serialised example.
-            choose: function of the stored height and width, integer tensors, that returns the box:
-                top, left, height and width, int32 `(4,)`.
-        """
         skip = {"image": self._skip_decoding}
         example = self._features.deserialize_example(record, decoders=skip)
         encoded, channels = example["image"], self._info.image_shape[-1]
@@ -154,22 +139,3 @@ class Records:
         image = tf.image.resize(image, self._info.image_shape[:2], antialias=True)
         image = tf.ensure_shape(to_uint8(image), self._info.image_shape)
         return image, tf.cast(example[self.label], tf.int32)
-
-    def first_images(self, count):
-        """Yields the first `count` images in stored order, uint8 `(b, height, width, channels)`."""
-        return (images for _, images, _ in self._decoded(count))
-
-    def load(self):
-        """All examples: uint8 `(n, height, width, channels)`, int32 `(n,)`."""
-        images = np.empty((len(self), *self._info.image_shape), np.uint8)
-        labels = np.empty(len(self), np.int32)
-        for positions, some_images, some_labels in self._decoded(len(self)):
-            images[positions], labels[positions] = some_images, some_labels
-        return images, labels
-
-    def _decoded(self, count):
-        examples = parallel_map(
-            self.read(), lambda position, record: (position, *self.decode(record))
-        )
-        with reading(self._info):
-            yield from prefetched(examples.take(count).batch(_BATCH)).as_numpy_iterator()

@@ -1,5 +1,7 @@
 """Scales images to a data set's size, in TensorFlow."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -42,12 +44,22 @@ def cover_all(images, size):
 
 
 def cover_one(image, size):
-    """As `cover`, but not for a strip that would be scaled to more than memory holds."""
-    stored = np.array(image.shape[:2])
-    height, width = np.rint(stored * np.max(size / stored)).astype(int)
-    if height * width > max(_MOST_SCALED, image.size):
-        raise ValueError(f"scaled to cover {size} its pixels would be {height:,} x {width:,}")
+    """As `cover`, but not for what `check_cover` refuses."""
+    check_cover(image.shape, size)
     return cover(image, size)
+
+
+def check_cover(shape, size):
+    """Raises `ValueError` for a strip that would be scaled to more than memory holds.
+
+    Args:
+        shape: `(height, width, channels)` of an image.
+        size: `(height, width)` that it is to cover.
+    """
+    stored = np.array(shape[:2])
+    height, width = np.rint(stored * np.max(size / stored)).astype(int)
+    if height * width > max(_MOST_SCALED, math.prod(shape)):
+        raise ValueError(f"scaled to cover {size} its pixels would be {height:,} x {width:,}")
 
 
 def to_uint8(images):

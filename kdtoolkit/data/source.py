@@ -115,6 +115,18 @@ class Stored(NamedTuple):
         return cls(trained, validated, tested, len(labels), validation, test)
 
 
+class Streams(NamedTuple):
+    """The stored splits of a data set that is too large for memory: `stream.Stream`s.
+
+    Attributes:
+        train, validation, test: None where there is no such split.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+
+
 class Source(abc.ABC):
     """Where a data set comes from: `register` gives one of your own a name.
 
@@ -123,7 +135,7 @@ class Source(abc.ABC):
     """
 
     streams: ClassVar[bool] = False
-    """Whether a data set that is too large for memory can be streamed, by its `records`."""
+    """Whether a data set that is too large for memory can be `streamed`."""
 
     @abc.abstractmethod
     def describe(self, name: str, image_size: tuple[int, int] | None = None) -> DatasetInfo:
@@ -159,8 +171,15 @@ class Source(abc.ABC):
             ValueError: an image cannot be decoded, or a label is not one of `info.classes`.
         """
 
-    def records(self, info: DatasetInfo, split: str) -> Any:
-        """The examples of a stored split, as `StreamingSplit` takes them."""
+    def streamed(self, info: DatasetInfo, strict: bool = False) -> Streams:
+        """The examples of the stored splits, which are read while they are used.
+
+        Args:
+            info, strict: as in `read`.
+
+        Raises:
+            ValueError: files are not what can be streamed; an image file is damaged and `strict`.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot be streamed")
 
 

@@ -51,14 +51,14 @@ class TfdsSource(source.Source):
         return _describe_prepared(name, path, image_size, self.label)
 
     def read(self, info, choose, strict=False):
-        names = ("train", info.validation_split, info.test_split)
-        splits = [name and self.records(info, name).load() for name in names]
-        return source.Stored.of(info, choose, *splits)
+        splits = self.streamed(info)
+        return source.Stored.of(info, choose, *(split and split.load() for split in splits))
 
-    def records(self, info, split):
+    def streamed(self, info, strict=False):
         from kdtoolkit.data.records import Records
 
-        return Records(info, split)
+        names = ("train", info.validation_split, info.test_split)
+        return source.Streams(*(name and Records(info, name) for name in names))
 
 
 def default_data_dir(data_dir=None):

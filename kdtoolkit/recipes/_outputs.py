@@ -181,7 +181,7 @@ def input_range(network, data, flags, flag: str) -> str:
         chosen = input_range.implied(network) or "normalized"
         if chosen != "normalized" and cluster.is_chief(flags.strategy):
             print(f"--{flag}: {chosen}, which the network scales by itself", file=sys.stderr)
-    images, labels = _judges(data.validation if len(data.validation) else data.train)
+    images, labels = (data.validation if len(data.validation) else data.train).spread(_JUDGES)
     chance = np.bincount(labels).max() / len(labels)
     ways = {"normalized": data.preprocessing, "unit": lambda x: x / 255, "bytes": lambda x: x}
 
@@ -204,16 +204,6 @@ def input_range(network, data, flags, flag: str) -> str:
             f"{accuracy(own)}. Received: --{flag}={flags[flag].value}"
         )
     return chosen
-
-
-def _judges(split):
-    """Some images of a split, of all its classes, and their labels."""
-    from kdtoolkit.data.pipeline import Split
-
-    if not isinstance(split, Split):
-        return split.pixels(_JUDGES)  # the first ones of files that were shuffled
-    step = -(-len(split) // _JUDGES)
-    return split.images[::step], split.labels[::step]  # a folder's are sorted by class
 
 
 def _classes(network, preprocess, images):

@@ -120,10 +120,11 @@ def test_grey_folder_has_one_channel(write_images):
     assert np.all(data.train.images == 7)
 
 
-def test_folder_above_the_memory_limit(write_images, monkeypatch):
-    path = write_images({f"a/{i}.png": (6, 6) for i in range(5)})
+def test_archive_above_the_memory_limit(tmp_path, monkeypatch):
+    path = str(tmp_path / "images.npz")
+    np.savez(path, images=np.zeros((5, 6, 6, 3), np.uint8), labels=np.zeros(5, int))
     monkeypatch.setattr(loading, "MEMORY_LIMIT", 5 * 6 * 6 * 3 - 1)
-    with pytest.raises(ValueError, match="choose a smaller `image_size`"):
+    with pytest.raises(ValueError, match="choose a smaller `image_size`, or make it a folder"):
         load(path)
 
 
@@ -288,7 +289,7 @@ class TestStreaming:
                 assert labels.numpy().tobytes() == same_labels.numpy().tobytes()
 
     def test_windows_smaller_than_the_split(self, data, monkeypatch):
-        monkeypatch.setattr("kdtoolkit.data.pipeline.SORT_WINDOW", 8)
+        monkeypatch.setattr("kdtoolkit.data.records.SORT_WINDOW", 8)
         epochs = data.train.epochs(16, seed=3, epochs=3, augment=False)
         assert epochs.cardinality() == 9
         numbers = self.indices(data, epochs).reshape(3, 40)

@@ -1,0 +1,262 @@
+"""A folder of images that is streamed, against the same folder in memory."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kdtoolkit.data import (
+    DamagedDataError,
+    PhotographAugmentation,
+    Split,
+    StreamingSplit,
+    Views,
+    load,
+    loading,
+    picture,
+    reading,
+)
+
+SIZE = (24, 28)
+SPLITS = ("train", "validation", "test")
+
+
+def smooth(index):
+    """A photograph of sorts: random colours, blurred; its size is its own."""
+    colours = np.random.default_rng(index).integers(0, 256, (4, 5, 3), np.uint8)
+    size = (50 - index % 7, 40 + index % 5)
+    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images of each of two classes: JPEG, PNG, grey, transparent, turned, of 16 bits."""
+    path = tmp_path / "photos"
+    for k, name in enumerate("ab"):
+        (path / name).mkdir(parents=True)
+        for i in range(8):
+            kind = ("jpg", "png")[i % 2]
+            smooth(12 * k + i).save(path / name / f"{i:02}.{kind}", quality=90)
+        smooth(8 + k).convert("L").save(path / name / "08.jpg")
+        smooth(10 + k).convert("CMYK").save(path / name / "09.jpg")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        smooth(12 + k).save(path / name / "10.jpg", exif=exif)
+        transparent = smooth(14 + k)
+        transparent.putalpha(100)
+        transparent.save(path / name / "11.png")
+    return path
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Loads a folder as one that is too large for memory, and none of whose splits is small."""
+
+    def stream(path, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "MEMORY_LIMIT", 0)
+            patch.setattr(loading, "HELD_LIMIT", -1)
+            return load(str(path), image_size=SIZE, **options)
+
+    return stream
+
+
+def held(path, **options):
+    return load(str(path), image_size=SIZE, **options)
+
+
+def assert_same(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        for part, same in zip(tf.nest.flatten(batch), tf.nest.flatten(other), strict=True):
+            assert part.numpy().tobytes() == same.numpy().tobytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"train_examples": 5, "validation_fraction": 0.3}])
+@pytest.mark.parametrize("augmentation", ["crop", "photograph"])
+def test_is_the_folder_in_memory(folder, streamed, options, augmentation):
+    """Cuts, order, labels, pixels and views: every byte of what a network is given."""
+    options = {**options, "augmentation": augmentation}
+    stream, memory = streamed(folder, **options), held(folder, **options)
+    assert stream.info == memory.info
+    assert stream.preprocessing == memory.preprocessing
+    for name in SPLITS:
+        one, other = getattr(stream, name), getattr(memory, name)
+        assert isinstance(one, StreamingSplit) and isinstance(other, Split)
+        assert_same(one.batches(5), other.batches(5))
+        for pixels, same in zip(one.pixels(3), other.pixels(3), strict=True):
+            np.testing.assert_array_equal(pixels, same)
+        for pixels, same in zip(one.spread(3), other.spread(3), strict=True):
+            np.testing.assert_array_equal(pixels, same)
+    for changes in ({}, {"augment": False}, {"first_epoch": 1, "generation": 1}):
+        one, other = (
+            data.train.epochs(5, seed=3, epochs=3, **changes) for data in (stream, memory)
+        )
+        assert_same(one, other)
+    views = Views(2, seed=1)
+    assert_same(stream.train.batches(5, views), memory.train.batches(5, views))
+    one, other = (
+        data.train.in_views(views).epochs(5, seed=3, epochs=2) for data in (stream, memory)
+    )
+    assert_same(one, other)
+
+
+def test_its_own_splits(folder, streamed):
+    for name in ("train", "valid", "test"):
+        (folder / name).mkdir()
+        for class_name in "ab":
+            (folder / name / class_name).mkdir()
+            for file in sorted((folder / class_name).iterdir())[: 4 + len(name)]:
+                os.link(file, folder / name / class_name / file.name)
+    stream, memory = streamed(folder), held(folder)
+    assert stream.info == memory.info
+    for name in SPLITS:
+        assert_same(getattr(stream, name).batches(4), getattr(memory, name).batches(4))
+
+
+def test_what_is_measured_is_of_every_class(folder, streamed, monkeypatch):
+    monkeypatch.setattr(loading, "_MEASURED_IMAGES", 4)
+    stream = streamed(folder)
+    # Of each class two: all but them can be damaged.
+    images, labels = loading._some(stream.train._stream).load()
+    np.testing.assert_array_equal(labels, [0, 0, 1, 1])
+    mean = images.reshape(-1, 3).mean(axis=0) / 255
+    np.testing.assert_allclose(stream.preprocessing.mean, mean, atol=1e-9)
+
+
+def test_only_what_is_used_is_decoded(folder, streamed, monkeypatch):
+    decoded = []
+    upright = picture.upright
+    monkeypatch.setattr(
+        picture, "upright", lambda image: decoded.append(image.filename) or upright(image)
+    )
+    data = streamed(folder, train_examples=6)
+    assert len(decoded) == len(set(decoded)) == 6  # mean and deviation
+    list(data.train.epochs(4, seed=0, epochs=1))
+    list(data.validation.batches(4))
+    assert len(set(decoded)) == 6 + len(data.validation)
+
+
+def test_a_large_image_is_scaled_in_its_turn(folder, streamed, monkeypatch):
+    monkeypatch.setattr(picture, "_LARGE", 1)
+    assert_same(streamed(folder).test.batches(4), held(folder).test.batches(4))
+
+
+class TestLimits:
+    BYTES = 24 * 24 * 28 * 3  # of all images
+
+    @pytest.mark.parametrize(
+        ("memory", "small", "expected"),
+        [
+            (BYTES, 0, (Split, Split, Split)),
+            (BYTES - 1, 0, (StreamingSplit,) * 3),
+            # A fifth is tested on, a tenth of the others validates.
+            (BYTES - 1, 5 * BYTES // 24, (StreamingSplit, Split, Split)),
+            (BYTES - 1, 4 * BYTES // 24, (StreamingSplit, Split, StreamingSplit)),
+            (BYTES - 1, 17 * BYTES // 24, (Split, Split, Split)),
+        ],
+    )
+    def test_decide_what_is_held(self, folder, monkeypatch, memory, small, expected):
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", memory)
+        monkeypatch.setattr(loading, "HELD_LIMIT", small)
+        data = load(str(folder), image_size=SIZE)
+        sizes = [len(getattr(data, name)) for name in SPLITS]
+        assert sizes == [17, 2, 5]
+        assert tuple(type(getattr(data, name)) for name in SPLITS) == expected
+
+    def test_what_is_held_is_what_would_be_streamed(self, folder, streamed, monkeypatch):
+        stream = streamed(folder)
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        small = load(str(folder), image_size=SIZE)
+        assert_same(
+            stream.train.epochs(5, seed=0, epochs=1), small.train.epochs(5, seed=0, epochs=1)
+        )
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+class TestDamage:
+    def test_seen_before_training_is_what_it_is_in_memory(self, folder, streamed):
+        cut_short(folder / "a" / "00.jpg")
+        cut_short(folder / "b" / "01.png")
+        (folder / "a" / "02.jpg").write_bytes(b"no image")
+        (folder / "b" / "photo.heic").write_bytes(b"")
+        loads = []
+        for read in (streamed, held):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                loads.append((read(folder), [str(warning.message) for warning in caught]))
+        (stream, said), (memory, expected) = loads
+        assert stream.info == memory.info
+        assert said == expected and len(said) == 2
+        assert said[0].endswith("that cannot be read: a/00.jpg, a/02.jpg, b/01.png")
+        assert_same(
+            stream.train.epochs(5, seed=0, epochs=1), memory.train.epochs(5, seed=0, epochs=1)
+        )
+
+    @pytest.mark.parametrize("damaged", [["a/00.jpg"], ["b/*"]])
+    def test_is_the_same_error_as_in_memory(self, folder, streamed, damaged):
+        for file in (file for pattern in damaged for file in folder.glob(pattern)):
+            cut_short(file)
+        messages = []
+        for read in (streamed, held):
+            with pytest.raises(ValueError, match=r"Cannot read image '.*photos/[ab]/00") as error:
+                read(folder, strict_data="*" not in damaged[0])
+            messages.append(str(error.value))
+        assert messages[0] == messages[1] and "\n" not in messages[0]
+
+    def test_warns_whoever_called(self, folder, streamed, monkeypatch):
+        cut_short(folder / "a" / "00.jpg")
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        with pytest.warns(UserWarning, match="Left out 1 image files") as warned:
+            load(str(folder), image_size=SIZE)
+        assert warned[0].filename == __file__
+
+    def test_seen_while_training_is_named(self, folder, streamed):
+        data = streamed(folder)
+        name = os.path.relpath(data.train._stream._paths[0], folder)
+        # An end as it should be, and nothing before it.
+        file = folder / name
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] + content[-8:])
+        message = (
+            rf"^Cannot read data set '.*photos' in '.*': Cannot read image '.*{name}': [^\n]*$"
+        )
+        with pytest.raises(DamagedDataError, match=message), reading(data.info):
+            list(data.train.epochs(5, seed=0, epochs=1))
+        with pytest.raises(DamagedDataError, match=message):
+            streamed(folder)  # what is measured
+
+    def test_a_strip_that_would_grow_beyond_memory(self, folder, streamed):
+        data = streamed(folder)
+        strip = data.test._stream._paths[0]
+        Image.new("RGB", (60_000, 1)).save(strip, "PNG")
+        with pytest.raises(DamagedDataError, match=r"scaled to cover"), reading(data.info):
+            list(data.test.batches(5))
+
+
+def test_fingerprint_is_that_of_what_is_seen(folder, streamed, tmp_path):
+    prints = [getattr(streamed(folder), name).fingerprint() for name in SPLITS]
+    assert len(set(prints)) == 3
+    folder.rename(tmp_path / "elsewhere")
+    moved = streamed(tmp_path / "elsewhere")
+    assert [getattr(moved, name).fingerprint() for name in SPLITS] == prints
+    moved.train.augmentation = PhotographAugmentation()
+    assert moved.train.fingerprint() != prints[0]
+    data = streamed(tmp_path / "elsewhere")
+    with open(data.train._stream._paths[3], "ab") as file:
+        file.write(b"longer")
+    assert data.train.fingerprint() != prints[0]
+
+
+def test_nothing_is_tuned_while_it_runs(folder, streamed):
+    # See `kdtoolkit.data.parallel`.
+    for batches in (
+        streamed(folder).train.epochs(4, seed=0, epochs=1),
+        streamed(folder).test.batches(4),
+    ):
+        assert batches.options().autotune.enabled is False
