@@ -1,5 +1,6 @@
 """The classifier that stops as soon as it is sure."""
 
+import functools
 import math
 import os
 import threading
@@ -22,6 +23,13 @@ All are counted, though LiteRT lets many of them share their memory: it says no 
 allocates. A ResNet-50 for images of 224x224 has 1.1 GB of them, and a file of 102 MB.
 """
 
+_AT_ONCE, _SMALL = 32, 2**21
+"""Images that a stage runs on at once, where a graph's tensors have so few bytes for each thread.
+
+What a run of a stage costs whatever it runs on is a part of its time only where that is short, or
+where there is too little for several threads to do. See `benchmarks/edge_latency.py`.
+"""
+
 
 class Prediction(NamedTuple):
     """What a classifier says of an image.
@@ -31,7 +39,8 @@ class Prediction(NamedTuple):
         index: of that class.
         confidence: its probability at the exit's temperature.
         exit: name of the exit that stopped.
-        milliseconds: from the image as it was given to here.
+        milliseconds: from the image as it was given to here; of several that were given together,
+            its share: what a stage took, over the images that it ran on.
     """
 
     label: str
@@ -45,8 +54,9 @@ class EarlyExitClassifier:
     """Runs a packaged classifier stage by stage, up to the first exit that is confident enough.
 
     Exits are tried shallow to deep. One stops when the largest value of
-    `softmax(logits / temperature)` reaches its threshold; the last always does. Threads may
-    share one object: it classifies an image after another.
+    `softmax(logits / temperature)` reaches its threshold; the last always does. Of several images a
+    stage runs on those that no stage before was sure of. Threads may share one object: they take
+    turns at it.
 
     Args:
         path: `.tflite` file that `kdtoolkit.export.to_early_exit` wrote.
@@ -86,6 +96,8 @@ class EarlyExitClassifier:
         self.operating_points = read.operating_points
         self.certificate = read.certificate
         self.temperatures = read.temperatures
+        # NumPy divides by an array faster than by a number.
+        self._divisors = [np.array(value, np.float32) for value in read.temperatures]
         self.operating_point = read.operating_point
         interpreter = Interpreter(model_path=os.fspath(self.path), num_threads=threads)
         self._stages = [
@@ -107,6 +119,7 @@ class EarlyExitClassifier:
         classes = self.logits(np.zeros(self.image_shape, np.uint8)).shape[1]
         if classes != len(self.labels):
             raise ValueError(f"it has {len(self.labels)} labels, but logits of {classes} classes")
+        self._is_small = size <= _SMALL * threads
 
     @property
     def operating_point(self) -> int | None:
@@ -147,48 +160,118 @@ class EarlyExitClassifier:
                 or several: `(n, height, width, channels)`, or a list of images of any sizes.
 
         Returns:
-            A `Prediction`; for several images a list of them.
+            A `Prediction`; for several images a list of them, the same as one at a time.
 
         Raises:
             ValueError: an image is not a uint8 array of such a shape.
         """
-        if isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4:
-            return [self._predict(one) for one in image]
-        return self._predict(image)
+        if not _several(image):
+            return self._predict(image, self._thresholds)
+        predictions, thresholds = [], self._thresholds
+        for some in self._parts(image):
+            predictions += self._predict_several(some, thresholds)
+        return predictions
 
-    def logits(self, image: np.ndarray) -> np.ndarray:
+    def logits(self, image: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Runs all stages, whatever the thresholds.
 
         Args:
-            image: one, as for `predict`.
+            image: one or several, as for `predict`.
 
         Returns:
-            float32 `(exits, classes)`, not divided by the temperatures.
+            float32 `(exits, classes)`, not divided by the temperatures; of several images
+            `(n, exits, classes)`.
         """
+        if not _several(image):
+            return self._logits([image])[0]
+        parts = [self._logits(some) for some in self._parts(image)]
+        empty = np.empty((0, len(self.exits), len(self.labels)), np.float32)
+        return np.concatenate([empty, *parts])
+
+    def _parts(self, images):
+        """Yields as many of the images as a stage can take at once."""
+        most = self._most_at_once if len(images) > 1 else 1
+        for start in range(0, len(images), most):
+            yield images[start : start + most]
+
+    @functools.cached_property
+    def _most_at_once(self):
+        """One for a graph of one image alone, such as one that flattens its features."""
+        if not self._is_small:
+            return 1
+        noise = np.random.default_rng(0).integers(0, 256, (2, *self.image_shape), np.uint8)
+        single = np.concatenate([self._logits([image]) for image in noise])
+        try:
+            same = np.allclose(self._logits(noise), single, rtol=1e-5, atol=1e-5)
+        except (RuntimeError, ValueError):  # of LiteRT, and of shapes that do not fit
+            same = False
+        return _AT_ONCE if same else 1
+
+    def _logits(self, some):
+        """float32 `(n, exits, classes)` of images that a stage takes at once."""
         with self._lock:
-            return np.concatenate(list(self._run(image)))
+            inputs, logits = self._inputs(some), []
+            for stage in self._stages:
+                inputs = stage(**inputs)
+                logits.append(inputs.pop("logits"))
+        return np.stack(logits, axis=1)
 
-    def _run(self, image):
-        """Yields the logits of exit after exit, `(1, classes)`; a stage runs when asked for."""
-        inputs = {"image": images.fit(image, self.image_shape)[None]}
-        for stage in self._stages:
-            outputs = stage(**inputs)
-            yield outputs.pop("logits")
-            inputs = outputs
+    def _inputs(self, some):
+        return {"image": np.stack([images.fit(image, self.image_shape) for image in some])}
 
-    def _predict(self, image):
+    def _predict(self, image, thresholds):
         start = time.perf_counter()
-        thresholds = self._thresholds
+        inputs = {"image": images.fit(image, self.image_shape)[None]}
         with self._lock:
-            for number, (logits,) in enumerate(self._run(image)):
+            for number, stage in enumerate(self._stages):
+                inputs = stage(**inputs)
+                (logits,) = inputs.pop("logits")
                 index = int(logits.argmax())
                 # The softmax of the largest logit; the others are not needed.
-                scaled = (logits - logits[index]) / self.temperatures[number]
-                confidence = 1 / float(np.exp(scaled).sum())
+                powers = logits - logits[index]
+                powers /= self._divisors[number]
+                confidence = 1 / float(np.add.reduce(np.exp(powers, out=powers)))
                 if confidence >= thresholds[number]:
                     break
         milliseconds = 1000 * (time.perf_counter() - start)
         return Prediction(self.labels[index], index, confidence, self.exits[number], milliseconds)
+
+    def _predict_several(self, some, thresholds):
+        """The same as `_predict`, of images that a stage takes at once."""
+        if len(some) == 1:
+            return [self._predict(some[0], thresholds)]
+        start, share = time.perf_counter(), 0.0
+        predictions = [None] * len(some)
+        unsure, last = np.arange(len(some)), len(self.exits) - 1
+        inputs = self._inputs(some)
+        with self._lock:
+            for number, stage in enumerate(self._stages):
+                inputs = stage(**inputs)
+                logits = inputs.pop("logits")
+                indices = logits.argmax(axis=-1)
+                powers = logits - logits.max(axis=-1, keepdims=True)
+                powers /= self._divisors[number]
+                np.exp(powers, out=powers)
+                confidences = 1 / powers.sum(axis=-1).astype(np.float64)
+                stops = (confidences >= thresholds[number]) | (number == last)
+                now = time.perf_counter()
+                share += 1000 * (now - start) / len(unsure)
+                start = now
+                for image, index, confidence in zip(
+                    *(values[stops].tolist() for values in (unsure, indices, confidences)),
+                    strict=True,
+                ):
+                    label, name = self.labels[index], self.exits[number]
+                    predictions[image] = Prediction(label, index, confidence, name, share)
+                unsure = unsure[~stops]
+                if not len(unsure):
+                    break
+                inputs = {name: values[~stops] for name, values in inputs.items()}
+        return predictions
+
+
+def _several(image):
+    return isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
 
 
 def _tensors(interpreter):

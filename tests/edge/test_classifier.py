@@ -1,13 +1,16 @@
 """Decisions, against NumPy on the Keras stages' logits."""
 
+import time
 from concurrent import futures
 
+import keras
 import numpy as np
 import pytest
 
 from kdtoolkit.edge import EarlyExitClassifier, OperatingPoint, images
+from kdtoolkit.export.early_exit import to_one_stage
 from tests.edge import networks
-from tests.edge.networks import COSTS, EXITS, IMAGE_SHAPE, LABELS, OPERATING_POINTS
+from tests.edge.networks import CLASSES, COSTS, EXITS, IMAGE_SHAPE, LABELS, OPERATING_POINTS
 
 IMAGES = networks.draw_images(40)
 
@@ -108,6 +111,80 @@ def test_one_image_or_several(classifier):
     assert classifier.predict([]) == []
 
 
+def record(classifier):
+    """Returns a list that grows: how many images each stage that runs is given."""
+    runs = []
+
+    def recorded(number, stage):
+        def run(**inputs):
+            (values,) = inputs.values()
+            runs.append((number, len(values)))
+            return stage(**inputs)
+
+        return run
+
+    classifier._stages = [recorded(*numbered) for numbered in enumerate(classifier._stages)]
+    return runs
+
+
+@pytest.mark.parametrize("thresholds", [(0.99, 0.69), (0.0, 0.0), (2.0, 2.0), (0.6, 2.0)])
+def test_several_images_at_once_equal_one_at_a_time(classifier, thresholds):
+    classifier.thresholds = thresholds
+    one_at_a_time = [classifier.predict(image) for image in IMAGES]
+    runs = record(classifier)
+    assert [p[:4] for p in classifier.predict(IMAGES)] == [p[:4] for p in one_at_a_time]
+    assert len(runs) < 20
+
+
+def test_logits_of_several_images(classifier):
+    one_at_a_time = np.stack([classifier.logits(image) for image in IMAGES])
+    computed = classifier.logits(IMAGES)
+    assert computed.dtype == np.float32
+    np.testing.assert_allclose(computed, one_at_a_time, rtol=0, atol=1e-5)
+    assert classifier.logits([]).shape == (0, len(EXITS), len(LABELS))
+
+
+def test_only_those_who_are_unsure_go_on(classifier, logits):
+    classifier.predict(IMAGES[:2])  # which tries whether several may be given
+    runs = record(classifier)
+    exits, *_ = networks.decide(logits, classifier.thresholds)
+    classifier.predict(IMAGES)
+    assert [[n for _, n in runs if _ == number] for number in range(3)] == [
+        [32, 8],
+        [(exits[:32] > 0).sum(), (exits[32:] > 0).sum()],
+        [(exits[:32] > 1).sum(), (exits[32:] > 1).sum()],
+    ]
+
+
+def test_milliseconds_of_several_are_shares(classifier):
+    classifier.thresholds = (2.0, 2.0)
+    start = time.perf_counter()
+    milliseconds = [p.milliseconds for p in classifier.predict(IMAGES[:20])]
+    assert 0 < sum(milliseconds) < 1000 * (time.perf_counter() - start)
+    assert len(set(milliseconds)) == 1
+
+
+def test_a_graph_for_one_image_runs_on_one(tmp_path):
+    image = keras.Input(IMAGE_SHAPE)
+    network = keras.Model(image, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(image)))
+    to_one_stage(network, tmp_path / "flat.tflite", labels=LABELS)
+    classifier = EarlyExitClassifier(tmp_path / "flat.tflite")
+    one_at_a_time = np.stack([classifier.logits(image) for image in IMAGES])
+    np.testing.assert_array_equal(classifier.logits(IMAGES), one_at_a_time)
+    runs = record(classifier)
+    predictions = classifier.predict(IMAGES)
+    assert [p.index for p in predictions] == list(one_at_a_time[:, 0].argmax(-1))
+    assert runs == [(0, 1)] * len(IMAGES)
+
+
+def test_a_large_graph_runs_on_one(model, monkeypatch):
+    monkeypatch.setattr("kdtoolkit.edge.classifier._SMALL", 1000)
+    classifier = EarlyExitClassifier(model)
+    runs = record(classifier)
+    classifier.predict(IMAGES)
+    assert {number for _, number in runs} == {1}
+
+
 def test_images_of_other_kinds(classifier):
     rng = np.random.default_rng(2)
     others = [rng.integers(0, 256, s).astype(np.uint8) for s in [(20, 30), (9, 9, 1), (16, 20, 4)]]
@@ -120,6 +197,9 @@ def test_an_image_whose_pixels_lie_in_another_order(classifier):
     turned = np.asfortranarray(IMAGES[0])
     assert not turned.flags.c_contiguous
     np.testing.assert_array_equal(classifier.logits(turned), classifier.logits(IMAGES[0]))
+    np.testing.assert_array_equal(
+        classifier.logits([turned] * 2), classifier.logits(IMAGES[[0, 0]])
+    )
 
 
 def test_threads_may_share_it(classifier):
