@@ -1,7 +1,10 @@
 """Decisions, against NumPy on the Keras stages' logits."""
 
+import subprocess
+import sys
 import time
 from concurrent import futures
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +16,7 @@ from tests.edge import networks
 from tests.edge.networks import CLASSES, COSTS, EXITS, IMAGE_SHAPE, LABELS, OPERATING_POINTS
 
 IMAGES = networks.draw_images(40)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -211,10 +215,20 @@ def test_threads_may_share_it(classifier):
 
     def count_wrong(order):
         wrong = sum(classifier.predict(IMAGES[i])[:4] != expected[i] for i in order)
+        for some in np.split(order, [3, 10, 50, 100]):  # of which each resizes the stages
+            found = classifier.predict(IMAGES[some])
+            wrong += sum(p[:4] != expected[i] for p, i in zip(found, some, strict=True))
         return wrong + sum(not np.array_equal(classifier.logits(IMAGES[0]), logits) for _ in order)
 
     with futures.ThreadPoolExecutor(len(orders)) as pool:
         assert list(pool.map(count_wrong, orders)) == [0] * len(orders)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_many_predictions_take_no_memory(model):
+    command = [sys.executable, "benchmarks/edge_memory.py", model, "--first=2000", "--images=20000"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(ran.stdout.rpartition(":")[2]) < 2  # MiB
 
 
 def test_threads_change_nothing(model, classifier):
