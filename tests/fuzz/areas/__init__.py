@@ -3,7 +3,7 @@
 from tests.fuzz.areas.archives import Archives
 from tests.fuzz.areas.commands import Commands
 from tests.fuzz.areas.directories import Directories
-from tests.fuzz.areas.edge import Packages, Pictures
+from tests.fuzz.areas.edge import Descriptions, Packages, Pictures
 from tests.fuzz.areas.folders import Folders
 from tests.fuzz.areas.networks import Networks
 from tests.fuzz.areas.tensors import Tensors
@@ -16,6 +16,7 @@ AREAS = {
     "npz": Archives,
     "tensors": Tensors,
     "tflite": Packages,
+    "describe": Descriptions,
     "images": Pictures,
     "folders": Folders,
     "directories": Directories,
@@ -25,12 +26,13 @@ PRELOADED = ("keras", "kdtoolkit.data.loading", "kdtoolkit.models.saved", __name
 
 # Of a thousand inputs. One of an output directory takes a hundred times as long as others.
 SHARES = {
-    "flags": 270,
+    "flags": 240,
     "keras": 50,
     "weights": 50,
     "npz": 200,
     "tensors": 200,
     "tflite": 100,
+    "describe": 30,
     "images": 70,
     "folders": 55,
     "directories": 5,

@@ -12,6 +12,8 @@ from tests.fuzz import judge, mutations
 from tests.fuzz.areas.archives import members_of
 from tests.fuzz.mutations import pick
 
+_LONGEST = 20_000  # characters of a description
+
 
 def package(path):
     """Writes the small classifier of the edge tests, once."""
@@ -78,6 +80,63 @@ class Packages:
             )
             found.append((label, index, confidence, exit_name))
         return found
+
+
+class Descriptions:
+    """`kdtoolkit describe FILE.tflite`: what the file holds, or one line that names it.
+
+    Of a file of one graph, which has no checksum, and of a packaged one.
+    """
+
+    def __init__(self, directory):
+        from kdtoolkit import cli
+
+        self._main, self._path = cli.main, directory / "model.tflite"
+        paths = package(directory / "whole.tflite"), directory / "one.tflite"
+        _write_one_graph(paths[1])
+        self._samples = [path.read_bytes() for path in paths]
+        self._parts = [members_of(path) for path in paths]
+        self._bombs = [mutations.bomb(3072), mutations.bomb(3072, b'{"format": 1, "a": "')]
+
+    def attempt(self, rng):
+        kind = int(rng.integers(2))
+        sample = self._samples[kind]
+        graph = sample[: sample.index(b"PK\3\4")]
+        if rng.random() < 0.6:
+            content = mutations.damage(sample, rng, self._samples)
+        else:
+            members, _ = mutations.mutate_members(self._parts[kind], rng, _mutate_part, self._bombs)
+            if rng.random() < 0.3:
+                graph = mutations.damage(graph, rng)
+            content = mutations.write_zip(members, graph)
+        self._path.write_bytes(content)
+        status, output, error = judge.command(self._main, ["describe", str(self._path)])
+        if status:
+            (line,) = error
+            judge.require(status == 2 and not output, f"status {status}, output {output!r}")
+            judge.require(line.startswith(f"describe: Cannot read {str(self._path)!r}"), line)
+            return "refused"
+        judge.require(
+            output.startswith(f"{self._path}: {len(content):,} bytes\n")
+            and len(output) < _LONGEST
+            and all(line.isprintable() for line in output.split("\n")),
+            f"{len(output)} characters: {output[:1000]!r}",
+        )
+        judge.require(not error, f"beside the output: {error}")
+        return "accepted"
+
+
+def _write_one_graph(path):
+    import keras
+
+    from kdtoolkit import export
+    from tests.edge import networks
+
+    image = keras.Input(networks.IMAGE_SHAPE)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(image))
+    network = keras.Model(image, keras.layers.Dense(networks.CLASSES)(x))
+    about = export.About(name="insects", author="A. N. Other", license="Apache-2.0")
+    export.to_litert(network, path, networks.PREPROCESSING, labels=networks.LABELS, about=about)
 
 
 def _mutate_part(member, rng):
