@@ -23,7 +23,6 @@ _EXPECTED = (
 _NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini")
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
-_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 """Orientations of EXIF whose rows are the columns of the picture."""
 
@@ -98,9 +97,9 @@ class FolderSource(source.Source):
         broken = []
 
         def stream(files):
-            kept, left_out = whole(files, found.class_names, info.unreadable, strict)
+            kept, plain, left_out = whole(files, found.class_names, info.image_shape, strict)
             broken.extend(left_out)
-            return ImageFileStream(info, *kept)
+            return ImageFileStream(info, *kept, plain)
 
         splits = [files and stream(files) for files in (found.train, found.validation, found.test)]
         _name_left_out(self.path, broken, found.ignored)
@@ -291,9 +290,13 @@ def _folders(path):
 
 
 def _images(path):
-    return sorted(
-        os.path.join(path, name)
-        for name in os.listdir(path)
+    return sorted(os.path.join(path, name) for name in _images_of(os.listdir(path)))
+
+
+def _images_of(names):
+    return (
+        name
+        for name in names
         if name.lower().endswith(picture.EXTENSIONS) and not name.startswith(".")
     )
 
@@ -328,7 +331,7 @@ def image_shape(paths):
 
     def add(_, image):
         # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
-        orientation = image.getexif().get(_ORIENTATION) if "exif" in image.info else None
+        orientation = image.getexif().get(picture.ORIENTATION) if "exif" in image.info else None
         width, height = image.size[::-1] if orientation in _TURNED else image.size
         shapes.add((height, width, picture.is_grey(image)))
 
@@ -393,34 +396,58 @@ def read(files, class_names, image_shape, finish, choose=everything, unreadable=
     return [(images[part], files.labels[part]) for part in parts], len(stored), left_out
 
 
-def whole(files, class_names, unreadable=(), strict=False):
+def whole(files, class_names, image_shape, strict=False):
     """Leaves out files that cannot be read, without decoding those that seem to be whole.
 
-    A JPEG or PNG file that ends as one should is taken to be whole; all others are decoded.
+    A JPEG or PNG file that begins and ends as one should is taken to be whole; others are decoded.
 
     Args:
-        files, class_names, unreadable, strict: as in `read`.
+        files, class_names, image_shape, strict: as in `read`.
 
     Returns:
-        `ImageFiles` of those that are left, and the paths of the others.
+        `ImageFiles` of those that are left; which of them are `picture.is_plain`, bool `(n,)`; the
+        paths of the others.
 
     Raises:
         ValueError: as `read`.
     """
-    known = set(unreadable)
-    suspects = [
-        index for index, path in enumerate(files.paths) if path in known or not _has_end(path)
-    ]
-    errors = _open_all(
-        lambda _, image: picture.upright(image), files.paths, suspects, "reading images"
-    )
+    plain = np.zeros(len(files.paths), bool)
+
+    def look(index, image):
+        plain[index] = picture.is_plain(image, image_shape)
+        if not _has_end(files.paths[index]):
+            picture.upright(image)
+
+    errors = _open_all(look, files.paths, range(len(files.paths)), "checking images")
     if not errors:
-        return files, []
+        return files, plain, []
     readable = np.ones(len(files.paths), bool)
     readable[list(errors)] = False
     _check_readable(files, class_names, readable, errors, strict)
     paths = [path for path, kept in zip(files.paths, readable, strict=True) if kept]
-    return ImageFiles(paths, files.labels[readable]), [files.paths[index] for index in errors]
+    left_out = [files.paths[index] for index in errors]
+    return ImageFiles(paths, files.labels[readable]), plain[readable], left_out
+
+
+def damaged(path):
+    """Decodes every image file below a folder, to find those that are damaged.
+
+    Returns:
+        One line that names the first one and counts the others; None where there is none.
+    """
+    paths = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in sorted(_images_of(names))
+    ]
+    errors = _open_all(
+        lambda _, image: picture.upright(image),
+        paths,
+        range(len(paths)),
+        "looking for the damaged image",
+    )
+    first, *others = errors.values() or [None]
+    return f"{first} (and {len(others)} more)" if others else first
 
 
 def _has_end(path):

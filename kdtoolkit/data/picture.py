@@ -16,10 +16,14 @@ EXTENSIONS = (
 )
 MOST_PIXELS = 2**27
 """Of a file: room for photographs of a hundred megapixels, and less than 2 GiB to decode one."""
+ORIENTATION = 0x0112
+"""EXIF's tag of how an image is to be turned."""
 
 _LARGE = 2**24  # pixels
 # Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_SAME_COLOURS = (("RGB", 3), ("L", 3), ("L", 1))
+_LONGEST_PLAIN = 16  # times as long as wide: `scaling.check_cover` has to look at longer strips
 _GREYS = ("1", "L")
 _OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1
@@ -116,6 +120,27 @@ def pixels(image, channels):
     return decoded.reshape(*decoded.shape[:2], channels)
 
 
+def is_plain(image, image_shape):
+    """Whether an opened image is a JPEG image that has only to be decoded and scaled.
+
+    Neither turned nor brought to other colours, that is, and it is not large.
+
+    Args:
+        image: of `opened`; it is not decoded.
+        image_shape: `(height, width, channels)` that it is brought to.
+    """
+    if image.format != "JPEG" or (image.mode, image_shape[-1]) not in _SAME_COLOURS:
+        return False
+    longest, shortest = max(image.size), min(image.size)
+    is_strip = longest > _LONGEST_PLAIN * shortest
+    is_turned = image.getexif().get(ORIENTATION, 1) != 1
+    return not (is_strip or is_turned or _is_large(image))
+
+
+def _is_large(image):
+    return image.width * image.height > _LARGE
+
+
 class Turns:
     """Lets threads decode large images in turns: together they would take too much memory."""
 
@@ -125,7 +150,7 @@ class Turns:
     @contextlib.contextmanager
     def of(self, image):
         """Context in which an opened image is decoded; its value is whether the image is large."""
-        large = image.width * image.height > _LARGE
+        large = _is_large(image)
         with self._lock if large else contextlib.nullcontext():
             yield large
 

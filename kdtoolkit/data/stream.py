@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kdtoolkit._bar import counted
 from kdtoolkit._types import Tensor
+from kdtoolkit.data import folder
 from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.source import DatasetInfo
 
@@ -39,6 +40,8 @@ def reading(info: DatasetInfo) -> Iterator[None]:
         # In a graph the cause stands below a stack trace and above the names of operations.
         cause = error.message.partition("\n\t [[")[0].strip().rpartition("\n")[2]
         cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*|^ValueError: ", "", cause)
+        if info.kind == "folder" and "JPEG" in cause:  # TensorFlow does not say which file
+            cause = folder.damaged(info.path) or cause
         raise DamagedDataError(
             f"Cannot read data set {info.name!r} in {info.path!r}: {cause}"
         ) from error
