@@ -1,10 +1,13 @@
 """Images a second out of the training pipeline alone: shuffled, cropped, mirrored, normalised.
 
     python benchmarks/input_pipeline.py [--images=50000] [--size=32] [--batch_size=128] [--epochs=7]
+    python benchmarks/input_pipeline.py --photographs=60000 --size=224 --batch_size=64 [--markdown]
 
 Random images of three channels in memory, as CIFAR's; the median of several epochs, after an
 untimed one. The processor's time stands beside the clock's: where the two are far from `cores`
 apart, the pipeline waited, for itself or for the machine's other users.
+
+With `--photographs` so many JPEG files are made, and streamed: see `photographs.py`.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import photographs
 from benchmarks.measure import cores, environment
 
 
@@ -65,12 +69,20 @@ def parse(argv):
     parser.add_argument("--size", type=int, default=32, help="height and width")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--photographs", type=int, help="files of 500x375 pixels to stream")
+    parser.add_argument("--folder", help="where they are made, for the time of the benchmark")
+    parser.add_argument("--markdown", action="store_true")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     arguments = parse(argv)
-    print("\n".join(environment(("kdtoolkit", "tensorflow", "numpy"))))
+    bullet = "- " if arguments.markdown else ""
+    packages = ("kdtoolkit", "tensorflow", "keras", "numpy", "pillow")
+    print("\n".join(bullet + line for line in environment(packages)), end="\n\n")
+    if arguments.photographs:
+        print(photographs.report(arguments))
+        return
     print(summary(arguments.images, measure(arguments)))
 
 
