@@ -136,7 +136,7 @@ class Trainer(keras.Model):
         # [step, what] of the first non-finite value in this epoch, on the device; step -1: none.
         # What: a term, the regularization, or, from then on, an image of the batch; or, from
         # _FIRST_LABEL downwards, a label of the batch.
-        # Of 64 bits: a GPU's int32 variables stay in the host's memory, where XLA does not reach them.
+        # Of 64 bits: int32 ones stay in the host's memory, which XLA on a GPU does not reach.
         self._non_finite = self.add_weight(
             name="non_finite",
             shape=(2,),
