@@ -3,14 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from kdtoolkit._checks import ABOVE_0_TO_1, BELOW_1, ArgumentError, Integers, OneOf, check
+from kdtoolkit._checks import (
+    ABOVE_0_TO_1,
+    BELOW_1,
+    FRACTION,
+    ArgumentError,
+    Integers,
+    OneOf,
+    check,
+)
 from kdtoolkit.compression.target import FORMS, Target
 from kdtoolkit.export import quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
 IMPORTANCES = ("l1", "l2", "group_norm", "bn_scale", "fpgm", "lamp", "taylor", "random")
-QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "qat")
+QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "mixed", "qat")
+_OF_IMAGES = (*quantizations.INTEGERS, "mixed")  # Their ranges are those of images.
 # What each structure prunes by default; 2:4 is a half by its nature.
 _OF_CHANNELS = ("importance", "target", "limit", "rounds")
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
@@ -68,8 +77,11 @@ class Options:
     )
     quantize: Sequence[str] = _option(
         ("int8",),
-        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (int8 after training "
-        "that knows of it).",
+        f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (mixed: int8, but for "
+        "the layers that it spoils; qat: int8 after training that knows of it).",
+    )
+    max_accuracy_drop: float = _option(
+        0.01, "Share of the validation images that a mixed file may lose against float32."
     )
     calibration_images: int = _option(
         256, "Training images that give int8 its ranges, and taylor its gradients."
@@ -114,6 +126,10 @@ class Options:
         for kind in self.quantize:
             check("quantize", kind, OneOf(QUANTIZATIONS))
         kinds = list(self.quantize)
+        check("max_accuracy_drop", self.max_accuracy_drop, FRACTION)
+        if "mixed" not in kinds and self.max_accuracy_drop != Options.max_accuracy_drop:
+            accepted = "left out where there is no mixed file"
+            raise ArgumentError("max_accuracy_drop", accepted, self.max_accuracy_drop)
         if len(set(kinds)) < len(kinds):
             raise ArgumentError("quantize", "different kinds", kinds)
         if self.structure == "none" and kinds in ([], ["float32"]):
@@ -141,13 +157,17 @@ class Options:
 
     @property
     def target_kind(self) -> str:
-        """The kind of file whose bytes or milliseconds a target is about."""
-        return self.quantize[0] if self.quantize else "float32"
+        """The kind of file whose bytes or milliseconds a target is about.
+
+        Which layers of a mixed file are in integers is not known before: all of them.
+        """
+        kind = self.quantize[0] if self.quantize else "float32"
+        return "int8" if kind == "mixed" else kind
 
     @property
     def calibrates(self) -> bool:
-        return any(kind in quantizations.INTEGERS for kind in self.quantize)
+        return any(kind in _OF_IMAGES for kind in self.quantize)
 
     def calibration(self, kind: str, images):
         """The images that give a kind of file its ranges; None for the others."""
-        return images if kind in quantizations.INTEGERS else None
+        return images if kind in _OF_IMAGES else None

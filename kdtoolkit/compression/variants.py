@@ -57,7 +57,8 @@ class Compressed:
             in kernels; `macs`; `path` of the file, below the output directory; `format`,
             `quantization`, `bytes`, `gzipped_bytes`; of the file on test images, `test_accuracy`,
             `max_difference`, `mean_difference`, `agreement`, `milliseconds_per_image`, and `check`,
-            `"passed"` or `"FAILED"`, with the `failure` in words: such a file is not kept;
+            `"passed"` or `"FAILED"`, with the `failure` in words: such a file is not kept; of a
+            mixed file `mixed`, what rounding does to each layer, and which stay in float;
             `directory` of the variant's own training, or None; `seconds` that this took. On workers
             that do not write, none.
         networks: variant -> its network; that of `"..., qat"` rounds as its file rounds.
@@ -87,6 +88,7 @@ def compress(
     limit: float = 1.0,
     rounds: int = 1,
     quantize: Sequence[str] = ("int8",),
+    max_accuracy_drop: float = 0.01,
     calibration_images: int = 256,
     sensitivity: bool = False,
     methods: Methods = "kd",
@@ -131,7 +133,10 @@ def compress(
         limit: largest share of such a group that is removed in a round, in (0, 1].
         rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
         quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
-            `"uint8"`, and `"qat"`, int8 after training that knows of it.
+            `"uint8"`, `"mixed"`, int8 but for the layers that it spoils (see `export.to_mixed`),
+            and `"qat"`, int8 after training that knows of it.
+        max_accuracy_drop: share of the validation images that a mixed file may lose against the
+            file in float32; these images choose what stays in float.
         calibration_images: number of training images that give integers their ranges, and
             `"taylor"` its gradients.
         sensitivity: first find out, on the validation images, what pruning each group of channels
@@ -165,7 +170,7 @@ def compress(
     """
     options = Options(
         *(structure, sparsity, layers, threshold, importance, target, limit, rounds),
-        *(quantize, calibration_images),
+        *(quantize, max_accuracy_drop, calibration_images),
     )
     methods = as_methods(methods)
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
@@ -289,7 +294,10 @@ def compress(
             return
         calibration = options.calibration(kind, pixels)
         kind = "int8" if kind == "qat" else kind
-        row = _measured(variant, network, kind, calibration, data, about, output_dir, show_progress)
+        row = _measured(
+            *(variant, network, kind, calibration, options.max_accuracy_drop),
+            *(data, about, output_dir, show_progress),
+        )
         table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
 
     with held(strategy, output_dir, "compression.json", arguments, claim):
@@ -421,7 +429,9 @@ def _check_export(options, network, preprocessing):
             litert.check_calibration(function)
 
 
-def _measured(variant, network, quantization, calibration, data, about, output_dir, show_progress):
+def _measured(
+    variant, network, quantization, calibration, max_drop, data, about, output_dir, show_progress
+):
     """Exports a network and runs the file on the test images; returns the parts of its row."""
     network = local(network)
     name = variant.replace(", ", "-").replace(" ", "-").replace("%", "")
@@ -431,11 +441,19 @@ def _measured(variant, network, quantization, calibration, data, about, output_d
     images, labels = data.test.pixels(rows.MOST_IMAGES)
     if show_progress:
         print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
-    exported = export.to_litert(
-        *(network, path, data.preprocessing, quantization, calibration),
-        labels=data.info.labels,
-        about=about,
-    )
+    words, described = {"labels": data.info.labels, "about": about}, {}
+    if quantization == "mixed":
+        mixed = export.to_mixed(
+            *(network, path, data.preprocessing, calibration),
+            *data.validation.pixels(rows.MOST_IMAGES),
+            max_drop,
+            **words,
+        )
+        exported, described = mixed.exported, {"mixed": rows.mixed_facts(mixed)}
+    else:
+        exported = export.to_litert(
+            network, path, data.preprocessing, quantization, calibration, **words
+        )
     parity = export.measure(exported, network, data.preprocessing, images, labels)
     if parity.failure:
         error = export.ParityError(f"{path} ({quantization}) {parity.failure}")
@@ -448,6 +466,7 @@ def _measured(variant, network, quantization, calibration, data, about, output_d
         "macs": models.macs(network),
         **rows.file_facts(exported, output_dir),
         **rows.parity_facts(parity),
+        **described,
     }
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from kdtoolkit.export.keras_file import to_keras as to_keras
     from kdtoolkit.export.litert import to_litert as to_litert
     from kdtoolkit.export.metadata import About as About
+    from kdtoolkit.export.mixed import Mixed as Mixed
+    from kdtoolkit.export.mixed import RoundedLayer as RoundedLayer
+    from kdtoolkit.export.mixed import to_mixed as to_mixed
     from kdtoolkit.export.parity import TOLERANCES as TOLERANCES
     from kdtoolkit.export.parity import Parity as Parity
     from kdtoolkit.export.parity import ParityError as ParityError
@@ -30,8 +33,10 @@ else:
             "EarlyExitFile": "early_exit_package",
             "EarlyExitPackage": "early_exit_package",
             "Exported": "artefact",
+            "Mixed": "mixed",
             "Parity": "parity",
             "ParityError": "parity",
+            "RoundedLayer": "mixed",
             "TOLERANCES": "parity",
             "Tolerance": "parity",
             "check": "parity",
@@ -40,6 +45,7 @@ else:
             "to_early_exit": "early_exit",
             "to_keras": "keras_file",
             "to_litert": "litert",
+            "to_mixed": "mixed",
             "to_saved_model": "saved_model",
         },
     )

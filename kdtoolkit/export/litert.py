@@ -1,5 +1,6 @@
 """LiteRT: one .tflite file for phones and small boards."""
 
+import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quantizations import INTEGERS, QUANTIZATIONS
 from kdtoolkit.export.quiet import quiet
 
-_SIGNATURE = "serving_default"
+SIGNATURE = "serving_default"
 _LOOPS = ("While", "StatelessWhile")
 
 
@@ -73,32 +74,59 @@ def to_litert(
     check("quantization", quantization, OneOf(QUANTIZATIONS))
     full = quantization == "uint8"
     function = trace(network, preprocessing, batch=1, float_pixels=full)
-    classes = function.structured_outputs["probabilities"].shape[-1]
-    texts = {} if labels is None else {associated.LABELS: _labels_text(labels, classes)}
+    write = description(network, function, labels, about)
     samples = None
-    if calibration is not None or full or (quantization == "int8" and not _has_ranges(function)):
+    if calibration is not None or full or (quantization == "int8" and not has_ranges(function)):
         images = calibration_images(calibration, network.input_shape[1:])
         if full:
             images = images.astype("float32")
             # Black and white are seen, so that each pixel is its own integer, with scale 1.
             images[0].flat[[0, -1]] = 0, 255
-
-        def samples():
-            for image in images:
-                yield _SIGNATURE, {"image": image[None]}
-
+        samples = of_images(images)
     with quiet():
-        content = convert({_SIGNATURE: function}, quantization, samples)
+        content = convert({SIGNATURE: function}, quantization, samples)
+    return write(path, content, quantization)
+
+
+def description(network, function, labels, about):
+    """Returns what writes a converted network's file, with its metadata.
+
+    Args:
+        network, labels, about: of `to_litert`.
+        function: that was converted, of `trace`.
+
+    Returns:
+        Function of the path, the content and the kind of file, that returns an `Exported`.
+
+    Raises:
+        ValueError: `labels` are no names of its classes.
+    """
     shape = network.input_shape[1:]
-    content = metadata.added(content, shape, classes, about, labelled=labels is not None)
+    classes = function.structured_outputs["probabilities"].shape[-1]
+    texts = {} if labels is None else {associated.LABELS: _labels_text(labels, classes)}
 
-    def write(scratch):
-        scratch.write_bytes(content)
-        if texts:
-            associated.append(scratch, texts)
+    def write(path, content, quantization):
+        whole = metadata.added(content, shape, classes, about, labelled=labels is not None)
 
-    files.write_atomically(path, write)
-    return exported_at(path, "litert", quantization)
+        def write_to(scratch):
+            scratch.write_bytes(whole)
+            if texts:
+                associated.append(scratch, texts)
+
+        files.write_atomically(path, write_to)
+        return exported_at(path, "litert", quantization)
+
+    return write
+
+
+def of_images(images):
+    """Returns the samples of `convert` that images are."""
+
+    def samples():
+        for image in images:
+            yield SIGNATURE, {"image": image[None]}
+
+    return samples
 
 
 def _labels_text(labels, classes):
@@ -109,18 +137,18 @@ def _labels_text(labels, classes):
     return associated.labels_text(labels)
 
 
-def calibration_images(calibration, image_shape):
-    """Returns the images as an array.
+def calibration_images(images, image_shape, argument="calibration"):
+    """Returns the images of an argument as an array.
 
     Raises:
         ValueError: they are no uint8 images of the shape, or there are none.
     """
-    images = np.asarray(calibration)
-    if images.dtype != np.uint8 or images.shape[1:] != image_shape or not len(images):
-        received = "none" if calibration is None else f"{images.dtype}, shape {images.shape}"
+    found = np.asarray(images)
+    if found.dtype != np.uint8 or found.shape[1:] != image_shape or not len(found):
+        received = "none" if images is None else f"{found.dtype}, shape {found.shape}"
         accepted = f"uint8 images of shape (n, {', '.join(map(str, image_shape))})"
-        raise ArgumentError("calibration", accepted, Words(received))
-    return images
+        raise ArgumentError(argument, accepted, Words(received))
+    return found
 
 
 def convert(functions, quantization, samples=None):
@@ -140,7 +168,7 @@ def convert(functions, quantization, samples=None):
         ValueError: a function has fake quantisation and is not converted to integers, or a loop
             whose ranges the samples were to give.
     """
-    ranged = any(map(_has_ranges, functions.values()))
+    ranged = any(map(has_ranges, functions.values()))
     if quantization not in INTEGERS and ranged:
         # The converter would drop the rounding, and compute something else.
         accepted = f"{' or '.join(INTEGERS)} for a quantisation-aware network"
@@ -150,13 +178,7 @@ def convert(functions, quantization, samples=None):
     if quantization in INTEGERS and samples is not None:
         for function in functions.values():
             check_calibration(function)
-    module = tf.Module()
-    # Held by nothing, variables reach the file as reads that nothing fills: outputs are NaN.
-    module.held = [variable for f in functions.values() for variable in f.graph.variables]
-    with tempfile.TemporaryDirectory() as directory:
-        path = str(Path(directory) / "saved_model")
-        tf.saved_model.save(module, path, signatures=functions)
-        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(functions))
+    with converter_of(functions) as converter:
         if quantization != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
@@ -166,9 +188,20 @@ def convert(functions, quantization, samples=None):
         if quantization == "uint8":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.uint8
-        with warnings.catch_warnings():  # of the converter's own, deprecated, interpreter
-            warnings.simplefilter("ignore")
-            return converter.convert()
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def converter_of(functions):
+    """TensorFlow's converter of concrete functions, a signature each; usable inside the block."""
+    module = tf.Module()
+    # Held by nothing, variables reach the file as reads that nothing fills: outputs are NaN.
+    module.held = [variable for f in functions.values() for variable in f.graph.variables]
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter's own, deprecated, interpreter
+        path = str(Path(directory) / "saved_model")
+        tf.saved_model.save(module, path, signatures=functions)
+        yield tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(functions))
 
 
 def check_calibration(function):
@@ -194,6 +227,6 @@ def check_calibration(function):
         )
 
 
-def _has_ranges(function):
+def has_ranges(function):
     """Whether there is fake quantisation in a function, as in a quantisation-aware network."""
     return any(op.type.startswith("FakeQuant") for op in function.graph.get_operations())

@@ -83,6 +83,8 @@ TOLERANCES = {
     "dynamic_range": _EIGHT_BITS,
     # The same rounding; ranges were fixed beforehand, and what lies outside them is cut off.
     "int8": _EIGHT_BITS,
+    # What is rounded is rounded as in int8.
+    "mixed": _EIGHT_BITS,
     # Normalised pixels and probabilities are rounded too, by up to 1/510 of their range: little.
     "uint8": _EIGHT_BITS,
 }
@@ -196,10 +198,15 @@ def runner(path: PathLike, format: str) -> tuple[Callable[[np.ndarray], np.ndarr
     return _RUNNERS[format](path)
 
 
+def probabilities(path: PathLike, format: str, images: np.ndarray) -> np.ndarray:
+    """Returns what an exported network says of images, float32 `(n, classes)`; see `runner`."""
+    run, most = runner(path, format)
+    return _in_batches(run, images, most)
+
+
 def decisions(path: PathLike, format: str, images: np.ndarray) -> np.ndarray:
     """Returns the classes, int `(n,)`, that an exported network decides for; see `runner`."""
-    run, most = runner(path, format)
-    return _in_batches(run, images, most).argmax(axis=-1)
+    return probabilities(path, format, images).argmax(axis=-1)
 
 
 def milliseconds_per_image(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> float:

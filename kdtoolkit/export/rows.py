@@ -1,5 +1,6 @@
 """What a table of exported files says of each: the parts of its row, as JSON holds them."""
 
+import dataclasses
 from pathlib import Path
 
 MOST_IMAGES = 10_000
@@ -45,6 +46,20 @@ def parity_facts(parity) -> dict:
         **verdict(parity.failure),
         "milliseconds_per_image": parity.milliseconds_per_image,
     }
+
+
+def mixed_facts(mixed) -> dict:
+    """Returns the part of a mixed file's row that says what is rounded in it, and why.
+
+    Args:
+        mixed: a `kdtoolkit.export.Mixed`.
+    """
+    facts = {
+        name: getattr(mixed, name)
+        for name in ("float32_accuracy", "int8_accuracy", "accuracy", "images")
+    }
+    layers = [{**dataclasses.asdict(one), "short_name": one.short_name} for one in mixed.layers]
+    return {**facts, "layers": layers}
 
 
 def early_exit_facts(file, output_dir: Path) -> dict:

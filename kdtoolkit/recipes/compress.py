@@ -191,6 +191,21 @@ def _towards(flags, rounds):
         yield name, f"{words}; {row['measured']} networks measured"
 
 
+def _mixture(row):
+    """A line of what a mixed file rounds; nothing of any other file."""
+    if "mixed" not in row:
+        return ""
+    found = row["mixed"]
+    floats = [layer for layer in found["layers"] if layer["floating"]]
+    accuracies = (found[name] for name in ("accuracy", "int8_accuracy", "float32_accuracy"))
+    ours, rounded, whole = (f"{accuracy:.2%}" for accuracy in accuracies)
+    names = "".join(f"\n  {layer['operator']} {layer['short_name']}" for layer in floats)
+    return (
+        f"{row['variant']}: {len(floats)} of {len(found['layers'])} layers stay in float32; "
+        f"{ours} on {found['images']:,} validation images, int8 {rounded}, float32 {whole}{names}\n"
+    )
+
+
 def _show(flags, results):
     rows = results["variants"]
     towards = _towards(flags, results.get("rounds", ()))
@@ -201,6 +216,7 @@ def _show(flags, results):
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"
         f"{''.join(f'{name}: {words}{chr(10)}' for name, words in towards)}"
+        f"{''.join(map(_mixture, rows))}"
         f"{_report.ending(rows, 'variant', flags.output_dir, figures)}"
     )
 

@@ -358,6 +358,7 @@ def test_usual_sparsities(options, structure, sparsity):
         ({"sparsity": 0.6, "structure": "2:4"}, "sparsity", "0.5 for the structure 2:4"),
         ({"quantize": ["int4"]}, "quantize", "one of float32.*Near matches: int8"),
         ({"quantize": ["int8", "int8"]}, "quantize", "different kinds"),
+        ({"max_accuracy_drop": 0.02}, "max_accuracy_drop", "no mixed file"),
         ({"structure": "none", "quantize": ["float32"]}, "quantize", "nothing is pruned"),
         ({"calibration_images": 0}, "calibration_images", "positive"),
     ],

@@ -282,6 +282,8 @@ def network(tmp_path_factory):
         (["--threshold=model"], ["--threshold", "global"]),
         (["--quantize=int4"], ["--quantize", "int8", "int4"]),
         (["--quantize=int8,int8"], ["--quantize", "different"]),
+        (["--quantize=mixed", "--max_accuracy_drop=2"], ["--max_accuracy_drop", "2"]),
+        (["--max_accuracy_drop=0.02"], ["--max_accuracy_drop", "no mixed file"]),
         (["--structure=none", "--quantize=float32"], ["--quantize", "nothing is pruned"]),
         (["--calibration_images=0"], ["--calibration_images", "positive"]),
         (["--kd_weight=-1"], ["--kd_weight", "[0, 1]"]),

@@ -73,12 +73,18 @@ def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
     mixed.assign(np.where(np.arange(9)[:, None] == 8, 0, mixed))
     network.get_layer("logits").kernel.assign(3 * network.get_layer("logits").kernel)
     network.save(tmp_path / "spread.keras")
-    flags = ("--structure=none", "--quantize=float16,int8", "--train_examples=100")
+    flags = ("--structure=none", "--quantize=float16,mixed,int8", "--train_examples=100")
     directory, output, results = run(compress, f"--model={tmp_path / 'spread.keras'}", *flags)
 
-    whole, half, integers = results["variants"]
-    for row in (whole, half):
+    whole, half, mixture, integers = results["variants"]
+    for row in (whole, half, mixture):
         assert (row["check"], row["failure"]) == ("passed", None)
+    described = mixture["mixed"]
+    assert described["int8_accuracy"] < described["float32_accuracy"] - 0.01
+    assert described["accuracy"] >= described["float32_accuracy"] - 0.01
+    floats = sum(layer["floating"] for layer in described["layers"])
+    line = f"original, mixed: {floats} of {len(described['layers'])} layers stay in float32; "
+    assert 0 < floats < len(described["layers"]) and line in output
     assert integers["max_difference"] > 0.5
     assert integers["check"] == "FAILED"
     message = integers["failure"]
@@ -171,4 +177,5 @@ def test_a_file_is_kept_where_only_what_it_is_compared_with_is_wrong(package, mo
 
 
 def test_every_kind_of_file_has_a_tolerance():
-    assert {*litert.QUANTIZATIONS, *early_exit.QUANTIZATIONS} == parity.TOLERANCES.keys()
+    kinds = {*litert.QUANTIZATIONS, *early_exit.QUANTIZATIONS, "mixed"}
+    assert kinds == parity.TOLERANCES.keys()
