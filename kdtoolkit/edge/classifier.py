@@ -23,8 +23,9 @@ All are counted, though LiteRT lets many of them share their memory: it says no 
 allocates. A ResNet-50 for images of 224x224 has 1.1 GB of them, and a file of 102 MB.
 """
 
-_AT_ONCE, _SMALL = 32, 2**21
-"""Images that a stage runs on at once, where a graph's tensors have so few bytes for each thread.
+_FEW, _AT_ONCE, _SMALL = 4, 32, 2**21
+"""From how many images on a stage runs on how many at once, of a graph whose tensors have so few
+bytes for each thread.
 
 What a run of a stage costs whatever it runs on is a part of its time only where that is short, or
 where there is too little for several threads to do. See `benchmarks/edge_latency.py`.
@@ -190,7 +191,7 @@ class EarlyExitClassifier:
 
     def _parts(self, images):
         """Yields as many of the images as a stage can take at once."""
-        most = self._most_at_once if len(images) > 1 else 1
+        most = self._most_at_once if len(images) >= _FEW else 1
         for start in range(0, len(images), most):
             yield images[start : start + most]
 

@@ -149,8 +149,11 @@ def test_logits_of_several_images(classifier):
 
 
 def test_only_those_who_are_unsure_go_on(classifier, logits):
-    classifier.predict(IMAGES[:2])  # which tries whether several may be given
+    classifier.predict(IMAGES[:4])  # which tries whether several may be given
     runs = record(classifier)
+    classifier.predict(IMAGES[:3])
+    assert {n for _, n in runs} == {1}  # too few
+    runs.clear()
     exits, *_ = networks.decide(logits, classifier.thresholds)
     classifier.predict(IMAGES)
     assert [[n for _, n in runs if _ == number] for number in range(3)] == [
@@ -202,7 +205,7 @@ def test_an_image_whose_pixels_lie_in_another_order(classifier):
     assert not turned.flags.c_contiguous
     np.testing.assert_array_equal(classifier.logits(turned), classifier.logits(IMAGES[0]))
     np.testing.assert_array_equal(
-        classifier.logits([turned] * 2), classifier.logits(IMAGES[[0, 0]])
+        classifier.logits([turned] * 4), classifier.logits(IMAGES[[0] * 4])
     )
 
 
