@@ -21,7 +21,7 @@ IMPORTANCES = ("l1", "l2", "group_norm", "bn_scale", "fpgm", "lamp", "taylor", "
 QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "mixed", "qat")
 _OF_IMAGES = (*quantizations.INTEGERS, "mixed")  # Their ranges are those of images.
 # What each structure prunes by default; 2:4 is a half by its nature.
-_OF_CHANNELS = ("importance", "target", "limit", "rounds")
+_OF_CHANNELS = ("importance", "target", "limit", "rounds", "rankings")
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
 
 
@@ -75,6 +75,11 @@ class Options:
     rounds: int = _option(
         1, "Rounds in which channels go, each followed by a fine-tuning of its own."
     )
+    rankings: int = _option(
+        1,
+        "How often channels are ranked in a round, what is left anew each time, and an equal part "
+        "goes; with --threshold=global 10 are better than 1 where much goes.",
+    )
     quantize: Sequence[str] = _option(
         ("int8",),
         f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (mixed: int8, but for "
@@ -110,6 +115,7 @@ class Options:
         check("importance", self.importance, OneOf(IMPORTANCES))
         check("limit", self.limit, ABOVE_0_TO_1)
         check("rounds", self.rounds, Integers(1))
+        check("rankings", self.rankings, Integers(1))
         if self.target is not None:
             Target.parse(self.target)
             if self.sparsity is not None:

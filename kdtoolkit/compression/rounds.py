@@ -95,6 +95,7 @@ class Rounds:
             limit=options.limit,
             target=target,
             measure=self.measure,
+            rankings=options.rankings,
         )
 
     def _count(self, network):

@@ -87,6 +87,7 @@ def compress(
     target: str | None = None,
     limit: float = 1.0,
     rounds: int = 1,
+    rankings: int = 1,
     quantize: Sequence[str] = ("int8",),
     max_accuracy_drop: float = 0.01,
     calibration_images: int = 256,
@@ -132,6 +133,7 @@ def compress(
             first kind in `quantize`, else of float32.
         limit: largest share of such a group that is removed in a round, in (0, 1].
         rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
+        rankings: how often channels are ranked in a round: see `select_channels`.
         quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
             `"uint8"`, `"mixed"`, int8 but for the layers that it spoils (see `export.to_mixed`),
             and `"qat"`, int8 after training that knows of it.
@@ -170,7 +172,7 @@ def compress(
     """
     options = Options(
         *(structure, sparsity, layers, threshold, importance, target, limit, rounds),
-        *(quantize, max_accuracy_drop, calibration_images),
+        *(rankings, quantize, max_accuracy_drop, calibration_images),
     )
     methods = as_methods(methods)
     epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size

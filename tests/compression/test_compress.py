@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import data, export, files, models
 from kdtoolkit._checks import ArgumentError
-from kdtoolkit.compression import compress, sensitivity_analysis
+from kdtoolkit.compression import compress, select_channels, sensitivity_analysis
 from kdtoolkit.compression.options import Options
 from kdtoolkit.export import parity
 from kdtoolkit.export.file_cost import FileCost
@@ -230,6 +230,20 @@ def test_what_was_chosen_once_is_what_a_killed_run_goes_on_with(
         run(network, digits, tmp_path, **options)
 
 
+def test_channels_are_ranked_anew_as_often_as_asked_for(network, digits, tmp_path):
+    options = {"target": "macs=0.3", "threshold": "global"}
+    keep = select_channels(network, rankings=3, **options)
+    once = select_channels(network, **options)
+    result = run(
+        *(network, digits, tmp_path), structure="channels", quantize=(), rankings=3, **options
+    )
+    widths = {name: result.network.get_layer(name).filters for name in keep}
+    assert widths == {name: mask.sum() for name, mask in keep.items()}
+    chosen = files.read_record(tmp_path / "channels.json")["chosen"][0]["keep"]
+    assert chosen == {name: mask.tolist() for name, mask in keep.items()}
+    assert any(mask.tolist() != chosen[name] for name, mask in once.items())
+
+
 def test_several_rounds_remove_what_one_does(network, digits, tmp_path):
     options = {"structure": "channels", "sparsity": 0.5, "quantize": (), "methods": ()}
     result = run(network, digits, tmp_path, rounds=3, **options)
@@ -359,6 +373,7 @@ def test_usual_sparsities(options, structure, sparsity):
         ({"quantize": ["int4"]}, "quantize", "one of float32.*Near matches: int8"),
         ({"quantize": ["int8", "int8"]}, "quantize", "different kinds"),
         ({"max_accuracy_drop": 0.02}, "max_accuracy_drop", "no mixed file"),
+        ({"rankings": 2}, "rankings", "left out for the structure weights"),
         ({"structure": "none", "quantize": ["float32"]}, "quantize", "nothing is pruned"),
         ({"calibration_images": 0}, "calibration_images", "positive"),
     ],
