@@ -1,7 +1,7 @@
 """Images a second out of the training pipeline alone: shuffled, cropped, mirrored, normalised.
 
     python benchmarks/input_pipeline.py [--images=50000] [--size=32] [--batch_size=128] [--epochs=7]
-    python benchmarks/input_pipeline.py --photographs=60000 --size=224 --batch_size=64 [--markdown]
+    python benchmarks/input_pipeline.py --photographs=60000 --size=224 --batch_size=64
 
 Random images of three channels in memory, as CIFAR's; the median of several epochs, after an
 untimed one. The processor's time stands beside the clock's: where the two are far from `cores`
@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import photographs
+from benchmarks import photographs, report
 from benchmarks.measure import cores, environment
 
 
@@ -71,18 +71,19 @@ def parse(argv):
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--photographs", type=int, help="files of 500x375 pixels to stream")
     parser.add_argument("--folder", help="where they are made, for the time of the benchmark")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--steps", type=int, default=photographs.STEPS, help="batches of a turn")
+    parser.add_argument("--rounds", type=int, default=photographs.ROUNDS, help="turns")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     arguments = parse(argv)
-    bullet = "- " if arguments.markdown else ""
-    packages = ("kdtoolkit", "tensorflow", "keras", "numpy", "pillow")
-    print("\n".join(bullet + line for line in environment(packages)), end="\n\n")
+    lines = environment(("kdtoolkit", "tensorflow", "keras", "numpy", "pillow"))
     if arguments.photographs:
-        print(photographs.report(arguments))
+        sections = {"Photographs": photographs.measure(arguments)}
+        print(report.document("Input pipeline", report.items(lines), sections))
         return
+    print("\n".join(lines))
     print(summary(arguments.images, measure(arguments)))
 
 

@@ -1,28 +1,27 @@
 """Photographs from their files to batches: `kdtoolkit` against decoding alone, and against Keras.
 
-`input_pipeline.py --photographs=COUNT` measures and prints it. Every contender is a process of its
-own, in which nothing is trained: batches are taken as fast as they come.
+`input_pipeline.py --photographs=COUNT` makes the files, measures and prints a report. Every
+contender is a process of its own, in which nothing is trained: batches are taken as fast as they
+come. The processes take turns, and stand still between them.
 """
 
+import contextlib
 import io
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks import device, memory, processes
-from benchmarks.measure import cores, format_table
+from benchmarks import device, processes, report
+from benchmarks.measure import Contender, cores, interleave
 
 HEIGHT, WIDTH = 375, 500
 DISTINCT = 300  # pictures; the files of one are told apart by a comment
 CLASSES = 100
 QUALITY = 90
-WARM, PARTS, BATCHES = 15, 5, 30
-ROUNDS = 2
+STEPS, ROUNDS, WARM_UP = 20, 11, 30  # batches of a turn, turns, and batches before the first one
 
 DECODED, SCALED = "read, decoded", "read, decoded, scaled"
 OURS = {
@@ -31,7 +30,15 @@ OURS = {
     "kdtoolkit, photograph": ("photograph", True),
 }
 KERAS, KERAS_LAYERS = "Keras", "Keras, layers that augment"
-NAMES = (DECODED, SCALED, *OURS, KERAS, KERAS_LAYERS)
+NAMES = (SCALED, DECODED, *OURS, KERAS, KERAS_LAYERS)
+AS_THEY_ARE, _, PHOTOGRAPH = OURS
+TARGETS = (
+    report.Target(SCALED, AS_THEY_ARE, ">=", 0.9),
+    report.Target(SCALED, PHOTOGRAPH),
+    report.Target(DECODED, AS_THEY_ARE),
+    report.Target(KERAS, AS_THEY_ARE),
+    report.Target(KERAS_LAYERS, PHOTOGRAPH),
+)
 
 
 def make(folder, count):
@@ -61,31 +68,19 @@ def _encoded(rng):
     return buffer.getvalue()
 
 
-def measure(arguments):
-    """Takes batches of a contender.
+def build(arguments):
+    """Returns `run` of a contender: `run(steps)` takes so many batches.
 
     Args:
         arguments: `name`, `folder`, `size`, `batch_size`.
-
-    Returns:
-        dict: `start`, seconds to the first batch with all imports; `parts`, images a second of each
-        part by the clock and by the processor; `peak`, MiB.
     """
-    begun = time.perf_counter()
     batches = iter(_batches(arguments))
-    next(batches)
-    start, parts = time.perf_counter() - begun, []
-    for _ in range(WARM):
-        next(batches)
-    for _ in range(PARTS):
-        clock, processor = time.perf_counter(), time.process_time()
-        for _ in range(BATCHES):
+
+    def run(steps):
+        for _ in range(steps):
             next(batches)
-        images = BATCHES * arguments.batch_size
-        parts.append(
-            (images / (time.perf_counter() - clock), images / (time.process_time() - processor))
-        )
-    return {"start": start, "parts": parts, "peak": memory.peak()}
+
+    return run
 
 
 def _batches(arguments):
@@ -100,7 +95,7 @@ def _ours(arguments):
     from kdtoolkit import data
     from kdtoolkit.data import loading
 
-    loading.MEMORY_LIMIT = 0  # as few as they may be
+    loading.MEMORY_LIMIT = loading.HELD_LIMIT = 0  # as few as they may be
     augmentation, augment = OURS[arguments.name]
     photographs = data.load(arguments.folder, image_size=arguments.size, augmentation=augmentation)
     return photographs.train.epochs(arguments.batch_size, seed=0, epochs=100, augment=augment)
@@ -163,46 +158,43 @@ def _keras(arguments):
     return dataset.repeat().prefetch(tf.data.AUTOTUNE)
 
 
-def report(arguments):
-    """Makes the files and measures every contender; returns the table as text."""
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        begun = time.perf_counter()
+def measure(arguments):
+    """Makes the files and times every contender; returns paragraphs of a report."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder))
+        _tell(f"making {arguments.photographs:,} files")
         make(Path(folder), arguments.photographs)
-        _tell(f"{arguments.photographs:,} files in {time.perf_counter() - begun:.0f} s")
-        found = {name: [] for name in NAMES}
-        for number in range(ROUNDS):
-            for name in NAMES:
-                _tell(f"round {number + 1}: {name}")
-                settings = {
-                    "name": name,
-                    "folder": folder,
-                    "size": arguments.size,
-                    "batch_size": arguments.batch_size,
-                }
-                variables = device.variables("cpu")
-                found[name].append(
-                    processes.call("benchmarks.photographs:measure", settings, variables)
-                )
-    return format_table(table(found), arguments.markdown)
+        settings = {
+            "folder": folder,
+            "size": arguments.size,
+            "batch_size": arguments.batch_size,
+        }
+        contenders = [_remote(name, settings) for name in NAMES]
+        runs, seconds, failures = processes.start(contenders, at_once=1, stack=stack, report=_tell)
+        timings = interleave(
+            processes.started(runs),
+            steps=arguments.steps,
+            rounds=arguments.rounds,
+            warm_up=WARM_UP,
+            report=_tell,
+        )
+        memory = {name: (run.before, run.peak) for name, run in runs.items()}
+    images = f"{arguments.photographs:,} JPEG files of {WIDTH}x{HEIGHT} pixels"
+    shape = f"{arguments.size}x{arguments.size}x3, batch {arguments.batch_size}"
+    turns = f"{arguments.rounds} turns of {arguments.steps} batches"
+    return [
+        f"{images} to {shape}; {turns}.",
+        report.steps(timings, SCALED, arguments.batch_size, memory, seconds),
+        report.targets(timings, TARGETS),
+        report.missing(failures),
+    ]
 
 
-def table(found):
-    """Returns a header and a row per contender; `found` is a dict name -> rounds of `measure`."""
-
-    def median(rounds, column):
-        return statistics.median(part[column] for each in rounds for part in each["parts"])
-
-    header = ("contender", "images/s", "min..max", f"/ {DECODED}", f"/ {SCALED}", "CPU ms/image")
-    rows = []
-    for name, rounds in found.items():
-        clock = [part[0] for each in rounds for part in each["parts"]]
-        speed = statistics.median(clock)
-        ratios = (f"{speed / median(found[of], 0):.3f}" for of in (DECODED, SCALED))
-        row = (name, f"{speed:.0f}", f"{min(clock):.0f}..{max(clock):.0f}", *ratios)
-        row += (f"{1e3 / median(rounds, 1):.2f}",)
-        peak, start = (max(each[key] for each in rounds) for key in ("peak", "start"))
-        rows.append((*row, f"{peak:.0f}", f"{start:.0f}"))
-    return [(*header, "peak, MiB", "to first batch, s"), *rows]
+def _remote(name, settings):
+    settings = {**settings, "name": name}
+    variables = [device.variables("cpu")]
+    build = "benchmarks.photographs:build"
+    return Contender(name, lambda: processes.Remote(build, settings, variables, paused=True))
 
 
 def _tell(line):

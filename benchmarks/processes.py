@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,14 @@ class Process:
             raise ProcessFailed(self._last_words)
         return json.loads(line)
 
+    def pause(self):
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def close(self):
+        self.resume()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -110,6 +118,8 @@ class Remote:
     Args:
         function, arguments: of `Process`; the function returns `run`.
         environments: of the processes, one each.
+        paused: whether they stand still between their steps, so that none works ahead in the time
+            of other contenders.
 
     Attributes:
         before, peak: MiB of memory before the first step and until now, summed.
@@ -118,16 +128,18 @@ class Remote:
         ProcessFailed: one of them ended before it was ready.
     """
 
-    def __init__(self, function, arguments, environments):
+    def __init__(self, function, arguments, environments, paused=False):
         self._network = contextlib.ExitStack()
         several = len(environments) > 1
         enter = self._network.enter_context(where_possible()) if several else None
         self._processes = [Process(function, arguments, each, enter) for each in environments]
+        self._paused = paused
         self.before = self.peak = sum(answer["peak"] for answer in self._answers())
 
     def __call__(self, steps):
         """Takes steps; returns the processors' seconds, summed over the processes."""
         for process in self._processes:
+            process.resume()
             process.send(steps)
         answers = self._answers()
         self.peak = sum(answer["peak"] for answer in answers)
@@ -135,10 +147,14 @@ class Remote:
 
     def _answers(self):
         try:
-            return [process.receive() for process in self._processes]
+            answers = [process.receive() for process in self._processes]
         except ProcessFailed:
             self.close()
             raise
+        if self._paused:
+            for process in self._processes:
+                process.pause()
+        return answers
 
     def close(self):
         for process in self._processes:

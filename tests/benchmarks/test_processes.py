@@ -1,6 +1,7 @@
 """Processes that benchmarks drive through pipes, and a `fit` that is let on step by step."""
 
 import contextlib
+import os
 
 import keras
 import numpy as np
@@ -43,6 +44,16 @@ def test_every_process_of_a_contender_takes_its_steps():
     run(4)
     with pytest.raises(processes.ProcessFailed, match="ValueError: 6 steps"):
         run(2)
+
+
+def test_a_paused_contender_stands_still_between_its_steps():
+    run = processes.Remote(f"{HERE}:remembering", {"last": 4}, [{}], paused=True)
+    (process,) = run._processes
+    for _ in range(2):
+        run(1)
+        os.waitid(os.P_PID, process._process.pid, os.WSTOPPED)
+    run.close()
+    assert process._process.returncode == 0
 
 
 @pytest.mark.parametrize("several", [False, True])
