@@ -47,7 +47,7 @@ def _is_number(text):
 WITH_FILES = {
     "tolerant-figure2-resnet92.flags",
     "benchmark-wrn-40-2-wrn-16-2-standardize.flags",
-    "byot-cifar100-wrn-44-8.flags",
+    "byot-cifar100-wrn-20-8.flags",
 }
 # What differs among the first of these rows are the networks: one student is taught by all methods
 # at once. Those of the second have the same networks.
