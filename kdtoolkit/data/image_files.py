@@ -64,7 +64,12 @@ class ImageFileStream(Stream):
         files, labels, plain = self._tensors
 
         def by_pillow():
-            return tf.numpy_function(self._read, [example], tf.uint8, stateful=False)
+            pixels, error = tf.numpy_function(
+                self._read, [example], [tf.uint8, tf.string], stateful=False
+            )
+            # Of what Python raises here, TensorFlow would print the stack, several times.
+            with tf.control_dependencies([tf.debugging.Assert(error == "", [error])]):
+                return tf.identity(pixels)
 
         def by_tensorflow():
             return _decode_jpeg(tf.io.read_file(files[example]), shape[-1])
@@ -81,16 +86,21 @@ class ImageFileStream(Stream):
         return np.array(names, str), sizes, self.labels
 
     def _read(self, position):
+        """Pixels of a file, and what is wrong with it, else nothing, as bytes of UTF-8."""
         height, width, channels = self._info.image_shape
-        with (
-            picture.opened(self._paths[position]) as image,
-            self._turns.of(image) as large,
-        ):
-            pixels = picture.pixels(image, channels)
-            if large:  # scaled before it is the next one's turn
-                pixels = np.asarray(cover_one(pixels, (height, width)))
-            check_cover(pixels.shape, (height, width))
-        return pixels
+        try:
+            with (
+                picture.opened(self._paths[position]) as image,
+                self._turns.of(image) as large,
+            ):
+                pixels = picture.pixels(image, channels)
+                if large:  # scaled before it is the next one's turn
+                    pixels = np.asarray(cover_one(pixels, (height, width)))
+                check_cover(pixels.shape, (height, width))
+        except ValueError as error:
+            nothing = np.zeros((1, 1, channels), np.uint8)
+            return nothing, str(error).encode(errors="backslashreplace")
+        return pixels, b""
 
 
 def _decode_jpeg(content, channels):

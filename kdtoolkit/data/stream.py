@@ -39,8 +39,10 @@ def reading(info: DatasetInfo) -> Iterator[None]:
             raise
         # In a graph the cause stands below a stack trace and above the names of operations.
         cause = error.message.partition("\n\t [[")[0].strip().rpartition("\n")[2]
-        cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*|^ValueError: ", "", cause)
-        if info.kind == "folder" and "JPEG" in cause:  # TensorFlow does not say which file
+        cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", cause)
+        if said := re.search(r"assertion failed: \[(Cannot read .*)\]$", cause):
+            cause = re.sub(r"\\(.)", r"\1", said[1])  # TensorFlow escapes quotation marks
+        elif info.kind == "folder" and "JPEG" in cause:  # TensorFlow does not say which file
             cause = folder.damaged(info.path) or cause
         raise DamagedDataError(
             f"Cannot read data set {info.name!r} in {info.path!r}: {cause}"

@@ -34,7 +34,7 @@ def smooth(index):
 @pytest.fixture
 def folder(tmp_path):
     """Twelve images of each of two classes: JPEG, PNG, grey, transparent, turned, of 16 bits."""
-    path = tmp_path / "photos"
+    path = tmp_path / "fünf photos"
     for k, name in enumerate("ab"):
         (path / name).mkdir(parents=True)
         for i in range(8):
@@ -226,7 +226,7 @@ class TestDamage:
         assert warned[0].filename == __file__
 
     @pytest.mark.parametrize("kind", ["jpg", "png"])
-    def test_seen_while_training_is_named(self, folder, streamed, kind):
+    def test_seen_while_training_is_named(self, folder, streamed, kind, capfd):
         data = streamed(folder)
         paths = (os.path.relpath(path, folder) for path in data.train._stream._paths)
         name = next(path for path in paths if path.endswith(kind))
@@ -239,6 +239,7 @@ class TestDamage:
         )
         with pytest.raises(DamagedDataError, match=message), reading(data.info):
             list(data.train.epochs(5, seed=0, epochs=1))
+        assert "Traceback" not in capfd.readouterr().err
 
     def test_seen_while_colours_are_measured_is_named(self, folder, streamed):
         for file in folder.glob("a/*.png"):
