@@ -103,6 +103,16 @@ def test_is_the_folder_in_memory(folder, streamed, options, augmentation):
     assert_same(one, other)
 
 
+def test_two_replicas_share_each_batch(folder, streamed, two_replicas):
+    train = streamed(folder).train
+    distributed = two_replicas.experimental_distribute_dataset(train.epochs(5, seed=1, epochs=1))
+    for batch, whole in zip(distributed, train.epochs(5, seed=1, epochs=1), strict=True):
+        for shares, expected in zip(batch, whole, strict=True):
+            parts = two_replicas.experimental_local_results(shares)
+            assert len(parts) == 2
+            np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
 def test_pillow_decodes_where_tensorflow_would_otherwise(folder, streamed, monkeypatch):
     assert streamed(folder).train._stream._plain.any()
     monkeypatch.setattr("kdtoolkit.data.image_files.decodes_as_pillow", lambda: False)
