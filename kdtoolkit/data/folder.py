@@ -330,10 +330,7 @@ def image_shape(paths):
     shapes = set()
 
     def add(_, image):
-        # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
-        orientation = image.getexif().get(picture.ORIENTATION) if "exif" in image.info else None
-        width, height = image.size[::-1] if orientation in _TURNED else image.size
-        shapes.add((height, width, picture.is_grey(image)))
+        shapes.add((*_upright_size(image), picture.is_grey(image)))
 
     errors = _open_all(add, paths, range(len(paths)), "looking at images")
     if not shapes:
@@ -342,6 +339,13 @@ def image_shape(paths):
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     shape = height, width, 1 if all(grey for *_, grey in shapes) else 3
     return shape, tuple(paths[index] for index in errors)
+
+
+def _upright_size(image):
+    """`(height, width)` of an opened image as it is decoded, by its header."""
+    # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
+    orientation = image.getexif().get(picture.ORIENTATION) if "exif" in image.info else None
+    return image.size if orientation in _TURNED else image.size[::-1]
 
 
 def everything(labels):
@@ -400,6 +404,7 @@ def whole(files, class_names, image_shape, strict=False):
     """Leaves out files that cannot be read, without decoding those that seem to be whole.
 
     A JPEG or PNG file that begins and ends as one should is taken to be whole; others are decoded.
+    Left out are, as by `read`, also strips that `scaling.check_cover` refuses.
 
     Args:
         files, class_names, image_shape, strict: as in `read`.
@@ -411,12 +416,16 @@ def whole(files, class_names, image_shape, strict=False):
     Raises:
         ValueError: as `read`.
     """
+    from kdtoolkit.data.scaling import check_cover
+
     plain = np.zeros(len(files.paths), bool)
 
     def look(index, image):
         plain[index] = picture.is_plain(image, image_shape)
+        size = _upright_size(image)
         if not _has_end(files.paths[index]):
             picture.upright(image)
+        check_cover((*size, image_shape[-1]), image_shape[:2])
 
     errors = _open_all(look, files.paths, range(len(files.paths)), "checking images")
     if not errors:

@@ -23,7 +23,6 @@ _LARGE = 2**24  # pixels
 # Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _SAME_COLOURS = (("RGB", 3), ("L", 3), ("L", 1))
-_LONGEST_PLAIN = 16  # times as long as wide: `scaling.check_cover` has to look at longer strips
 _GREYS = ("1", "L")
 _OF_THE_MACHINE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1
@@ -131,10 +130,8 @@ def is_plain(image, image_shape):
     """
     if image.format != "JPEG" or (image.mode, image_shape[-1]) not in _SAME_COLOURS:
         return False
-    longest, shortest = max(image.size), min(image.size)
-    is_strip = longest > _LONGEST_PLAIN * shortest
     is_turned = image.getexif().get(ORIENTATION, 1) != 1
-    return not (is_strip or is_turned or _is_large(image))
+    return not (is_turned or _is_large(image))
 
 
 def _is_large(image):
