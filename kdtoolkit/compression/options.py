@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 from kdtoolkit._checks import (
     ABOVE_0_TO_1,
     BELOW_1,
-    FRACTION,
     ArgumentError,
     Integers,
     OneOf,
@@ -18,8 +17,7 @@ from kdtoolkit.export import quantizations
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
 IMPORTANCES = ("l1", "l2", "group_norm", "bn_scale", "fpgm", "lamp", "taylor", "random")
-QUANTIZATIONS = (*quantizations.QUANTIZATIONS, "mixed", "qat")
-_OF_IMAGES = (*quantizations.INTEGERS, "mixed")  # Their ranges are those of images.
+QUANTIZATIONS = (*quantizations.FILES, "qat")
 # What each structure prunes by default; 2:4 is a half by its nature.
 _OF_CHANNELS = ("importance", "target", "limit", "rounds", "rankings")
 _SPARSITIES = {"weights": 0.8, "channels": 0.5, "2:4": 0.5, "none": 0.0}
@@ -83,7 +81,7 @@ class Options:
     quantize: Sequence[str] = _option(
         ("int8",),
         f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (mixed: int8, but for "
-        "the layers that it spoils; qat: int8 after training that knows of it).",
+        "what it spoils; qat: int8 after training that knows of it).",
     )
     max_accuracy_drop: float = _option(
         0.01, "Share of the validation images that a mixed file may lose against float32."
@@ -132,10 +130,17 @@ class Options:
         for kind in self.quantize:
             check("quantize", kind, OneOf(QUANTIZATIONS))
         kinds = list(self.quantize)
-        check("max_accuracy_drop", self.max_accuracy_drop, FRACTION)
+        check("max_accuracy_drop", self.max_accuracy_drop, BELOW_1)
         if "mixed" not in kinds and self.max_accuracy_drop != Options.max_accuracy_drop:
             accepted = "left out where there is no mixed file"
             raise ArgumentError("max_accuracy_drop", accepted, self.max_accuracy_drop)
+        of_file = self.target and Target.parse(self.target).cost in ("bytes", "ms")
+        if of_file and self.target_kind == "mixed":
+            accepted = (
+                "of macs or parameters where the first kind of file is mixed: what stays in float "
+                "in it is found after channels have gone"
+            )
+            raise ArgumentError("target", accepted, self.target)
         if len(set(kinds)) < len(kinds):
             raise ArgumentError("quantize", "different kinds", kinds)
         if self.structure == "none" and kinds in ([], ["float32"]):
@@ -163,17 +168,13 @@ class Options:
 
     @property
     def target_kind(self) -> str:
-        """The kind of file whose bytes or milliseconds a target is about.
-
-        Which layers of a mixed file are in integers is not known before: all of them.
-        """
-        kind = self.quantize[0] if self.quantize else "float32"
-        return "int8" if kind == "mixed" else kind
+        """The kind of file whose bytes or milliseconds a target is about."""
+        return self.quantize[0] if self.quantize else "float32"
 
     @property
     def calibrates(self) -> bool:
-        return any(kind in _OF_IMAGES for kind in self.quantize)
+        return any(kind in quantizations.CALIBRATED for kind in self.quantize)
 
     def calibration(self, kind: str, images):
         """The images that give a kind of file its ranges; None for the others."""
-        return images if kind in _OF_IMAGES else None
+        return images if kind in quantizations.CALIBRATED else None

@@ -44,6 +44,7 @@ from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
 
 _UPDATES = 50  # Of the masks, while the sparsity rises.
+_CHOOSING = 2_000  # Validation images, at most, that choose what stays in float.
 _MEASURED = 8  # Images that a network is measured with on its way to a target.
 
 
@@ -58,7 +59,7 @@ class Compressed:
             `quantization`, `bytes`, `gzipped_bytes`; of the file on test images, `test_accuracy`,
             `max_difference`, `mean_difference`, `agreement`, `milliseconds_per_image`, and `check`,
             `"passed"` or `"FAILED"`, with the `failure` in words: such a file is not kept; of a
-            mixed file `mixed`, what rounding does to each layer, and which stay in float;
+            mixed file `mixed`, what rounding does to each operation, and which stay in float;
             `directory` of the variant's own training, or None; `seconds` that this took. On workers
             that do not write, none.
         networks: variant -> its network; that of `"..., qat"` rounds as its file rounds.
@@ -135,8 +136,8 @@ def compress(
         rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
         rankings: how often channels are ranked in a round: see `select_channels`.
         quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
-            `"uint8"`, `"mixed"`, int8 but for the layers that it spoils (see `export.to_mixed`),
-            and `"qat"`, int8 after training that knows of it.
+            `"uint8"`, `"mixed"`, int8 but for what it spoils (see `export.to_mixed`), and `"qat"`,
+            int8 after training that knows of it.
         max_accuracy_drop: share of the validation images that a mixed file may lose against the
             file in float32; these images choose what stays in float.
         calibration_images: number of training images that give integers their ranges, and
@@ -297,8 +298,7 @@ def compress(
         calibration = options.calibration(kind, pixels)
         kind = "int8" if kind == "qat" else kind
         row = _measured(
-            *(variant, network, kind, calibration, options.max_accuracy_drop),
-            *(data, about, output_dir, show_progress),
+            variant, network, kind, calibration, options, data, about, output_dir, show_progress
         )
         table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
 
@@ -432,7 +432,7 @@ def _check_export(options, network, preprocessing):
 
 
 def _measured(
-    variant, network, quantization, calibration, max_drop, data, about, output_dir, show_progress
+    variant, network, quantization, calibration, options, data, about, output_dir, show_progress
 ):
     """Exports a network and runs the file on the test images; returns the parts of its row."""
     network = local(network)
@@ -447,8 +447,8 @@ def _measured(
     if quantization == "mixed":
         mixed = export.to_mixed(
             *(network, path, data.preprocessing, calibration),
-            *data.validation.pixels(rows.MOST_IMAGES),
-            max_drop,
+            *data.validation.spread(_CHOOSING),
+            options.max_accuracy_drop,
             **words,
         )
         exported, described = mixed.exported, {"mixed": rows.mixed_facts(mixed)}

@@ -270,7 +270,7 @@ def _operator(model, index):
     if code.CustomCode():
         return shown(_text(code.CustomCode()))
     # The second number is for those that did not fit into the first, a byte.
-    return _OPERATORS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
+    return OPERATORS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
 
 
 def _activation_bytes(graph, operators, inputs, outputs):
@@ -311,4 +311,5 @@ def _by_number(names):
 
 
 _TYPES = _by_number(schema.TensorType)
-_OPERATORS = _by_number(schema.BuiltinOperator)
+OPERATORS = _by_number(schema.BuiltinOperator)
+"""Number of an operator in LiteRT's schema -> its name."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdtoolkit.export.litert import to_litert as to_litert
     from kdtoolkit.export.metadata import About as About
     from kdtoolkit.export.mixed import Mixed as Mixed
-    from kdtoolkit.export.mixed import RoundedLayer as RoundedLayer
+    from kdtoolkit.export.mixed import RoundedOperation as RoundedOperation
     from kdtoolkit.export.mixed import to_mixed as to_mixed
     from kdtoolkit.export.parity import TOLERANCES as TOLERANCES
     from kdtoolkit.export.parity import Parity as Parity
@@ -36,7 +36,7 @@ else:
             "Mixed": "mixed",
             "Parity": "parity",
             "ParityError": "parity",
-            "RoundedLayer": "mixed",
+            "RoundedOperation": "mixed",
             "TOLERANCES": "parity",
             "Tolerance": "parity",
             "check": "parity",

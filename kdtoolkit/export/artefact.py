@@ -12,7 +12,7 @@ class Exported:
     Attributes:
         path: file or directory.
         format: "saved_model", "litert" or "keras".
-        quantization: "float32" for none; see `to_litert`.
+        quantization: "float32" for none; see `to_litert` and `to_mixed`.
         bytes: size, of all files if it is a directory.
         gzipped_bytes: the same after gzip, file by file. Pruned weights show here.
     """

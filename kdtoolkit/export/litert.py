@@ -17,7 +17,7 @@ from kdtoolkit.edge import associated
 from kdtoolkit.export import metadata
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
-from kdtoolkit.export.quantizations import INTEGERS, QUANTIZATIONS
+from kdtoolkit.export.quantizations import CALIBRATED, INTEGERS, QUANTIZATIONS
 from kdtoolkit.export.quiet import quiet
 
 SIGNATURE = "serving_default"
@@ -213,18 +213,23 @@ def check_calibration(function):
     Raises:
         ValueError: it has a loop.
     """
-    graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
-    loops = [node.name for node in nodes if node.op in _LOOPS]
-    if loops:
+    loop = loop_in(function)
+    if loop is not None:
         raise ArgumentError(
             "quantization",
-            f"{' or '.join(INTEGERS)} for a network with a loop, as recurrent layers have: its "
+            f"{' or '.join(CALIBRATED)} for a network with a loop, as recurrent layers have: its "
             "activations cannot be calibrated",
-            Words(f"a network with {loops[0]!r}"),
+            Words(f"a network with {loop!r}"),
             "Accepted: another kind of file, or the layer with `unroll=True`, where it has that",
             must="not be",
         )
+
+
+def loop_in(function):
+    """The name of the first loop in a concrete function; None if there is none."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
+    return next((node.name for node in nodes if node.op in _LOOPS), None)
 
 
 def has_ranges(function):

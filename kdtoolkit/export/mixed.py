@@ -1,10 +1,11 @@
 """Mixed LiteRT files: int8 where it costs little, float32 where it costs much; and which is which.
 
 Rounding to 8 bits spoils a network where the channels of a tensor, which share one scale, have
-ranges of different sizes, as those of depthwise convolutions often do. So every layer is rounded
-alone first; those that spoil most stay in float.
+ranges of different sizes, as those of depthwise convolutions often do. So every operation is
+rounded alone first; those that spoil most stay in float.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,22 +17,21 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.python import convert as conversion
 
-from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
+from kdtoolkit._checks import BELOW_1, ArgumentError, Words, check
 from kdtoolkit._types import Network, PathLike
+from kdtoolkit.edge.description import OPERATORS
 from kdtoolkit.export import litert, parity
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.metadata import About
 from kdtoolkit.export.quiet import quiet
 
-_NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
-
-# How TensorFlow calls what a layer with weights computes; what is merged into it has other names.
-_OWN = ("/convolution", "/depthwise", "/MatMul")
+# How TensorFlow calls what a layer computes; what is merged into it has other names.
+_OWN = re.compile(r"/(convolution|depthwise|MatMul|Add)\d*$")
 
 
 @dataclass(frozen=True)
-class RoundedLayer:
+class RoundedOperation:
     """What rounding an operation of a file does.
 
     Attributes:
@@ -51,7 +51,7 @@ class RoundedLayer:
     def short_name(self) -> str:
         """The part of the name that is the operation's own, where it can be told."""
         parts = self.name.split(";")
-        return next((part for part in parts if part.endswith(_OWN)), parts[0])
+        return next((part for part in parts if _OWN.search(part)), parts[0])
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,24 @@ class Mixed:
 
     Attributes:
         exported: the file; its `quantization` is `"mixed"`.
-        layers: all that int8 rounds, the worst first.
+        operations: all that int8 rounds and a mixed file need not, the worst first: layers, and
+            what is around them.
         float32_accuracy, int8_accuracy, accuracy: on the images that chose: of the file with
             nothing rounded, with everything, and of this one.
         images: how many chose.
     """
 
     exported: Exported
-    layers: tuple[RoundedLayer, ...]
+    operations: tuple[RoundedOperation, ...]
     float32_accuracy: float
     int8_accuracy: float
     accuracy: float
     images: int
 
     @property
-    def floats(self) -> tuple[RoundedLayer, ...]:
-        """The layers that stay in float32."""
-        return tuple(layer for layer in self.layers if layer.floating)
+    def floats(self) -> tuple[RoundedOperation, ...]:
+        """The operations that stay in float32."""
+        return tuple(operation for operation in self.operations if operation.floating)
 
 
 def to_mixed(
@@ -86,85 +87,114 @@ def to_mixed(
     calibration: np.ndarray | None = None,
     images: np.ndarray | None = None,
     truth: np.ndarray | None = None,
-    max_drop: float = 0.01,
+    max_accuracy_drop: float = 0.01,
     *,
     labels: Sequence[str] | None = None,
     about: About | None = None,
 ) -> Mixed:
-    """Writes an int8 LiteRT file in which the layers that rounding spoils most stay in float32.
+    """Writes an int8 LiteRT file in which the operations that rounding spoils stay in float32.
 
-    Of the layers in the order of what each spoils by itself, as few of the first stay in float as
-    bring the accuracy back within `max_drop` of the file in float32; then each of these is rounded
-    after all, the least first, where the accuracy stays within it. No layer can be spared of those
-    that are left; another choice of fewer layers may exist. It takes a conversion and, for the
-    choice, some runs over `images`; each layer, a run over the calibration images.
+    In the order of what each spoils by itself, the first that bring the accuracy back within
+    `max_accuracy_drop` of the file in float32 stay in float: how many is bisected, as if more of
+    them were never worse. Then each of these, the least first, is rounded after all where the
+    accuracy stays within it. If all of them are not enough, as where TensorFlow rounds an operation
+    of several results whatever it is told, the file is that in float32.
+
+    The ranges are found once. Then each operation takes a run over the calibration images, and each
+    step of the choice one over `images`: the logarithm of the number of operations, and as many as
+    stay in float. Some thousand images are enough.
 
     Args:
         network, path, preprocessing, labels, about: of `to_litert`.
         calibration: of `to_litert` for `"int8"`.
         images: uint8 `(n, height, width, channels)` that choose, such as validation images.
         truth: their classes, integers `(n,)`.
-        max_drop: largest loss of accuracy against float32, a fraction of the images, at least 0.
+        max_accuracy_drop: largest loss of accuracy against float32, a fraction of the images.
 
     Returns:
         A `Mixed`.
 
     Raises:
-        ValueError: as by `to_litert`; there are no such images; the network is
+        ValueError: as by `to_litert`; there are no such images or classes; the network is
             quantisation-aware: what it rounds was chosen.
     """
-    check("max_drop", max_drop, AT_LEAST_0)
+    check("max_accuracy_drop", max_accuracy_drop, BELOW_1)
     function = trace(network, preprocessing, batch=1)
-    if litert.has_ranges(function):
-        raise ArgumentError("network", "not quantisation-aware", Words(network.name), must="be")
+    _check_network(network, function)
     write = litert.description(network, function, labels, about)
     shape = network.input_shape[1:]
     calibration = litert.calibration_images(calibration, shape)
     images = litert.calibration_images(images, shape, "images")
-    truth = np.asarray(truth)
-    if truth.shape != (len(images),):
-        raise ArgumentError("truth", f"{len(images)} classes, one an image", Words(truth.shape))
-    litert.check_calibration(function)
-    signatures = {litert.SIGNATURE: function}
+    truth = _classes(truth, len(images), function.structured_outputs["probabilities"].shape[-1])
     with quiet(), tempfile.TemporaryDirectory() as directory:
-        rounded = _rounded(signatures, litert.of_images(calibration))
-        whole = litert.convert(signatures, "float32")
-        candidates = _roundable(whole, rounded([]))
+        candidate = Path(directory) / "candidate.tflite"
 
         def run(content, images):
-            file = Path(directory) / "candidate.tflite"
-            file.write_bytes(content)
-            return parity.probabilities(file, "litert", images)
+            candidate.write_bytes(content)
+            return parity.probabilities(candidate, "litert", images)
 
-        def accuracy(content):
-            return float(np.mean(run(content, images).argmax(axis=-1) == truth))
+        def right(content):
+            return int(np.sum(run(content, images).argmax(axis=-1) == truth))
 
+        signatures = {litert.SIGNATURE: function}
+        whole = litert.convert(signatures, "float32")
+        rounded = _rounded(signatures, litert.of_images(calibration))
+        operators = _roundable(whole, rounded([]))
         expected = run(whole, calibration)
         spoilt = {}
-        for name in candidates:
-            alone = run(rounded([other for other in candidates if other != name]), calibration)
+        for name in operators:
+            alone = run(rounded([other for other in operators if other != name]), calibration)
             spoilt[name] = float(np.mean(np.max(np.abs(alone - expected), axis=-1)))
-        worst = sorted(candidates, key=lambda name: -spoilt[name])
-        reference = accuracy(whole)
-        least = reference - max_drop
+        worst = sorted(operators, key=lambda name: -spoilt[name])
+        counts = {}
 
-        def keeps(floats):
-            return accuracy(rounded(floats)) >= least
+        def count(floats):
+            if floats not in counts:
+                counts[floats] = right(rounded(floats))
+            return counts[floats]
 
-        floats = _fewest(worst, keeps)
-        content = rounded(floats)
-        exported = write(path, content, "mixed")
-        layers = (
-            RoundedLayer(name, candidates[name], spoilt[name], name in floats) for name in worst
-        )
-        return Mixed(
-            exported,
-            tuple(layers),
-            reference,
-            accuracy(rounded([])),
-            accuracy(content),
-            len(images),
-        )
+        reference = right(whole)
+        # Of 100 images 0.01 is one, whatever the fractions are in binary.
+        least = reference - int(max_accuracy_drop * len(images) + 1e-6)
+        floats = _floats(tuple(worst), lambda names: count(names) >= least)
+        content, found = whole, reference
+        if count(floats) >= least:
+            content, found = rounded(floats), count(floats)
+        everything = count(())
+    return Mixed(
+        write(path, content, "mixed"),
+        tuple(
+            RoundedOperation(name, operators[name], spoilt[name], name in floats) for name in worst
+        ),
+        reference / len(images),
+        everything / len(images),
+        found / len(images),
+        len(images),
+    )
+
+
+def _check_network(network, function):
+    loop = litert.loop_in(function)
+    if loop is not None:
+        accepted = "without a loop, as recurrent layers have: its activations cannot be calibrated"
+        received = Words(f"{network.name!r}, with {loop!r}")
+        raise ArgumentError("network", accepted, received)
+    if litert.has_ranges(function):
+        accepted = "not quantisation-aware, which has chosen what is rounded"
+        raise ArgumentError("network", accepted, Words(repr(network.name)))
+
+
+def _classes(truth, images, classes):
+    """Returns the classes of the images, or says what is wrong with them."""
+    found = np.asarray(truth)
+    shaped = found.shape == (images,) and np.issubdtype(found.dtype, np.integer)
+    if not shaped or found.min() < 0 or found.max() >= classes:
+        received = f"{found.dtype} {found.shape}"
+        if shaped:
+            received = f"from {found.min()} to {found.max()}"
+        accepted = f"{images} integers from 0 to {classes - 1}, a class for each image"
+        raise ArgumentError("truth", accepted, Words(received))
+    return found
 
 
 def _rounded(signatures, samples):
@@ -185,14 +215,14 @@ def _roundable(whole, rounded):
     """What is rounded: name of the result -> the operator, in the order of the file in float32."""
     integers = {
         name
-        for name, operator, kind in _operators(rounded)
+        for name, operator, kind in _operations(rounded)
         # The network's own result keeps its name where it is turned into floats again.
         if kind == schema.TensorType.INT8 or operator == "DEQUANTIZE"
     }
-    return {name: operator for name, operator, _ in _operators(whole) if name in integers}
+    return {name: operator for name, operator, _ in _operations(whole) if name in integers}
 
 
-def _operators(content):
+def _operations(content):
     """Yields of each operation its first result's name, its own name, and the result's type."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for graph in model.subgraphs:
@@ -201,14 +231,17 @@ def _operators(content):
             tensor = graph.tensors[operation.outputs[0]]
             # Files of old have the number in the one field, those of today in the other.
             number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            yield tensor.name.decode(), _NAMES.get(number, "CUSTOM"), tensor.type
+            yield tensor.name.decode(), OPERATORS.get(number, "CUSTOM"), tensor.type
 
 
-def _fewest(worst, keeps):
-    """The names that stay in float; `keeps` says of some whether that is enough."""
-    if keeps([]):
-        return []
-    few, enough = 0, len(worst)  # the first are too few, so many are enough
+def _floats(worst, keeps):
+    """The names that stay in float; `keeps` says of some whether that is enough.
+
+    All of them, if that is not enough either.
+    """
+    if keeps(()):
+        return ()
+    few, enough = 0, len(worst)
     while enough - few > 1:
         middle = (few + enough) // 2
         if keeps(worst[:middle]):
@@ -216,8 +249,9 @@ def _fewest(worst, keeps):
         else:
             few = middle
     floats = worst[:enough]
-    for name in reversed(worst[: enough - 1]):  # without the last it was too few
-        fewer = [other for other in floats if other != name]
-        if keeps(fewer):
-            floats = fewer
+    if keeps(floats):
+        for name in reversed(floats[:-1]):  # without the last it was too few
+            fewer = tuple(other for other in floats if other != name)
+            if keeps(fewer):
+                floats = fewer
     return floats

@@ -58,8 +58,10 @@ def mixed_facts(mixed) -> dict:
         name: getattr(mixed, name)
         for name in ("float32_accuracy", "int8_accuracy", "accuracy", "images")
     }
-    layers = [{**dataclasses.asdict(one), "short_name": one.short_name} for one in mixed.layers]
-    return {**facts, "layers": layers}
+    operations = [
+        {**dataclasses.asdict(one), "short_name": one.short_name} for one in mixed.operations
+    ]
+    return {**facts, "operations": operations}
 
 
 def early_exit_facts(file, output_dir: Path) -> dict:

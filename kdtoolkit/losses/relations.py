@@ -115,9 +115,7 @@ def _mean_smooth_l1(values):
     """
     within = ops.clip(values, -1, 1)
 
-    def gradient(*arguments, upstream=None):
-        if upstream is None:
-            (upstream,) = arguments
+    def gradient(upstream):
         return upstream / ops.cast(ops.size(values), values.dtype) * within
 
     return ops.mean(within * (values - 0.5 * within)), gradient

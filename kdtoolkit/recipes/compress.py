@@ -167,7 +167,7 @@ def _run_recipe(flags, usual):
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         failed = _report.failures(rows, "variant").items()
         facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
-        facts |= dict(_towards(flags, result.rounds))
+        facts |= {**dict(_towards(flags, result.rounds)), **dict(_mixtures(rows))}
         page = output_dir / "report.html"
         analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
         return exports
@@ -191,32 +191,34 @@ def _towards(flags, rounds):
         yield name, f"{words}; {row['measured']} networks measured"
 
 
-def _mixture(row):
-    """A line of what a mixed file rounds; nothing of any other file."""
-    if "mixed" not in row:
-        return ""
-    found = row["mixed"]
-    floats = [layer for layer in found["layers"] if layer["floating"]]
-    accuracies = (found[name] for name in ("accuracy", "int8_accuracy", "float32_accuracy"))
-    ours, rounded, whole = (f"{accuracy:.2%}" for accuracy in accuracies)
-    names = "".join(f"\n  {layer['operator']} {layer['short_name']}" for layer in floats)
-    return (
-        f"{row['variant']}: {len(floats)} of {len(found['layers'])} layers stay in float32; "
-        f"{ours} on {found['images']:,} validation images, int8 {rounded}, float32 {whole}{names}\n"
-    )
+def _mixtures(rows):
+    """Pairs of a mixed file's name and what stays in float in it."""
+    for row in rows:
+        if "mixed" not in row:
+            continue
+        found = row["mixed"]
+        floats = [each for each in found["operations"] if each["floating"]]
+        accuracies = (found[name] for name in ("accuracy", "int8_accuracy", "float32_accuracy"))
+        ours, rounded, whole = (f"{accuracy:.2%}" for accuracy in accuracies)
+        names = ", ".join(f"{each['operator']} {each['short_name']}" for each in floats)
+        yield (
+            row["variant"],
+            f"{len(floats)} of {len(found['operations'])} operations stay in float32; {ours} on "
+            f"{found['images']:,} validation images, int8 {rounded}, float32 {whole}"
+            f"{': ' * bool(names)}{names}",
+        )
 
 
 def _show(flags, results):
     rows = results["variants"]
-    towards = _towards(flags, results.get("rounds", ()))
+    found = (*_towards(flags, results.get("rounds", ())), *_mixtures(rows))
     figures = "report.html shows it, results.json holds the figures."
     if flags.sensitivity:
         figures += " sensitivity.svg shows what each part costs alone."
     return (
         f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"
-        f"{''.join(f'{name}: {words}{chr(10)}' for name, words in towards)}"
-        f"{''.join(map(_mixture, rows))}"
+        f"{''.join(f'{name}: {words}{chr(10)}' for name, words in found)}"
         f"{_report.ending(rows, 'variant', flags.output_dir, figures)}"
     )
 

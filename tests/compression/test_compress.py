@@ -373,6 +373,11 @@ def test_usual_sparsities(options, structure, sparsity):
         ({"quantize": ["int4"]}, "quantize", "one of float32.*Near matches: int8"),
         ({"quantize": ["int8", "int8"]}, "quantize", "different kinds"),
         ({"max_accuracy_drop": 0.02}, "max_accuracy_drop", "no mixed file"),
+        (
+            {"structure": "channels", "target": "bytes=0.5", "quantize": ["mixed"]},
+            "target",
+            "of macs or parameters where the first kind of file is mixed",
+        ),
         ({"rankings": 2}, "rankings", "left out for the structure weights"),
         ({"structure": "none", "quantize": ["float32"]}, "quantize", "nothing is pruned"),
         ({"calibration_images": 0}, "calibration_images", "positive"),

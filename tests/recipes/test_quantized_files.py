@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from kdtoolkit import export
-from kdtoolkit.export import early_exit, litert, parity
+from kdtoolkit.export import early_exit, parity, quantizations
 from kdtoolkit.recipes import _command, _session, compress, self_distillation
 
 SELF_DISTILLATION = ("--smoke", "--model=resnet8", "--quantize=float32,int8")
@@ -82,15 +82,17 @@ def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
     described = mixture["mixed"]
     assert described["int8_accuracy"] < described["float32_accuracy"] - 0.01
     assert described["accuracy"] >= described["float32_accuracy"] - 0.01
-    floats = sum(layer["floating"] for layer in described["layers"])
-    line = f"original, mixed: {floats} of {len(described['layers'])} layers stay in float32; "
-    assert 0 < floats < len(described["layers"]) and line in output
+    operations = described["operations"]
+    floats = sum(each["floating"] for each in operations)
+    line = f"original, mixed: {floats} of {len(operations)} operations stay in float32; "
+    assert 0 < floats < len(operations) and line in output
     assert integers["max_difference"] > 0.5
     assert integers["check"] == "FAILED"
     message = integers["failure"]
     shown = f"differs from network 'spread' by {integers['max_difference']:.3g} in a probability"
     assert message.startswith(shown)
     page = (directory / "report.html").read_text()
+    assert f"{floats} of {len(operations)} operations stay in float32; " in page
     for text, failed in ((output, "FAILED, and not kept"), (page, "FAILED")):
         for part in (f"{integers['max_difference']:.1e}", f"{failed}: original, int8", shown):
             assert part in text.replace("&#x27;", "'")
@@ -177,5 +179,5 @@ def test_a_file_is_kept_where_only_what_it_is_compared_with_is_wrong(package, mo
 
 
 def test_every_kind_of_file_has_a_tolerance():
-    kinds = {*litert.QUANTIZATIONS, *early_exit.QUANTIZATIONS, "mixed"}
+    kinds = {*quantizations.FILES, *early_exit.QUANTIZATIONS}
     assert kinds == parity.TOLERANCES.keys()
