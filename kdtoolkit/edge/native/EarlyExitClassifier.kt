@@ -1,4 +1,4 @@
-// Not compiled with LiteRT here, only with a stand-in for its Interpreter; not run on Android.
+// Compiled with a stand-in for LiteRT's Interpreter alone, and never run on Android.
 // Runs a packaged early-exit classifier with LiteRT's Interpreter.
 //
 //     val classifier = EarlyExitClassifier(File(context.filesDir, "early_exit-int8.tflite"))
@@ -68,7 +68,12 @@ class EarlyExitClassifier(file: File, options: Interpreter.Options = Interpreter
                 point.getDouble("cost")
             )
         }
-        thresholds = operatingPoints[json.getInt("operating_point")].thresholds
+        val chosen = json.getInt("operating_point")
+        val fits = imageShape.size == 3 && exits.isNotEmpty() && temperatures.size == exits.size &&
+            chosen in operatingPoints.indices &&
+            operatingPoints.all { it.thresholds.size + 1 == exits.size }
+        if (!fits) throw IOException("the parts of early_exit.json do not fit each other")
+        thresholds = operatingPoints[chosen].thresholds
         interpreter = Interpreter(file, options)
         features = (1 until exits.size).map { stage ->
             val tensor = interpreter.getOutputTensorFromSignature("features", "stage_$stage")
@@ -109,7 +114,11 @@ class EarlyExitClassifier(file: File, options: Interpreter.Options = Interpreter
 
     private fun ZipFile.text(name: String): String {
         val entry = getEntry(name) ?: throw IOException("no $name behind the graph")
-        return getInputStream(entry).use { it.readBytes() }.toString(Charsets.UTF_8)
+        val bytes = getInputStream(entry).use { it.readBytes() }
+        // ZipFile itself compares no checksums.
+        val checksum = CRC32().apply { update(bytes) }.value
+        if (checksum != entry.crc) throw IOException("$name is damaged")
+        return bytes.toString(Charsets.UTF_8)
     }
 
     private fun <T> JSONArray.map(item: JSONArray.(Int) -> T): List<T> =
