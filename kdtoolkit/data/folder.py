@@ -3,16 +3,15 @@
 import collections
 import os
 import warnings
-from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from kdtoolkit._bar import counted
-from kdtoolkit._machine import cores
 from kdtoolkit.data import picture, source
 from kdtoolkit.data.photographs import suited
+from kdtoolkit.data.threads import in_threads
 from kdtoolkit.data.wording import some
 
 _VALIDATION_NAMES = ("valid", "val", "validation")
@@ -290,13 +289,9 @@ def _folders(path):
 
 
 def _images(path):
-    return sorted(os.path.join(path, name) for name in _images_of(os.listdir(path)))
-
-
-def _images_of(names):
-    return (
-        name
-        for name in names
+    return sorted(
+        os.path.join(path, name)
+        for name in os.listdir(path)
         if name.lower().endswith(picture.EXTENSIONS) and not name.startswith(".")
     )
 
@@ -438,27 +433,6 @@ def whole(files, class_names, image_shape, strict=False):
     return ImageFiles(paths, files.labels[readable]), plain[readable], left_out
 
 
-def damaged(path):
-    """Decodes every image file below a folder, to find those that are damaged.
-
-    Returns:
-        One line that names the first one and counts the others; None where there is none.
-    """
-    paths = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in sorted(_images_of(names))
-    ]
-    errors = _open_all(
-        lambda _, image: picture.upright(image),
-        paths,
-        range(len(paths)),
-        "looking for the damaged image",
-    )
-    first, *others = errors.values() or [None]
-    return f"{first} (and {len(others)} more)" if others else first
-
-
 def _has_end(path):
     try:
         with open(path, "rb") as file:
@@ -493,8 +467,5 @@ def _open_all(function, paths, indices, title):
         except ValueError as error:
             return index, str(error)
 
-    with (
-        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-        futures.ThreadPoolExecutor(cores()) as pool,
-    ):
-        return dict(filter(None, counted(pool.map(apply, indices), len(indices), title)))
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return dict(filter(None, counted(in_threads(apply, indices), len(indices), title)))

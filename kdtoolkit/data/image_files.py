@@ -2,16 +2,23 @@
 
 import copy
 import functools
+import hashlib
 import io
 import os
+import weakref
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kdtoolkit._bar import counted
 from kdtoolkit.data import picture
 from kdtoolkit.data.scaling import check_cover, cover, cover_one
 from kdtoolkit.data.stream import Stream
+from kdtoolkit.data.threads import in_threads
+
+# TensorFlow does not say which file it cannot decode: one of those of the streams that are in use.
+_in_use: weakref.WeakSet["ImageFileStream"] = weakref.WeakSet()
 
 
 class ImageFileStream(Stream):
@@ -42,6 +49,7 @@ class ImageFileStream(Stream):
         with tf.device("CPU:0"):
             files = tf.constant([os.fsencode(path) for path in self._paths], tf.string)
             self._tensors = files, tf.constant(self.labels), tf.constant(self._plain)
+        _in_use.add(self)
 
     def __len__(self):
         return len(self._paths)
@@ -81,9 +89,19 @@ class ImageFileStream(Stream):
         return tf.ensure_shape(image, shape), labels[example]
 
     def identity(self):
-        names = [os.path.relpath(path, self._info.path) for path in self._paths]
+        names = hashlib.sha256()  # of all: an array of them would take the longest for each
+        for path in self._paths:
+            names.update(os.fsencode(os.path.relpath(path, self._info.path)) + b"\0")
         sizes = np.array([os.path.getsize(path) for path in self._paths], np.int64)
-        return np.array(names, str), sizes, self.labels
+        return np.frombuffer(names.digest(), np.uint8), sizes, self.labels
+
+    def by_tensorflow(self):
+        """Paths of the files that TensorFlow decodes."""
+        return self._paths[self._plain]
+
+    def is_of(self, path):
+        """Whether the files are those of a data set in `path`."""
+        return self._info.path == path
 
     def _read(self, position):
         """Pixels of a file, and what is wrong with it, else nothing, as bytes of UTF-8."""
@@ -105,6 +123,29 @@ class ImageFileStream(Stream):
 
 def _decode_jpeg(content, channels):
     return tf.io.decode_jpeg(content, channels, dct_method="INTEGER_ACCURATE")
+
+
+def undecodable(path):
+    """Looks for a file that TensorFlow was to decode and cannot.
+
+    Args:
+        path: of the folder whose streams are in use.
+
+    Returns:
+        Path of the first one, in alphabetical order; None where there is none any more.
+    """
+    files = sorted({file for s in _in_use if s.is_of(path) for file in s.by_tensorflow()})
+
+    def fails(file):
+        try:
+            with tf.device("CPU:0"):
+                _decode_jpeg(tf.io.read_file(os.fsencode(file)), channels=0)
+        except tf.errors.OpError:
+            return True
+        return False
+
+    failed = counted(in_threads(fails, files), len(files), "looking for the damaged image")
+    return next((file for file, fail in zip(files, failed, strict=True) if fail), None)
 
 
 @functools.cache

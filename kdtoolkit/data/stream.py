@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from kdtoolkit._bar import counted
 from kdtoolkit._types import Tensor
-from kdtoolkit.data import folder
 from kdtoolkit.data.parallel import parallel_map, prefetched
 from kdtoolkit.data.source import DatasetInfo
 
@@ -42,8 +41,11 @@ def reading(info: DatasetInfo) -> Iterator[None]:
         cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", cause)
         if said := re.search(r"assertion failed: \[(Cannot read .*)\]$", cause):
             cause = re.sub(r"\\(.)", r"\1", said[1])  # TensorFlow escapes quotation marks
-        elif info.kind == "folder" and "JPEG" in cause:  # TensorFlow does not say which file
-            cause = folder.damaged(info.path) or cause
+        elif info.kind == "folder" and "DecodeJpeg" in error.message:
+            from kdtoolkit.data import image_files
+
+            if file := image_files.undecodable(info.path):
+                cause = f"Cannot read image {file!r}: {cause}"
         raise DamagedDataError(
             f"Cannot read data set {info.name!r} in {info.path!r}: {cause}"
         ) from error

@@ -253,6 +253,20 @@ class TestDamage:
             list(data.train.epochs(5, seed=0, epochs=1))
         assert "Traceback" not in capfd.readouterr().err
 
+    def test_is_not_taken_for_one_that_was_left_out(self, folder, streamed):
+        cut_short(folder / "a" / "00.jpg")
+        (folder / "b" / "aside").mkdir()
+        (folder / "b" / "aside" / "note.jpg").write_bytes(b"no image")
+        with pytest.warns(UserWarning, match="Left out"):
+            data = streamed(folder)
+        plain = data.train._stream._paths[data.train._stream._plain]
+        for path in plain[1:3]:
+            with open(path, "r+b") as file:
+                file.truncate(200)
+        message = rf"^[^\n]*Cannot read image '{plain[1]}': [^\n]*$"
+        with pytest.raises(DamagedDataError, match=message), reading(data.info):
+            list(data.train.epochs(5, seed=0, epochs=1))
+
     def test_seen_while_colours_are_measured_is_named(self, folder, streamed):
         for file in folder.glob("a/*.png"):
             content = file.read_bytes()
