@@ -140,8 +140,8 @@ def compress(
             int8 after training that knows of it.
         max_accuracy_drop: share of the validation images that a mixed file may lose against the
             file in float32; these images choose what stays in float.
-        calibration_images: number of training images that give integers their ranges, and
-            `"taylor"` its gradients.
+        calibration_images: number of training images, from all over them, that give integers
+            their ranges, and `"taylor"` its gradients.
         sensitivity: first find out, on the validation images, what pruning each group of channels
             alone costs, and rounding each layer alone: see `kdtoolkit.compression.sensitivity`.
             `sensitivity.json` holds it, and `sensitivity.svg` shows it.
@@ -194,7 +194,7 @@ def compress(
         accepted = "of one step an execution: weights are masked between the steps"
         raise ArgumentError("compute", accepted, compute)
     copy = _copier(network)
-    pixels, labels = data.train.pixels(calibration_images)
+    pixels, labels = data.train.spread(calibration_images)
 
     def choose(network, number, write=True):
         """The channels that stay in a round, as `Rounds.select`; None where none go."""

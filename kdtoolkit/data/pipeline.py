@@ -256,9 +256,14 @@ class Split(_Split):
         return self.images[:count], self.labels[:count]
 
     def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `pixels`, of at most so many images from all over the split: a folder's are sorted."""
-        step = max(-(-len(self) // most), 1)
-        return self.images[::step], self.labels[::step]
+        """As `pixels`, of `most` images from all over the split, or of all where it has no more.
+
+        For what is to be said of the whole split: the images of a folder are sorted by class.
+        """
+        if len(self) <= most:
+            return self.pixels()
+        indices = _spread(len(self), most)
+        return self.images[indices], self.labels[indices]
 
     @property
     def bytes_for_device(self) -> int | None:
@@ -345,10 +350,9 @@ class StreamingSplit(_Split):
 
     def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Split.spread`; of records, which were shuffled when they were stored, the first."""
-        if self._stream.labels is None:
+        if self._stream.labels is None or len(self) <= most:
             return self.pixels(most)
-        step = max(-(-len(self) // most), 1)
-        return self._stream.subset(np.arange(0, len(self), step)).load()
+        return self._stream.subset(_spread(len(self), most)).load()
 
     @property
     def bytes_for_device(self) -> None:
@@ -398,6 +402,11 @@ class StreamingSplit(_Split):
             return self.augmentation.boxes(height, width, draws)
 
         return self._stream.decode_crop(example, box)
+
+
+def _spread(size, count):
+    """Indices of `count` of `size` images, ascending and as far from each other as can be."""
+    return np.arange(count) * size // count
 
 
 def _with(attached, images):

@@ -261,7 +261,7 @@ class _Writer:
     def __init__(self, network, data, cost_unit, about):
         self._network, self._data, self._cost_unit = network, data, cost_unit
         self._about = about
-        self._calibration, _ = data.train.pixels(_CALIBRATION_IMAGES)
+        self._calibration, _ = data.train.spread(_CALIBRATION_IMAGES)
 
     def exits(self, path, quantization="float32", **decisions):
         return self._write(
@@ -343,7 +343,7 @@ def _write_file(path, quantization, writer, whole, decisions, test):
 
 def _predict(classifiers, test):
     """The `Prediction`s of each classifier on the test images, interleaved, and the labels."""
-    images, labels = test.pixels(MOST_IMAGES)
+    images, labels = test.spread(MOST_IMAGES)
     predictions = [[] for _ in classifiers]
     for image in images:
         for classifier, own in zip(classifiers, predictions, strict=True):

@@ -137,7 +137,7 @@ class Session:
         from kdtoolkit.training import distribution
 
         network = distribution.local(network)
-        images, labels = self.data.test.pixels(MOST_IMAGES)
+        images, labels = self.data.test.spread(MOST_IMAGES)
         directory, preprocessing = self.output_dir / "export", self.data.preprocessing
         directory.mkdir(exist_ok=True)
         gc.collect()  # training's graphs, before the converter makes its own

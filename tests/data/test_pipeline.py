@@ -39,6 +39,15 @@ def test_pixels_are_the_stored_images(split):
     assert len(split.pixels()[0]) == 23
 
 
+def test_spread_is_of_the_whole_split(split):
+    # 23 images, whose labels are their numbers.
+    for most in (1, 10, 12, 22, 23, 24):
+        assert len(split.spread(most)[0]) == min(most, 23)
+    images, labels = split.spread(12)
+    assert set(np.diff(labels)) == {1, 2} and labels[0] == 0 and labels[-1] == 21
+    np.testing.assert_array_equal(images, IMAGES[labels])
+
+
 def test_augmented_pixels(split):
     """Normalise, pad with zeros, crop, mirror: by hand, in float64."""
     dataset = split.epochs(4, seed=5, generation=1, first_epoch=3, epochs=4)

@@ -16,7 +16,7 @@ from kdtoolkit import data, export, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.edge.__main__ import main
-from kdtoolkit.export import early_exit, parity
+from kdtoolkit.export import early_exit, early_exit_package, parity
 from tests.losses import reference
 
 MAX_DROP = 0.02
@@ -303,3 +303,17 @@ def test_a_network_without_exits_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="must be a multi-exit network"):
         export.package_early_exit(build(), digits, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_images_of_a_part_are_of_every_class(monkeypatch):
+    """Those of a folder are sorted by class: the first ones are of one class."""
+    labels = np.repeat(np.arange(4), 100)
+    images = np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (400, 2, 2, 1))
+    arrays = data.from_arrays(
+        images, labels, validation_data=(images[:1], labels[:1]), test_data=(images, labels)
+    )
+    writer = early_exit_package._Writer(None, arrays, "macs", None)
+    assert set(writer._calibration.ravel()) == {0, 1, 2, 3} and len(writer._calibration) == 200
+    monkeypatch.setattr(early_exit_package, "MOST_IMAGES", 8)
+    _, tested = early_exit_package._predict([], arrays.test)
+    np.testing.assert_array_equal(tested, np.repeat(np.arange(4), 2))
