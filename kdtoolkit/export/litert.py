@@ -217,7 +217,7 @@ def check_calibration(function):
     if loop is not None:
         raise ArgumentError(
             "quantization",
-            f"{' or '.join(CALIBRATED)} for a network with a loop, as recurrent layers have: its "
+            f"{', '.join(CALIBRATED[:-1])} or {CALIBRATED[-1]} for a network with a loop, as recurrent layers have: its "
             "activations cannot be calibrated",
             Words(f"a network with {loop!r}"),
             "Accepted: another kind of file, or the layer with `unroll=True`, where it has that",

@@ -108,7 +108,7 @@ def test_compress_refuses_to_calibrate_a_loop_before_it_trains(run, tmp_path):
     keras.Model(image, layers.Dense(10)(x)).save(tmp_path / "recurrent.keras")
     flags = (f"--model={tmp_path / 'recurrent.keras'}", "--structure=none")
     directory, error, _ = run(compress, *flags, status=2)
-    assert error.startswith("compress: --quantize: Argument `quantization` must not be int8 or")
+    assert error.startswith("compress: --quantize: Argument `quantization` must not be int8, ")
     assert not directory.exists()
 
 
