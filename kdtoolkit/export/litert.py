@@ -215,10 +215,11 @@ def check_calibration(function):
     """
     loop = loop_in(function)
     if loop is not None:
+        *kinds, last = CALIBRATED
         raise ArgumentError(
             "quantization",
-            f"{', '.join(CALIBRATED[:-1])} or {CALIBRATED[-1]} for a network with a loop, as recurrent layers have: its "
-            "activations cannot be calibrated",
+            f"{', '.join(kinds)} or {last} for a network with a loop, as recurrent layers have: "
+            "its activations cannot be calibrated",
             Words(f"a network with {loop!r}"),
             "Accepted: another kind of file, or the layer with `unroll=True`, where it has that",
             must="not be",

@@ -303,7 +303,8 @@ def plain_int8(network):
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_loops_are_not_calibrated(kind, tmp_path):
     network = network_of(BRANCHES["LSTM"])
-    with pytest.raises(ValueError, match="must not be int8, uint8 or mixed for a network with a loop"):
+    message = "must not be int8, uint8 or mixed for a network with a loop"
+    with pytest.raises(ValueError, match=message):
         run_file(network, tmp_path / "a.tflite", kind, IMAGES)
     assert not list(tmp_path.iterdir())
 
