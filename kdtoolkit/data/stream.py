@@ -29,6 +29,10 @@ def reading(info: DatasetInfo) -> Iterator[None]:
 
     Args:
         info: the data set's `DatasetInfo`.
+
+    Raises:
+        MemoryError: an image takes more memory than there is, which is no damage. Other lack of it
+            stays TensorFlow's `ResourceExhaustedError`.
     """
     try:
         yield
@@ -39,6 +43,10 @@ def reading(info: DatasetInfo) -> Iterator[None]:
         # In a graph the cause stands below a stack trace and above the names of operations.
         cause = error.message.partition("\n\t [[")[0].strip().rpartition("\n")[2]
         cause = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", cause)
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            if cause.startswith("MemoryError"):
+                raise MemoryError(cause.removeprefix("MemoryError: ")) from error
+            raise
         if said := re.search(r"assertion failed: \[(Cannot read .*)\]$", cause):
             cause = re.sub(r"\\(.)", r"\1", said[1])  # TensorFlow escapes quotation marks
         elif info.kind == "folder" and "DecodeJpeg" in error.message:
