@@ -122,7 +122,8 @@ def pixels(image, channels):
 def is_plain(image, image_shape):
     """Whether an opened image is a JPEG image that has only to be decoded and scaled.
 
-    Neither turned nor brought to other colours, that is, and it is not large.
+    Neither turned nor brought to other colours, that is, and it is neither large nor progressive:
+    of a progressive one that was cut short decoders make different pixels.
 
     Args:
         image: of `opened`; it is not decoded.
@@ -131,7 +132,7 @@ def is_plain(image, image_shape):
     if image.format != "JPEG" or (image.mode, image_shape[-1]) not in _SAME_COLOURS:
         return False
     is_turned = image.getexif().get(ORIENTATION, 1) != 1
-    return not (is_turned or _is_large(image))
+    return not (is_turned or _is_large(image) or "progressive" in image.info)
 
 
 def _is_large(image):

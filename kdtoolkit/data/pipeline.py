@@ -344,10 +344,7 @@ class StreamingSplit(_Split):
 
     def pixels(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Split.pixels`; the images are read from the files."""
-        count = len(self) if count is None else min(count, len(self))
-        examples = self._ordered(batch_size=256).unbatch().take(count).batch(256)
-        images, labels = zip(*prefetched(examples).as_numpy_iterator(), strict=True)
-        return np.concatenate(images), np.concatenate(labels)
+        return self._stream.load(count)
 
     def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Split.spread`; of records, which were shuffled when they were stored, the first."""

@@ -123,12 +123,17 @@ class Stream(abc.ABC):
         """Yields the first `count` images in stored order, uint8 `(b, height, width, channels)`."""
         return (images for _, images, _ in self._decoded(min(count, len(self))))
 
-    def load(self) -> tuple[np.ndarray, np.ndarray]:
-        """All examples: uint8 `(n, height, width, channels)`, int32 `(n,)`."""
+    def load(self, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The first `count` examples: uint8 `(n, height, width, channels)`, int32 `(n,)`.
+
+        Args:
+            count: None for all.
+        """
+        count = len(self) if count is None else min(count, len(self))
         shape: Any = self._info.image_shape
-        images = np.empty((len(self), *shape), np.uint8)
-        labels = np.empty(len(self), np.int32)
-        for positions, some_images, some_labels in self._decoded(len(self)):
+        images = np.empty((count, *shape), np.uint8)
+        labels = np.empty(count, np.int32)
+        for positions, some_images, some_labels in self._decoded(count):
             images[positions], labels[positions] = some_images, some_labels
         return images, labels
 

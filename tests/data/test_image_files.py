@@ -125,6 +125,22 @@ def test_pillow_decodes_where_tensorflow_would_otherwise(folder, streamed, monke
     assert_same(stream.batches(5), held(folder).train.batches(5))
 
 
+def test_no_image_validates(folder, streamed):
+    stream, memory = (load(folder, validation_fraction=0).validation for load in (streamed, held))
+    for read in ("pixels", "spread"):
+        for part, same in zip(getattr(stream, read)(3), getattr(memory, read)(3), strict=True):
+            assert part.shape == same.shape and part.dtype == same.dtype and not len(part)
+
+
+def test_progressive_files_that_were_cut_short(folder, streamed):
+    """Each ends as it should: memory has them, with what Pillow makes of the rest."""
+    for path in sorted(folder.glob("*/0[0-6].jpg")):
+        smooth(0).resize((300, 240)).save(path, progressive=True, quality=90)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + content[-2:])
+    assert_same(streamed(folder).train.batches(5), held(folder).train.batches(5))
+
+
 def test_its_own_splits(folder, streamed):
     for name in ("train", "valid", "test"):
         (folder / name).mkdir()
