@@ -70,7 +70,8 @@ def load(
     - Of a folder these are the same share of each class. Everything else is the same, byte for
       byte, as in memory: cuts, order, pixels, crops and flips. A split of no more than `HELD_LIMIT`
       bytes is held in memory. Files are looked at before training by their headers and their
-      last bytes; one that turns out to be damaged later is a `DamagedDataError`, within `reading`.
+      last bytes, and decoded where they are neither JPEG nor PNG or do not end as they should; one
+      that turns out to be damaged later is a `DamagedDataError`, within `reading`.
     - Of a TensorFlow Datasets set they are the first in stored order; cuts are random but not
       stratified, as labels are not known before they are read.
 
