@@ -440,7 +440,7 @@ def _measured(
     name = name.replace(":", "-").replace("=", "-")
     path = output_dir / "export" / f"{name}.tflite"
     files.make_directory(path.parent)
-    images, labels = data.test.pixels(rows.MOST_IMAGES)
+    images, labels = data.test.spread(rows.MOST_IMAGES)
     if show_progress:
         print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
     words, described = {"labels": data.info.labels, "about": about}, {}

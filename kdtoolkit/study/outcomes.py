@@ -133,7 +133,7 @@ def early_exit_points(directory: Path) -> dict[str, dict]:
 
 
 def _compress(directory, results, splits) -> Iterator[tuple[str, Outcome]]:
-    images, labels = splits.test.pixels(MOST_IMAGES)
+    images, labels = splits.test.spread(MOST_IMAGES)
     whole = results["variants"][0]["macs"]
     trained = {None}  # directories whose seconds are counted
     for row in results["variants"]:
