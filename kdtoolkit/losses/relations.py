@@ -63,14 +63,13 @@ def angle_relation(teacher: TensorLike, student: TensorLike) -> Tensor:
         float32 scalar, the mean over all triplets of samples; 0 for one sample.
     """
 
-    def cosines(embeddings):
+    def directions(embeddings):
         differences, distances = _differences(embeddings)
         apart = distances > 0
         scale = ops.where(apart, 1 / ops.where(apart, distances, 1.0), 0.0)
-        directions = differences * ops.expand_dims(scale, -1)
-        return ops.matmul(directions, ops.transpose(directions, (0, 2, 1)))
+        return differences * ops.expand_dims(scale, -1)
 
-    return _mean_smooth_l1(cosines(student) - cosines(teacher))
+    return _mean_smooth_l1_of_products(directions(student), directions(teacher))
 
 
 def similarity_distance(teacher: TensorLike, student: TensorLike) -> Tensor:
@@ -106,16 +105,29 @@ def _differences(embeddings):
     return differences, ops.where(apart, ops.sqrt(ops.where(apart, square, 1.0)), 0.0)
 
 
-@ops.custom_gradient
 def _mean_smooth_l1(values):
-    """The mean of `v^2 / 2` where that is at most 1/2, of `|v| - 1/2` elsewhere.
+    """The mean of `v^2 / 2` where that is at most 1/2, of `|v| - 1/2` elsewhere."""
+    within = ops.clip(values, -1, 1)  # the derivative, too
+    return ops.mean(within * (values - 0.5 * within))
 
-    There are millions of values, of all triplets. Its derivative is `within`, one pass over them; a
-    derivative of each operation below takes seven.
+
+@ops.custom_gradient
+def _mean_smooth_l1_of_products(rows, others):
+    """`_mean_smooth_l1(rows rows^T - others others^T)` of batches of matrices.
+
+    There are millions of products, of all triplets. The derivative of their sum is symmetric in the
+    two rows of a product: it takes one pass over them and one product of matrices, where those of
+    single operations take seven, and two.
     """
+
+    def products(values):
+        return ops.matmul(values, ops.transpose(values, (0, 2, 1)))
+
+    values = products(rows) - products(others)
     within = ops.clip(values, -1, 1)
 
     def gradient(upstream):
-        return upstream / ops.cast(ops.size(values), values.dtype) * within
+        scale = 2 * upstream / ops.cast(ops.size(values), values.dtype)
+        return scale * ops.matmul(within, rows), -scale * ops.matmul(within, others)
 
     return ops.mean(within * (values - 0.5 * within)), gradient
