@@ -13,7 +13,6 @@ written at once, and not measured again. The table has the accuracy on test imag
 theirs of each pair, and the 95% interval of its mean over the runs (Student's t).
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks import runs
 from benchmarks.measure import cores, environment, format_table
 
 PEER = Path(__file__).with_name("channel_pruning_peer.py")
@@ -38,15 +38,9 @@ SCORED = 640
 
 def prepare(run, folder, arguments):
     """Writes a run's network and images for both."""
-    from kdtoolkit import data
     from kdtoolkit.models.saved import load_network
 
-    splits = data.load(
-        arguments.dataset,
-        arguments.data_dir,
-        validation_fraction=arguments.validation_fraction,
-        train_examples=arguments.train_examples,
-    )
+    splits = runs.load(arguments)
     network = load_network(run / "generation_0" / "network.keras")
     norm = network.get_layer("stem_bn")
     weights = {
@@ -143,14 +137,9 @@ def table(results):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser = runs.parser(__doc__.splitlines()[0])
     parser.add_argument("--torch", required=True, metavar="PYTHON")
     parser.add_argument("--results", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--train_examples", type=int)
-    parser.add_argument("--validation_fraction", type=float, default=0.1)
     parser.add_argument(
         "--importance", nargs="+", default=["l1", "group_norm", "bn_scale", "taylor"]
     )

@@ -15,7 +15,6 @@ the mean of the log-probabilities of the exits so far, which then decides too ("
 Time Waste, Wolczyk et al., NeurIPS 2021, whose weights are learnt).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -25,17 +24,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from scipy import stats
 
+from benchmarks import runs
 from benchmarks.measure import environment, format_table
+from kdtoolkit.edge.decisions import log_probabilities
+from kdtoolkit.study.intervals import t_interval
 
 LEVELS = 40
 USUAL = "largest probability"
-
-
-def log_probabilities(logits):
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 SCORES = {
@@ -86,16 +82,10 @@ def chosen(correct, scores, costs, budgets):
 
 def measured(run, arguments):
     """Way -> budget -> test accuracy of a run."""
-    from kdtoolkit import data
     from kdtoolkit.models.saved import load_network
     from kdtoolkit.training.evaluation import predict
 
-    splits = data.load(
-        arguments.dataset,
-        arguments.data_dir,
-        label=arguments.label,
-        validation_fraction=arguments.validation_fraction,
-    )
+    splits = runs.load(arguments)
     network = load_network(run / "self_distillation" / "network.keras")
     curve = json.loads((run / "export" / "early_exit.json").read_text())
     sides = []
@@ -133,20 +123,13 @@ def row(way, budget, results):
     ]
     if way == USUAL:
         return [*cells, "-", "-"]
-    interval = "-"
-    if len(gains) > 1:
-        half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-        interval = f"[{gains.mean() - half:+.2f}, {gains.mean() + half:+.2f}]"
-    return [*cells, f"{gains.mean():+.2f}", interval]
+    interval = t_interval(gains)
+    shown = "-" if interval is None else "[{:+.2f}, {:+.2f}]".format(*interval)
+    return [*cells, f"{gains.mean():+.2f}", shown]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--label", default="label")
-    parser.add_argument("--validation_fraction", type=float, default=0.1)
+    parser = runs.parser(__doc__.splitlines()[0])
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.5, 0.6, 0.8, 1.0])
     arguments = parser.parse_args()
     results = [measured(run, arguments) for run in arguments.runs]

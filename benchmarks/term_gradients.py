@@ -9,7 +9,6 @@ with respect to all weights of a stage: of batches of 128 augmented training ima
 normalisation as in training, the mean over batches and runs.
 """
 
-import argparse
 import collections
 import os
 import sys
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks import runs
 from benchmarks.measure import environment, format_table
 
 
@@ -49,16 +49,10 @@ def norms(trainer, batch):
 
 def measured(run, arguments):
     """Yields `norms` of each batch."""
-    from kdtoolkit import data
     from kdtoolkit.models.saved import load_network
     from kdtoolkit.training import SelfDistillation
 
-    splits = data.load(
-        arguments.dataset,
-        arguments.data_dir,
-        train_examples=arguments.train_examples,
-        validation_fraction=arguments.validation_fraction,
-    )
+    splits = runs.load(arguments)
     network = load_network(run / "self_distillation" / "network.keras")
     trainer = SelfDistillation(network)
     trainer.compile("sgd")
@@ -67,12 +61,7 @@ def measured(run, arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--train_examples", type=int)
-    parser.add_argument("--validation_fraction", type=float, default=0.1)
+    parser = runs.parser(__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=8)
     arguments = parser.parse_args()
     found = [one for run in arguments.runs for one in measured(run, arguments)]

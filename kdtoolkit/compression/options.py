@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from kdtoolkit._checks import (
-    ABOVE_0_TO_1,
-    BELOW_1,
-    ArgumentError,
-    Integers,
-    OneOf,
-    check,
-)
+from kdtoolkit._checks import ABOVE_0_TO_1, BELOW_1, ArgumentError, Integers, OneOf, check
 from kdtoolkit.compression.target import FORMS, Target
 from kdtoolkit.export import quantizations
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kdtoolkit._bar import counted
 from kdtoolkit.data import picture
-from kdtoolkit.data.scaling import check_cover, cover, cover_one
+from kdtoolkit.data.scaling import check_cover, cover
 from kdtoolkit.data.stream import Stream
 from kdtoolkit.data.threads import in_threads
 
@@ -112,9 +112,9 @@ class ImageFileStream(Stream):
                 self._turns.of(image) as large,
             ):
                 pixels = picture.pixels(image, channels)
-                if large:  # scaled before it is the next one's turn
-                    pixels = np.asarray(cover_one(pixels, (height, width)))
                 check_cover(pixels.shape, (height, width))
+                if large:  # scaled before it is the next one's turn
+                    pixels = np.asarray(cover(pixels, (height, width)))
         except ValueError as error:
             nothing = np.zeros((1, 1, channels), np.uint8)
             return nothing, str(error).encode(errors="backslashreplace")

@@ -239,7 +239,7 @@ def _graph(model, number):
         name=name,
         takes=tuple(_tensor(graph, index, takes) for index in inputs),
         returns=tuple(_tensor(graph, index, returns) for index in outputs),
-        operators=Counter(_operator(model, operator.OpcodeIndex()) for operator in operators),
+        operators=Counter(operator_name(model, operator.OpcodeIndex()) for operator in operators),
         activation_bytes=_activation_bytes(graph, operators, inputs, outputs),
     )
 
@@ -265,12 +265,13 @@ def _tensor(graph, index, names):
     )
 
 
-def _operator(model, index):
+def operator_name(model, index):
+    """Name of an operator of a `schema.Model`, such as `"CONV_2D"`, by its code's index."""
     code = model.OperatorCodes(index)
     if code.CustomCode():
         return shown(_text(code.CustomCode()))
     # The second number is for those that did not fit into the first, a byte.
-    return OPERATORS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
+    return _OPERATORS.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")
 
 
 def _activation_bytes(graph, operators, inputs, outputs):
@@ -311,5 +312,4 @@ def _by_number(names):
 
 
 _TYPES = _by_number(schema.TensorType)
-OPERATORS = _by_number(schema.BuiltinOperator)
-"""Number of an operator in LiteRT's schema -> its name."""
+_OPERATORS = _by_number(schema.BuiltinOperator)

@@ -19,7 +19,7 @@ from tensorflow.lite.python import convert as conversion
 
 from kdtoolkit._checks import BELOW_1, ArgumentError, Words, check
 from kdtoolkit._types import Network, PathLike
-from kdtoolkit.edge.description import OPERATORS
+from kdtoolkit.edge.description import operator_name
 from kdtoolkit.export import litert, parity
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace
@@ -224,14 +224,14 @@ def _roundable(whole, rounded):
 
 def _operations(content):
     """Yields of each operation its first result's name, its own name, and the result's type."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            code = model.operatorCodes[operation.opcodeIndex]
-            tensor = graph.tensors[operation.outputs[0]]
-            # Files of old have the number in the one field, those of today in the other.
-            number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            yield tensor.name.decode(), OPERATORS.get(number, "CUSTOM"), tensor.type
+    model = schema.Model.GetRootAs(content, 0)
+    for number in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(number)
+        for index in range(graph.OperatorsLength()):
+            operation = graph.Operators(index)
+            tensor = graph.Tensors(operation.Outputs(0))
+            operator = operator_name(model, operation.OpcodeIndex())
+            yield tensor.Name().decode(), operator, tensor.Type()
 
 
 def _floats(worst, keeps):

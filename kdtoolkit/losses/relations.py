@@ -49,7 +49,8 @@ def distance_relation(teacher: TensorLike, student: TensorLike) -> Tensor:
         mean = ops.sum(distances) / ops.maximum(count, 1.0)
         return distances / ops.where(mean > 0, mean, 1.0)
 
-    return _mean_smooth_l1(relative(student) - relative(teacher))
+    mean, _ = _smooth_l1(relative(student) - relative(teacher))
+    return mean
 
 
 def angle_relation(teacher: TensorLike, student: TensorLike) -> Tensor:
@@ -69,7 +70,7 @@ def angle_relation(teacher: TensorLike, student: TensorLike) -> Tensor:
         scale = ops.where(apart, 1 / ops.where(apart, distances, 1.0), 0.0)
         return differences * ops.expand_dims(scale, -1)
 
-    return _mean_smooth_l1_of_products(directions(student), directions(teacher))
+    return _smooth_l1_of_products(directions(student), directions(teacher))
 
 
 def similarity_distance(teacher: TensorLike, student: TensorLike) -> Tensor:
@@ -105,15 +106,15 @@ def _differences(embeddings):
     return differences, ops.where(apart, ops.sqrt(ops.where(apart, square, 1.0)), 0.0)
 
 
-def _mean_smooth_l1(values):
-    """The mean of `v^2 / 2` where that is at most 1/2, of `|v| - 1/2` elsewhere."""
-    within = ops.clip(values, -1, 1)  # the derivative, too
-    return ops.mean(within * (values - 0.5 * within))
+def _smooth_l1(values):
+    """The mean of `v^2 / 2` where that is at most 1/2, of `|v| - 1/2` elsewhere; each slope."""
+    within = ops.clip(values, -1, 1)
+    return ops.mean(within * (values - 0.5 * within)), within
 
 
 @ops.custom_gradient
-def _mean_smooth_l1_of_products(rows, others):
-    """`_mean_smooth_l1(rows rows^T - others others^T)` of batches of matrices.
+def _smooth_l1_of_products(rows, others):
+    """The mean of `_smooth_l1(rows rows^T - others others^T)`, of batches of matrices.
 
     There are millions of products, of all triplets. The derivative of their sum is symmetric in the
     two rows of a product: it takes one pass over them and one product of matrices, where those of
@@ -124,10 +125,10 @@ def _mean_smooth_l1_of_products(rows, others):
         return ops.matmul(values, ops.transpose(values, (0, 2, 1)))
 
     values = products(rows) - products(others)
-    within = ops.clip(values, -1, 1)
+    mean, slopes = _smooth_l1(values)
 
     def gradient(upstream):
         scale = 2 * upstream / ops.cast(ops.size(values), values.dtype)
-        return scale * ops.matmul(within, rows), -scale * ops.matmul(within, others)
+        return scale * ops.matmul(slopes, rows), -scale * ops.matmul(slopes, others)
 
-    return ops.mean(within * (values - 0.5 * within)), gradient
+    return mean, gradient

@@ -167,7 +167,7 @@ def _run_recipe(flags, usual):
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         failed = _report.failures(rows, "variant").items()
         facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
-        facts |= {**dict(_towards(flags, result.rounds)), **dict(_mixtures(rows))}
+        facts |= dict(_findings(flags, result.rounds, rows))
         page = output_dir / "report.html"
         analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
         return exports
@@ -179,6 +179,12 @@ def _run_recipe(flags, usual):
 
 def _title(flags):
     return f"{flags.model} on {flags.dataset}"
+
+
+def _findings(flags, rounds, rows):
+    """Pairs of a name and what the table does not say of it."""
+    yield from _towards(flags, rounds)
+    yield from _mixtures(rows)
 
 
 def _towards(flags, rounds):
@@ -211,7 +217,7 @@ def _mixtures(rows):
 
 def _show(flags, results):
     rows = results["variants"]
-    found = (*_towards(flags, results.get("rounds", ())), *_mixtures(rows))
+    found = _findings(flags, results.get("rounds", ()), rows)
     figures = "report.html shows it, results.json holds the figures."
     if flags.sensitivity:
         figures += " sensitivity.svg shows what each part costs alone."
