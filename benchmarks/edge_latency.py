@@ -48,21 +48,23 @@ def single(classifier, images):
     Returns:
         `((bare, predict), (bare, predict))`: through the first stage, and through all.
     """
-    first, every = classifier._stages[:1], classifier._stages
-    shallow, deep = ([threshold] * (len(classifier.exits) - 1) for threshold in (0.0, 2.0))
-    contenders = [
-        (lambda image: _run(first, image), shallow),
-        (classifier.predict, shallow),
-        (lambda image: _run(every, image), deep),
-        (classifier.predict, deep),
+    runners = [stage.runner for stage in classifier._stages]
+    return [
+        _single(classifier, images, *contender)
+        for contender in ((runners[:1], 0.0), (runners, 2.0))
     ]
+
+
+def _single(classifier, images, runners, threshold):
+    classifier.thresholds = [threshold] * (len(classifier.exits) - 1)
+    contenders = [lambda image: _run(runners, image), classifier.predict]
     times = [[] for _ in contenders]
+    # What ran before has filled the caches: each comes after itself as often as after the other.
+    order = np.random.default_rng(0)
     for image in images:
-        for (run, thresholds), own in zip(contenders, times, strict=True):
-            classifier.thresholds = thresholds
-            own.append(_milliseconds(run, image))
-    medians = [statistics.median(values) for values in times]
-    return medians[:2], medians[2:]
+        for number in order.permutation(len(contenders)):
+            times[number].append(_milliseconds(contenders[number], image))
+    return [statistics.median(values) for values in times]
 
 
 def several(classifier, images):

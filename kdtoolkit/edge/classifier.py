@@ -15,6 +15,7 @@ from kdtoolkit import bounded
 from kdtoolkit._checks import Integers, check
 from kdtoolkit.data.wording import shown
 from kdtoolkit.edge import images, package
+from kdtoolkit.edge.stage import Stage
 
 _LARGE = 2**31
 """Bytes that a graph's tensors may have together, however small its file is.
@@ -102,11 +103,10 @@ class EarlyExitClassifier:
         self.operating_point = read.operating_point
         interpreter = Interpreter(model_path=os.fspath(self.path), num_threads=threads)
         self._stages = [
-            interpreter.get_signature_runner(f"stage_{number + 1}")
-            for number in range(len(self.exits))
+            Stage(interpreter, f"stage_{number + 1}") for number in range(len(self.exits))
         ]
         # The graph's own shape: a stage would resize itself to any other.
-        (details,) = self._stages[0].get_input_details().values()
+        (details,) = self._stages[0].runner.get_input_details().values()
         if tuple(details["shape"]) != (1, *self.image_shape):
             raise ValueError(f"its image_shape is not that of its graph, {details['shape'][1:]}")
         size = sum(map(_bytes, _tensors(interpreter)))
