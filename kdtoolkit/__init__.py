@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kdtoolkit import data as data
     from kdtoolkit import edge as edge
     from kdtoolkit import export as export
+    from kdtoolkit import front as front
     from kdtoolkit import generations as generations
     from kdtoolkit import losses as losses
     from kdtoolkit import methods as methods
@@ -47,6 +48,7 @@ else:
             "data",
             "edge",
             "export",
+            "front",
             "generations",
             "losses",
             "methods",

@@ -34,8 +34,8 @@ from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.export.parity import discard
 from kdtoolkit.methods import Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.copies import copier
 from kdtoolkit.models.cost import trainable_parameters
-from kdtoolkit.models.precision import in_policy
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import from_chief, is_chief, local
@@ -92,6 +92,7 @@ def compress(
     quantize: Sequence[str] = ("int8",),
     max_accuracy_drop: float = 0.01,
     calibration_images: int = 256,
+    with_original: bool = True,
     sensitivity: bool = False,
     methods: Methods = "kd",
     schedule: Schedule = SCHEDULES["fine_tuning"],
@@ -142,6 +143,8 @@ def compress(
             file in float32; these images choose what stays in float.
         calibration_images: number of training images, from all over them, that give integers
             their ranges, and `"taylor"` its gradients.
+        with_original: also write and measure files of the network as it was given, to compare with;
+            False where that was done before.
         sensitivity: first find out, on the validation images, what pruning each group of channels
             alone costs, and rounding each layer alone: see `kdtoolkit.compression.sensitivity`.
             `sensitivity.json` holds it, and `sensitivity.svg` shows it.
@@ -193,7 +196,7 @@ def compress(
     if options.masks and compute.steps_per_execution != 1:
         accepted = "of one step an execution: weights are masked between the steps"
         raise ArgumentError("compute", accepted, compute)
-    copy = _copier(network)
+    copy = copier(network)
     pixels, labels = data.train.spread(calibration_images)
 
     def choose(network, number, write=True):
@@ -314,9 +317,10 @@ def compress(
             )
             sensitivity_files.write(found, output_dir)
         name, network, directory, seconds = "original", original, None, 0.0
-        measure(name, network, "float32")
+        if with_original:
+            measure(name, network, "float32")
         if options.prunes:
-            if "int8" in options.kinds:  # what rounding alone costs
+            if with_original and "int8" in options.kinds:  # what rounding alone costs
                 measure(f"{name}, int8", network, "int8")
             name = options.pruned_name
             for number in range(1, options.rounds + 1):
@@ -349,23 +353,6 @@ def compress(
             )
             measure(f"{name}, qat", rounding, "qat", "quantized", own_seconds)
     return Compressed(table, networks, network, reached)
-
-
-def _copier(network):
-    """The function that returns a new copy of the network, whose layers are all trained."""
-
-    def copy():
-        flat = models.flatten(network)
-        clone = keras.models.clone_model(flat)
-        clone.set_weights(flat.get_weights())
-        return in_policy(clone)
-
-    def trained():
-        new = copy() if isinstance(network, keras.Model) else network()
-        new.trainable = True  # whatever was frozen when it was trained
-        return new
-
-    return trained
 
 
 def _file_cost(options, data, about, pixels, examples):
