@@ -1,6 +1,7 @@
 """Which channels go: as many of each group, or the least important of all, down to a target."""
 
 import fnmatch
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +22,11 @@ from kdtoolkit._checks import (
 )
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
-from kdtoolkit.compression.channels import shrink
+from kdtoolkit.compression.channels import remaining, shrink
 from kdtoolkit.compression.coupling import ChannelGroup, groups_of, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.options import SCOPES
-from kdtoolkit.compression.target import Target, cost_of, partly
+from kdtoolkit.compression.target import COUNTED, Target, cost_of, partly
 
 
 def select_channels(
@@ -131,8 +132,14 @@ def selection(
     check("threshold", threshold, OneOf(SCOPES))
     check("rankings", rankings, Integers(1))
     target = None if target is None else Target.parse(target)
+    counts = target is not None and measure is None and target.cost in COUNTED
     if target is not None:
         measure = measure or cost_of(target)
+
+    def cost_left(network, analysis, keep):
+        if counts:
+            return remaining(analysis, keep, target.cost)
+        return measure(shrink(network, keep))
 
     def rank(network, fraction, target, whole=None):
         analysis = analyse(network)
@@ -142,7 +149,9 @@ def selection(
         queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limits)
         if target is None:
             return Selection(_keep(analysis, queues, _bound(queues, fraction, threshold)))
-        return _reach(network, analysis, queues, target, measure, whole)
+        whole, measured = (measure(network), 1) if whole is None else (whole, 0)
+        left = functools.partial(cost_left, network, analysis)
+        return _reach(analysis, queues, target, left, whole, measured)
 
     if rankings == 1:
         return rank(network, fraction, target)
@@ -307,11 +316,13 @@ def _keep(analysis: ChannelGraph, queues: Sequence[_Queue], bound: float) -> dic
     return {name: kept for name, kept in keep.items() if not kept.all()}
 
 
-def _reach(network, analysis, queues, target, measure, whole) -> Selection:
-    """The smallest bound whose network costs no more than the target; `whole` may be known."""
-    measured = 0
-    if whole is None:
-        whole, measured = measure(network), 1
+def _reach(analysis, queues, target, left, whole, measured) -> Selection:
+    """The smallest bound whose network costs no more than the target.
+
+    Args:
+        left: maps channels to keep to what the network costs with them.
+        whole, measured: what the whole one costs, and how many networks were measured for that.
+    """
     most = target.most(whole)
     if whole <= most:
         return Selection({}, whole, most, whole, measured)
@@ -322,7 +333,7 @@ def _reach(network, analysis, queues, target, measure, whole) -> Selection:
     while low <= high:
         middle = len(bounds) - 1 if reached is None else (low + high) // 2
         keep = _keep(analysis, queues, bounds[middle])
-        found, measured = measure(shrink(network, keep)), measured + 1
+        found, measured = left(keep), measured + 1
         if found <= most:
             reached, high = (keep, found), middle - 1
         elif reached is None:  # the largest bound, with which it begins

@@ -1,5 +1,6 @@
 """Channel pruning: networks that are smaller and faster because whole filters are gone."""
 
+import math
 from collections.abc import Mapping
 
 import keras
@@ -9,6 +10,7 @@ from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
+from kdtoolkit.models.cost import macs_of
 
 
 def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
@@ -79,6 +81,27 @@ def shrink(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
         return value.compress(alive[channels], axis)
 
     return _rebuild(analysis, taken, lambda channels: int(alive[channels].sum()))
+
+
+def remaining(analysis: ChannelGraph, keep: Mapping[str, np.ndarray], cost: str) -> int:
+    """Returns what the network of `shrink` costs, which is not built for that.
+
+    Args:
+        analysis: of the network.
+        keep: as for `mask_channels`.
+        cost: `"macs"` or `"parameters"`.
+    """
+    alive, shapes = _alive(analysis, keep), {}
+    for effect in analysis.effects.values():
+        for variable, axis, channels in effect.slices:
+            shapes.setdefault(id(variable), [*variable.shape])[axis] = int(alive[channels].sum())
+
+    def size(variable):
+        return math.prod(shapes.get(id(variable), variable.shape))
+
+    if cost == "macs":
+        return macs_of(analysis.network.outputs, size)
+    return sum(map(size, analysis.network.trainable_variables))
 
 
 def _array(variable):

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from kdtoolkit._checks import INSIDE_0_1, POSITIVE, ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network
 
-COSTS = ("macs", "parameters", "bytes", "ms")
+COUNTED = ("macs", "parameters")
+"""Costs that follow from the shapes of what is left."""
+
+COSTS = (*COUNTED, "bytes", "ms")
 FORMS = "macs=0.5, parameters=50k, bytes=200k, ms=0.5 or ms=3.5ms"
 _ACCEPTED = (
     f"a share in (0, 1), or an amount, of {', '.join(COSTS[:-1])} or {COSTS[-1]}, such as {FORMS}"

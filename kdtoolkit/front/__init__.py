@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
-    from kdtoolkit.front.search import Front as Front
-    from kdtoolkit.front.search import search as search
+    from kdtoolkit.front.exploration import Front as Front
+    from kdtoolkit.front.exploration import search as search
 else:
-    __getattr__, __dir__, __all__ = attach(__name__, names={"Front": "search", "search": "search"})
+    __getattr__, __dir__, __all__ = attach(
+        __name__, names={"Front": "exploration", "search": "exploration"}
+    )

@@ -1,6 +1,6 @@
 """What a search tries, in which order, and what is not worth trying: no Keras here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdtoolkit.front.choice import keeps
@@ -66,7 +66,11 @@ def usual_student(height: int, width: int) -> str:
 
 
 def needless(
-    candidate: Candidate, objective: str, rows: Sequence[Mapping], limit: float
+    candidate: Candidate,
+    objective: str,
+    rows: Sequence[Mapping],
+    vain: Container[str],
+    limit: float,
 ) -> str | None:
     """Returns why a candidate is not worth trying, in words; None if it is.
 
@@ -74,6 +78,7 @@ def needless(
         candidate: the next one.
         objective: one of `OBJECTIVES`.
         rows: of all files before, each with its `candidate`, the classifier's float32 file first.
+        vain: names of the candidates that left no file.
         limit: accuracy that may be lost against that.
     """
     reference = rows[0]["validation_accuracy"]
@@ -86,6 +91,8 @@ def needless(
     if candidate.kind == "channels":
         larger = [Candidate("channels", s).name for s in _SHARES if s > float(candidate.option)]
         for name in larger:
+            if name in vain:
+                return f"{name} came to nothing"
             own = [row for row in rows if row["candidate"] == name]
             if own and not any(keeps(row, reference - _TOO_FAR * limit) for row in own):
                 return f"{name} has lost more than {_TOO_FAR} times the limit"

@@ -1,7 +1,8 @@
 """What a network costs to run."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 from keras import layers
@@ -28,9 +29,14 @@ def trainable_parameters(network: Network) -> int:
     return sum(map(_size, network.trainable_variables))
 
 
-def macs_of(outputs: Iterable[Tensor]) -> int:
-    """Multiply-accumulates of all that some outputs need, tensors of a functional model."""
-    return sum(map(use_macs, uses(outputs)))
+def macs_of(outputs: Iterable[Tensor], size: Callable[[Any], int] | None = None) -> int:
+    """Multiply-accumulates of all that some outputs need, tensors of a functional model.
+
+    Args:
+        outputs: the tensors.
+        size: of a variable: the number of its values, where that is to be another one.
+    """
+    return sum(use_macs(use, size or _size) for use in uses(outputs))
 
 
 def uses(outputs):
@@ -60,19 +66,20 @@ def uses(outputs):
     return ordered
 
 
-def use_macs(use):
-    """Multiply-accumulates of one of `uses`, of a nested network too."""
+def use_macs(use, size=None):
+    """Multiply-accumulates of one of `uses`, of a nested network too; `size` as for `macs_of`."""
+    size = size or _size
     layer, places = use.operation, math.prod(use.output_tensors[0].shape[1:-1])
     if isinstance(layer, keras.Model):
-        return macs(layer)
+        return macs_of(layer.outputs, size)
     if isinstance(layer, layers.SeparableConv2D):
-        return places * (_size(layer.depthwise_kernel) + _size(layer.pointwise_kernel))
+        return places * (size(layer.depthwise_kernel) + size(layer.pointwise_kernel))
     # Each place of the input meets each weight of the kernel once.
     if isinstance(layer, layers.Conv2DTranspose):
-        return math.prod(use.input_tensors[0].shape[1:-1]) * _size(layer.kernel)
+        return math.prod(use.input_tensors[0].shape[1:-1]) * size(layer.kernel)
     # Each place of the output sees each weight of the kernel once, in groups or not.
     if isinstance(layer, (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)):
-        return places * _size(layer.kernel)
+        return places * size(layer.kernel)
     return 0
 
 

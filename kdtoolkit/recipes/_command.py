@@ -93,6 +93,15 @@ class Flags(absl_flags.FlagValues):
         define = getattr(absl_flags, f"DEFINE_{kind}")
         define(name, default, text, flag_values=self, module_name=group, **limits)
 
+    def may_change(self, name: str):
+        """Lets a run go on with another value of a flag than the one that it began with."""
+        self.changeable.add(name)
+
+    @property
+    def changeable(self) -> set[str]:
+        """Flags that say nothing of the run; its directory may have been moved."""
+        return self.__dict__.setdefault("_changeable", {"output_dir"})
+
     def before_parsing(self, define: Callable[["Flags", Sequence[str]], None]):
         """Has flags defined that depend on the command line, by a function of these and of it."""
         self.__dict__["definer"] = define  # past absl, for which attributes are flags
@@ -337,22 +346,40 @@ def check_output_dir(flags: Flags) -> None:
             f"--output_dir={path} holds a run of kdtoolkit 0.1, or a damaged {CONFIG}, which this "
             "version cannot go on with. Accepted: another directory"
         )
-    theirs, mine = _parse_flags_text(text), flags.effective()
-    for name in flags:  # a run of an older version goes on with what was not an option then
-        if name not in theirs and flags[name].value == flags[name].default:
-            mine.pop(name, None)
-    theirs = {name: value for name, value in theirs.items() if name in flags}
     differs = [
-        f"--{name}={theirs.get(name, '')} there, --{name}={mine.get(name, '')} here"
-        for name in sorted(mine.keys() | theirs.keys())
-        # The directory may have been moved since, and says nothing about the run.
-        if mine.get(name) != theirs.get(name) and name != "output_dir"
+        f"--{name}={theirs} there, --{name}={mine} here"
+        for name, (theirs, mine) in _differing(flags, text).items()
+        if name not in flags.changeable
     ]
     if differs:
         raise UsageError(
             f"--output_dir={path} belongs to a run with other flags: {'; '.join(differs)}. "
             "Accepted: another directory, or the same flags"
         )
+
+
+def _differing(flags, text):
+    """Flag -> its value in a file of flags, and here, where these are not the same."""
+    theirs, mine = _parse_flags_text(text), flags.effective()
+    for name in flags:  # a run of an older version goes on with what was not an option then
+        if name not in theirs and flags[name].value == flags[name].default:
+            mine.pop(name, None)
+    theirs = {name: value for name, value in theirs.items() if name in flags}
+    return {
+        name: (theirs.get(name, ""), mine.get(name, ""))
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    }
+
+
+def changed(flags: Flags) -> set[str]:
+    """Returns the flags whose values the run in the output directory did not have.
+
+    Raises:
+        OSError, UnicodeDecodeError: what it had cannot be read.
+    """
+    text = files.read_bytes(Path(flags["output_dir"].value) / CONFIG).decode()
+    return set(_differing(flags, text)) - {"output_dir"}
 
 
 def claim_output_dir(flags: Flags) -> Path:

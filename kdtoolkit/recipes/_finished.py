@@ -56,6 +56,7 @@ def _read(flags):
         left, given = found["files"], found.get("given", {})
         networks = {flag: _outputs.network_path(flags[flag].value, f"--{flag}") for flag in given}
         same = all(files.sha256(path) == given[flag] for flag, path in networks.items())
+        same = same and not _command.changed(flags)  # of those that may
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not finished, or damaged: the run itself says what is wrong
     now = _report.left(output_dir)

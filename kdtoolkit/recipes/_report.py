@@ -61,7 +61,7 @@ def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
 
 # What somebody may use of a finished run; not its log, its cache, and what was set aside.
 _LEFT = (
-    *("export/**/*", "report.html", "sensitivity.json", "sensitivity.svg"),
+    *("**/export/**/*", "report.html", "sensitivity.json", "sensitivity.svg"),
     *("**/network.keras", "**/network.json", "*/**/results.json"),
 )
 

@@ -91,8 +91,10 @@ def _define(flags):
         "budget_minutes",
         None,
         "Minutes that all of it may take, over all starts. What has begun is finished, and the "
-        "classifier and its files are always made (default: no limit).",
+        "classifier and its files are always made; with more minutes the same command goes on with "
+        "what there was no time for (default: no limit).",
     )
+    flags.may_change("budget_minutes")
     _flags.define_training(flags)
     flags.add(
         "integer",

@@ -7,7 +7,9 @@ from keras import layers
 
 from kdtoolkit import export, models
 from kdtoolkit.compression import importance, prune_channels, select_channels, shrink
+from kdtoolkit.compression.channel_graph import analyse
 from kdtoolkit.compression.channel_selection import channel_count, selection
+from kdtoolkit.compression.channels import remaining
 from kdtoolkit.compression.target import Target
 from tests.compression.test_channels import SHAPE, classified, randomised
 
@@ -100,6 +102,26 @@ def test_target(cost, share, threshold):
             break
     more = prune_channels(network, fraction, threshold=threshold)
     assert measured(more) > share * measured(network)
+
+
+NETWORKS = {
+    "residual": lambda: models.build("resnet8", SHAPE, 5),
+    "separable": lambda: models.build("mobilenetv2-0.1", (32, 32, 3), 5),
+    "concatenated": lambda: models.build("densenet-bc-10-4", (32, 32, 3), 5),
+    "in groups": lambda: models.build("resnext11-2x4d", (32, 32, 3), 5),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_left_is_counted_without_being_built(name):
+    """As many operations and parameters as of the networks that are."""
+    network = NETWORKS[name]()
+    analysis = analyse(network)
+    for fraction in (0.3, 0.7):
+        keep = select_channels(network, fraction)
+        built = shrink(network, keep)
+        assert remaining(analysis, keep, "macs") == models.macs(built) < models.macs(network)
+        assert remaining(analysis, keep, "parameters") == sum(w.size for w in trained(built))
 
 
 def test_target_that_nothing_reaches(network):

@@ -189,14 +189,14 @@ def search(
 
 def _try_all(planned, setting, output_dir, objective, budget):
     """The rows of all files, and what came of each candidate."""
-    rows, tried = [], []
+    rows, tried, vain = [], [], set()
     for number, candidate in enumerate(planned, start=1):
         name, epochs = candidate.name, setting.epochs(candidate)
         found = _finished(output_dir, name)
         if found is None:
             why = None
             if rows:  # the classifier's own files are there
-                why = plan.needless(candidate, objective, rows, setting.max_accuracy_drop)
+                why = plan.needless(candidate, objective, rows, vain, setting.max_accuracy_drop)
                 if why is None and not budget.allows(name, epochs):
                     why = NO_TIME
             if why is not None:
@@ -208,6 +208,8 @@ def _try_all(planned, setting, output_dir, objective, budget):
                 found = _run(candidate, setting, output_dir, needed=not rows)
         budget.learn(name, epochs)
         rows += found["rows"]
+        if not found["rows"]:
+            vain.add(name)
         seconds = budget.seconds.get(name, 0.0)
         tried.append({"candidate": name, "seconds": seconds, "outcome": found["outcome"]})
     return rows, tried
