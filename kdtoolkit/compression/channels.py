@@ -91,7 +91,8 @@ def remaining(analysis: ChannelGraph, keep: Mapping[str, np.ndarray], cost: str)
         keep: as for `mask_channels`.
         cost: `"macs"` or `"parameters"`.
     """
-    alive, shapes = _alive(analysis, keep), {}
+    alive = _alive(analysis, keep)
+    shapes: dict[int, list[int]] = {}
     for effect in analysis.effects.values():
         for variable, axis, channels in effect.slices:
             shapes.setdefault(id(variable), [*variable.shape])[axis] = int(alive[channels].sum())

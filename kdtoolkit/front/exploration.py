@@ -16,7 +16,7 @@ from kdtoolkit._types import PathLike
 from kdtoolkit.data import Data
 from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.front import candidates as trying
-from kdtoolkit.front import choice, plan
+from kdtoolkit.front import choosing, plan
 from kdtoolkit.front.budget import Budget
 from kdtoolkit.models.copies import copier
 from kdtoolkit.training import NonFiniteError, Pace, Settings, distribution, loop
@@ -130,7 +130,7 @@ def search(
             damaged file, or is one that another process writes to.
         ParityError: the classifier's file does not compute what it computes.
     """
-    check("objective", objective, OneOf(tuple(choice.OBJECTIVES)))
+    check("objective", objective, OneOf(tuple(choosing.OBJECTIVES)))
     check("max_accuracy_drop", max_accuracy_drop, BELOW_1)
     for kind in candidates:
         check("candidates", kind, OneOf(plan.KINDS))
@@ -139,9 +139,10 @@ def search(
     strategy = strategy or tf.distribute.get_strategy()
     if distribution.has_workers(strategy):
         raise ArgumentError("strategy", "of one process", strategy)
-    output_dir, info = Path(output_dir), data.info
+    output_dir, shape, classes = Path(output_dir), data.info.image_shape, data.info.classes
+    assert shape is not None and classes is not None  # of data that are loaded
     loop.check_validation(data)
-    students = students or [plan.usual_student(*info.image_shape[:2])]
+    students = students or [plan.usual_student(*shape[:2])]
     copy = copier(classifier)
     settings = Settings(
         schedule=schedule,
@@ -156,12 +157,20 @@ def search(
         teacher = copy()
         loop.check_fits(teacher, data)
         for name in students if "student" in candidates else ():
-            models.build(name, info.image_shape, info.classes)
+            models.build(name, shape, classes)
     images, truth = data.validation.spread(_CHOOSING)
     setting = trying.Setting(
-        *(teacher, copy, data, images, truth, settings),
-        *(student_schedule, student_epochs or student_schedule.epochs),
-        *(max_accuracy_drop, about, show_progress),
+        classifier=teacher,
+        copy=copy,
+        data=data,
+        images=images,
+        truth=truth,
+        settings=settings,
+        student_schedule=student_schedule,
+        student_epochs=student_epochs or student_schedule.epochs,
+        max_accuracy_drop=max_accuracy_drop,
+        about=about,
+        show_progress=show_progress,
     )
     arguments = {
         "classifier": fingerprint(teacher),
@@ -176,7 +185,7 @@ def search(
         "batch_size": settings.batch_size,
         "seed": seed,
         "training images": len(data.train),
-        "classes": info.classes,
+        "classes": classes,
     }
     with held(strategy, output_dir, "front.json", arguments, claim):
         seconds = 0.0 if pace is None else pace.seconds
@@ -256,13 +265,13 @@ def _run(candidate, setting, output_dir, needed) -> dict:
 
 
 def _chosen(rows, tried, objective, max_accuracy_drop, output_dir, setting) -> Front:
-    cost = choice.OBJECTIVES[objective]
+    cost = choosing.OBJECTIVES[objective]
     whole = rows[0]
     least = whole["validation_accuracy"] - max_accuracy_drop
-    index = choice.choose(rows, cost, least)
+    index = choosing.choose(rows, cost, least)
     marked = [
         {**row, "on_front": on_front, "chosen": number == index}
-        for number, (row, on_front) in enumerate(zip(rows, choice.front(rows), strict=True))
+        for number, (row, on_front) in enumerate(zip(rows, choosing.front(rows), strict=True))
     ]
     source, path = output_dir / rows[index]["path"], output_dir / "export" / "chosen.tflite"
     files.make_directory(path.parent)
@@ -273,7 +282,7 @@ def _chosen(rows, tried, objective, max_accuracy_drop, output_dir, setting) -> F
 
 
 def _verdict(rows: Sequence[Mapping], index: int, objective, max_accuracy_drop, images) -> str:
-    cost, chosen, whole = choice.OBJECTIVES[objective], rows[index], rows[0]
+    cost, chosen, whole = choosing.OBJECTIVES[objective], rows[index], rows[0]
 
     def figures(row):
         amount = f"{row[cost]:.3g}" if objective == "ms" else f"{row[cost]:,}"
@@ -285,7 +294,7 @@ def _verdict(rows: Sequence[Mapping], index: int, objective, max_accuracy_drop, 
             f"Chosen: {figures(chosen)}, the least {objective} of the files that are right on at "
             f"most {max_accuracy_drop:.2%} fewer {of} than {figures(whole)}."
         )
-    best = choice.best_of_cheaper(rows, cost, whole[cost])
+    best = choosing.best_of_cheaper(rows, cost, whole[cost])
     found = "nothing has fewer" if best is None else f"the best with fewer is {figures(rows[best])}"
     return (
         f"Chosen: {figures(chosen)}. No file with fewer {objective} is right on at most "

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdtoolkit.front.choice import keeps
+from kdtoolkit.front.choosing import keeps
 
 KINDS = ("quantize", "channels", "weights", "student", "early_exit")
 """What is tried, in this order. `quantize` always is: others are compared with its files."""
@@ -82,15 +82,14 @@ def needless(
         limit: accuracy that may be lost against that.
     """
     reference = rows[0]["validation_accuracy"]
-    if candidate.kind == "mixed":
-        own = (row for row in rows if row["quantization"] == "int8")
-        if any(keeps(row, reference - limit) for row in own):
-            return "the int8 file loses little enough"
+    kept = [row["quantization"] for row in rows if keeps(row, reference - limit)]
+    if candidate.kind == "mixed" and "int8" in kept:
+        return "the int8 file loses little enough"
     if candidate.kind == "weights" and objective != "gzipped_bytes":
         return "zeros make no file smaller, but its download: gzipped_bytes"
     if candidate.kind == "channels":
-        larger = [Candidate("channels", s).name for s in _SHARES if s > float(candidate.option)]
-        for name in larger:
+        before = _SHARES[: _SHARES.index(candidate.option)]
+        for name in (Candidate("channels", share).name for share in before):
             if name in vain:
                 return f"{name} came to nothing"
             own = [row for row in rows if row["candidate"] == name]

@@ -7,7 +7,7 @@ import sys
 from kdtoolkit import cluster
 from kdtoolkit._checks import BELOW_1, POSITIVE, OneOf, check
 from kdtoolkit.data.preprocessing import INPUTS
-from kdtoolkit.front.choice import OBJECTIVES
+from kdtoolkit.front.choosing import OBJECTIVES
 from kdtoolkit.front.plan import KINDS
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _flags, _outputs, _pretrained, _report, _smoke
@@ -176,12 +176,12 @@ def _run_recipe(flags, checked):
     from kdtoolkit import analysis, front
 
     def claim():
-        session.begin()
-        given["model"] = _outputs.remember(flags, "model", path, output_dir)
+        if family is None:  # else the classifier was trained in the directory
+            session.begin()
+            given["model"] = _outputs.remember(flags, "model", path, output_dir)
 
     pace = None
     if family is not None:
-        claim = None
         classifier, pace = _trained(flags, session, family, given)
     else:
         with session.compute.policy():
@@ -207,7 +207,7 @@ def _run_recipe(flags, checked):
             strategy=session.strategy,
             compute=session.compute,
             about=_flags.about(flags),
-            claim=claim or (lambda: None),
+            claim=claim,
         )
     parts = {
         "given": given,
