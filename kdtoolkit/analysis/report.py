@@ -35,6 +35,7 @@ def write_report(
     *,
     label: str = "variant",
     height: str = "test_accuracy",
+    named: str | None = None,
 ) -> None:
     """Writes rows as a table, and a plot of one figure against each of some others.
 
@@ -50,13 +51,17 @@ def write_report(
         charts: key of a plot's horizontal axis -> its label.
         label: key of what names a row.
         height: key of the plots' vertical axis, a fraction, shown in per cent.
+        named: key that says of a row whether the plots fill its point and name it; None for all.
     """
     parts = [
         "<dl>",
         *(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items()),
         "</dl>",
         _table(rows, columns),
-        *(f"<figure>{_chart(rows, x, name, label, height)}</figure>" for x, name in charts.items()),
+        *(
+            f"<figure>{_chart(rows, x, name, label, height, named)}</figure>"
+            for x, name in charts.items()
+        ),
     ]
     write_page(path, title, parts)
 
@@ -105,15 +110,17 @@ def table(cells: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, "</tbody></table>"])
 
 
-def _chart(rows, key, name, label, height):
+def _chart(rows, key, name, label, height, named):
     points = [row for row in rows if row.get(key) is not None and row.get(height) is not None]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for row in points:
         x, y = row[key], 100 * row[height]
         marker, color = ("x", "#c0262d") if row.get("failure") else ("o", "#0b5cad")
-        axes.plot(x, y, marker, color=color)
-        axes.annotate(row[label], (x, y), (5, 4), textcoords="offset points", fontsize=8)
+        told = named is None or row[named]
+        axes.plot(x, y, marker, color=color, fillstyle="full" if told else "none")
+        if told:
+            axes.annotate(row[label], (x, y), (5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=name, ylabel=f"{height.replace('_', ' ')} (%)")
     axes.margins(0.15)
     axes.grid(alpha=0.3)

@@ -25,7 +25,6 @@ from kdtoolkit.training.schedules import SCHEDULES, Schedule
 
 _CHOOSING = 2_000  # Validation images, at most, that files are run on.
 _RECORD = "candidate.json"
-NO_TIME = "no time left"
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ def _try_all(planned, setting, output_dir, objective, budget):
             if rows:  # the classifier's own files are there
                 why = plan.needless(candidate, objective, rows, vain, setting.max_accuracy_drop)
                 if why is None and not budget.allows(name, epochs):
-                    why = NO_TIME
+                    why = plan.NO_TIME
             if why is not None:
                 tried.append({"candidate": name, "seconds": 0.0, "outcome": why})
                 continue

@@ -8,6 +8,9 @@ from kdtoolkit.front.choosing import keeps
 KINDS = ("quantize", "channels", "weights", "student", "early_exit")
 """What is tried, in this order. `quantize` always is: others are compared with its files."""
 
+NO_TIME = "no time left"
+"""What comes of a candidate that does not begin within the budget."""
+
 _SHARES = (0.75, 0.5, 0.35, 0.25)  # of the multiply-accumulates
 _TOO_FAR = 3  # times the limit: a step that loses more has no use for a longer one
 _SMALL = 64  # pixels; networks for larger images halve them twice before the first stage

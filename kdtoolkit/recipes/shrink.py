@@ -8,7 +8,7 @@ from kdtoolkit import cluster
 from kdtoolkit._checks import BELOW_1, POSITIVE, OneOf, check
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.front.choosing import OBJECTIVES
-from kdtoolkit.front.plan import KINDS
+from kdtoolkit.front.plan import KINDS, NO_TIME
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _command, _flags, _outputs, _pretrained, _report, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
@@ -222,10 +222,16 @@ def _run_recipe(flags, checked):
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
         facts |= {"chosen": found.verdict}
         facts |= {row["candidate"]: row["outcome"] for row in found.tried if row["outcome"]}
-        page = output_dir / "report.html"
-        rows, title = _marked(found.rows), _title(flags)
         analysis.write_report(
-            page, title, facts, rows, _COLUMNS, _CHARTS, label="name", height="validation_accuracy"
+            output_dir / "report.html",
+            _title(flags),
+            facts,
+            _marked(found.rows),
+            _COLUMNS,
+            _CHARTS,
+            label="name",
+            height="validation_accuracy",
+            named="on_front",
         )
         return [{**found.chosen, "path": found.path.relative_to(output_dir).as_posix()}]
 
@@ -297,6 +303,7 @@ def _show(flags, results):
         _report.table(_outcomes(results), _TRIED),
         "",
         results["verdict"],
+        *_more_time(results["tried"]),
         *_how_to_run(path, chosen["candidate"] == "early_exit"),
         _report.ending(rows, "name", flags.output_dir, _FIGURES),
     ]
@@ -311,6 +318,12 @@ def _outcomes(results):
         return row["outcome"] or f"{len(of)} files"
 
     return [{**row, "outcome": outcome(row)} for row in results["tried"]]
+
+
+def _more_time(tried):
+    names = [row["candidate"] for row in tried if row["outcome"] == NO_TIME]
+    if names:
+        yield f"No time for {', '.join(names)}: a larger --budget_minutes goes on with them."
 
 
 def _how_to_run(path, stops_early):

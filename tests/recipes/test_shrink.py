@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 
 import keras
@@ -14,6 +15,7 @@ from PIL import Image
 
 from kdtoolkit import data, files, training
 from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.front import plan
 from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
 
@@ -149,24 +151,134 @@ def timeless(found):
     return [timeless(each) for each in found] if isinstance(found, list) else found
 
 
-def test_interrupted_search_ends_as_one_that_was_not(classifier, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def searched(classifier, tmp_path_factory):
+    """Flags, and the directory of a search that was not interrupted; of two steps of channels."""
+    directory = tmp_path_factory.mktemp("searched") / "run"
     flags = [*DIGITS, f"--model={classifier}", "--target=bytes", "--max_accuracy_drop=0.1"]
-    whole, halted = tmp_path / "whole", tmp_path / "halted"
-    assert shrink.RECIPE.main([*flags, f"--output_dir={whole}"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+        patch.setattr(plan, "_SHARES", (0.75, 0.4))
+        assert shrink.RECIPE.main([*flags, f"--output_dir={directory}"]) == 0
+        yield flags, directory
+
+
+def test_chosen_file_is_the_smallest_that_keeps_the_limit(searched):
+    _, directory = searched
     validation = data.load("digits", train_examples=200).validation.spread(2_000)
-    found = assert_chosen(whole, "bytes", validation, 0.1)
+    found = assert_chosen(directory, "bytes", validation, 0.1)
+    assert [row["candidate"] for row in found["tried"]] == [
+        *("quantize", "mixed", "channels-0.75", "channels-0.4", "weights"),
+        *("student-resnet8", "early_exit"),
+    ]
     candidates = {row["candidate"] for row in found["files_tried"]}
-    assert {"quantize", "channels-0.75", "early_exit"} <= candidates
-    for name in ("channels-0.75", "early_exit"):
-        with interrupted(name):
-            assert shrink.RECIPE.main([*flags, f"--output_dir={halted}"]) == 130
-        assert "the same command goes on where it stopped" in capsys.readouterr().err
-    before = (halted / "quantize" / "candidate.json").read_bytes()
-    assert shrink.RECIPE.main([*flags, f"--output_dir={halted}"]) == 0
-    assert (halted / "quantize" / "candidate.json").read_bytes() == before
-    again = results(halted)
-    assert timeless(again["files_tried"]) == timeless(found["files_tried"])
-    assert timeless(again["tried"]) == timeless(found["tried"])
-    assert timeless(again["chosen"]) == timeless(found["chosen"])
+    assert candidates == {"quantize", "channels-0.75", "channels-0.4", "early_exit"}
+    macs = [row["macs"] for row in found["files_tried"] if row["quantization"] == "float32"]
+    assert macs[1] <= 0.75 * macs[0] and macs[2] <= 0.4 * macs[0]
+    page = (directory / "report.html").read_text()
+    assert all(f"<td>{row['name']}</td>" in page for row in found["files_tried"])
+
+
+def test_interrupted_search_ends_as_one_that_was_not(searched, tmp_path, capsys):
+    """Ctrl-C while a candidate is trained; another one was trained, and its files are not there."""
+    flags, whole = searched
+    halted = tmp_path / "run"
+    shutil.copytree(whole, halted)
+    for name in ("channels-0.4", "early_exit/export", "export"):
+        shutil.rmtree(halted / name)
+    for name in ("results.json", "early_exit/candidate.json", "budget.json"):
+        (halted / name).unlink()
+    flags = [*flags, f"--output_dir={halted}"]
+    with interrupted("channels-0.4"):
+        assert shrink.RECIPE.main(flags) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    begun = files.read_record(halted / "budget.json")["seconds"]
+    assert begun.keys() == {"channels-0.4"}
+    assert shrink.RECIPE.main(flags) == 0
+    seconds = files.read_record(halted / "budget.json")["seconds"]
+    assert seconds["channels-0.4"] > begun["channels-0.4"]
+    found, again = results(whole), results(halted)
+    for part in ("files_tried", "tried", "chosen"):
+        assert timeless(again[part]) == timeless(found[part])
+    kept = [
+        [row["milliseconds_per_image"] for row in each["files_tried"] if row["candidate"] == name]
+        for each in (found, again)
+        for name in ("quantize", "channels-0.75")
+    ]
+    assert kept[:2] == kept[2:]  # nothing finished is measured again
     copies = [files.sha256(run / "export" / "chosen.tflite") for run in (whole, halted)]
     assert copies[0] == copies[1]
+
+
+def test_budget_that_is_over_at_once(classifier, tmp_path, capsys):
+    """The classifier's own files are there, and the choice among them; more time is taken up."""
+    directory = tmp_path / "run"
+    flags = [*DIGITS, f"--model={classifier}", "--target=bytes", "--candidates=student,early_exit"]
+    flags += [f"--output_dir={directory}"]
+    assert shrink.RECIPE.main([*flags, "--budget_minutes=1e-6"]) == 0
+    found = results(directory)
+    outcomes = {row["candidate"]: row["outcome"] for row in found["tried"]}
+    assert outcomes["student-resnet8"] == outcomes["early_exit"] == "no time left"
+    assert outcomes["quantize"] is None
+    assert {row["candidate"] for row in found["files_tried"]} == {"quantize"}
+    output = capsys.readouterr().out
+    assert output.count("no time left") == 2 and found["verdict"] in output
+    assert "--budget_minutes" in output
+    # Finished, and so it stays within the same budget.
+    assert shrink.RECIPE.main([*flags, "--budget_minutes=1e-6"]) == 0
+    assert "finished on" in capsys.readouterr().err
+    stored = (directory / "quantize" / "candidate.json").read_bytes()
+    assert shrink.RECIPE.main([*flags[:-2], "--candidates=student", flags[-1]]) == 2
+    assert "--candidates=student,early_exit there" in capsys.readouterr().err
+    with interrupted("early_exit"):
+        assert shrink.RECIPE.main([*flags, "--budget_minutes=60"]) == 130
+    assert "Trying early_exit" in capsys.readouterr().err
+    assert (directory / "quantize" / "candidate.json").read_bytes() == stored
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--target=watts"], ["--target must be one of ms, bytes, gzipped_bytes, macs", "watts"]),
+        (
+            ["--candidates=channel"],
+            ["--candidates must be one of quantize, ", "matches: channels"],
+        ),
+        (["--students=resnet9"], ["--students must be one of", "resnet9", "resnet8"]),
+        (
+            ["--candidates=channels", "--students=resnet8"],
+            ["--students applies to the candidate student"],
+        ),
+        (["--budget_minutes=0"], ["--budget_minutes must be positive", "=0"]),
+        (["--budget_minutes=-3"], ["--budget_minutes must be positive", "=-3"]),
+        (["--budget_minutes=nan"], ["--budget_minutes must be positive"]),
+        (["--max_accuracy_drop=1"], ["--max_accuracy_drop must be in [0, 1)", "=1"]),
+        (["--max_accuracy_drop=-0.1"], ["--max_accuracy_drop must be in [0, 1)"]),
+        (["--epochs_from_scratch=0"], ["--epochs_from_scratch must be positive"]),
+        (["--model=resnet21"], ["--model", "resnet21", "resnet20"]),
+        (["--model=absent.keras"], ["--model must be a .keras file or", "absent.keras"]),
+        (["--model=keras:MobileNetV2", "--image_size=16"], ["--model", "32x32"]),
+        (["--weights=imagenet"], ["--weights applies to networks of keras.applications"]),
+        (["--model_input=bytes"], ["--model_input must be normalized"]),
+        (["--strategy=multi_worker"], ["--strategy", "the environment must name the workers"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if value[0].startswith("--") else None,
+)
+def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert shrink.RECIPE.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    for part in ("shrink: ", *parts):
+        assert part in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_workers_are_refused(monkeypatch, tmp_path, capsys):
+    workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}}
+    workers["task"] = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    monkeypatch.chdir(tmp_path)
+    assert shrink.RECIPE.main([]) == 2
+    assert "--strategy must be of one process" in capsys.readouterr().err
