@@ -13,8 +13,8 @@ import kdtoolkit
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    *("analysis", "comparison", "compression", "data", "edge", "export", "generations"),
-    *("losses", "methods", "models", "training"),
+    *("analysis", "comparison", "compression", "data", "edge", "export", "front"),
+    *("generations", "losses", "methods", "models", "training"),
 )
 LAZY = ("", *(f".{room}" for room in ROOMS if room not in ("comparison", "generations", "methods")))
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import kdtoolkit
-from kdtoolkit import data, generations, methods, models, training
+from kdtoolkit import data, front, generations, methods, models, training
 from kdtoolkit.analysis import plot_accuracy_against_cost
 from kdtoolkit.compression import (
     ConstantSparsity,
@@ -85,6 +85,14 @@ def deploy(network: keras.Model, images: np.ndarray, directory: Path) -> Predict
     assert_type(classifier.predict([images[0], images[1]]), list[Prediction])
     (prediction,) = classifier.predict([images[0]])
     return prediction
+
+
+def shrink(network: keras.Model, directory: Path) -> Path:
+    digits = data.load("digits")
+    found = front.search(network, digits, directory, objective="bytes", students=["resnet8"])
+    assert_type(found, front.Front)
+    assert_type(found.path, Path)
+    return found.path
 
 
 def mistakes() -> None:

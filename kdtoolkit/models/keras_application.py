@@ -10,7 +10,7 @@ from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.models import keras_weights
 from kdtoolkit.models.choices import IMAGENET, check_weights
 from kdtoolkit.models.input_range import pixels
-from kdtoolkit.models.layers import classifier
+from kdtoolkit.models.layers import MOMENTUM, classifier
 
 # Of the red, green and blue of ImageNet's images, from 0 to 1.
 _MEAN = (0.485, 0.456, 0.406)
@@ -22,7 +22,9 @@ def keras_application(
 ):
     """Builds a network of `keras.applications` with a new head.
 
-    Its layers are Keras' own, under Keras' names. It takes normalised images, as all our networks
+    Its layers are Keras' own, under Keras' names; the statistics of batch normalisation follow
+    training as those of all our networks do, not a hundred times more slowly, which trainings of
+    millions of images can afford. It takes normalised images, as all our networks
     do: without weights they reach the first convolution as they are. Pretrained weights were made
     for other pixel values, into which the network turns the images first.
 
@@ -70,6 +72,9 @@ def keras_application(
         keras_weights.load(backbone, weights)
         if divides:
             _square_deviations(backbone)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     logits = classifier(backbone.output, classes, dropout)
     # TensorFlow takes no colon in a name.
     return keras.Model(image, logits, name=name.replace(":", "-"))

@@ -5,6 +5,9 @@ from keras import layers, ops
 
 from kdtoolkit._checks import BELOW_1, OneOf, check
 
+MOMENTUM = 0.9
+"""Of the moving statistics of batch normalisation."""
+
 
 def he_normal():
     """Normal with variance `2 / fan_out`, not truncated."""
@@ -81,7 +84,7 @@ def padded(x, size, strides, padding, name):
 
 def batch_norm(x, *, name):
     """Batch normalisation as in the papers' code: Keras' own defaults differ."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-5, name=name)(x)
 
 
 def norm_relu(x, *, name, output_name=None):

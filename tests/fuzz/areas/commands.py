@@ -13,7 +13,7 @@ from tests.fuzz import judge, mutations
 from tests.fuzz.areas.edge import package
 from tests.fuzz.mutations import pick
 
-_RECIPES = ("born_again", "self_distillation", "distill", "compress")
+_RECIPES = ("born_again", "self_distillation", "distill", "compress", "shrink")
 _LAUNCH_MOST = 8  # workers that are really started
 
 _NUMBERS = [
