@@ -23,8 +23,8 @@ def keras_application(
     """Builds a network of `keras.applications` with a new head.
 
     Its layers are Keras' own, under Keras' names; the statistics of batch normalisation follow
-    training as those of all our networks do, not a hundred times more slowly, which trainings of
-    millions of images can afford. It takes normalised images, as all our networks
+    training as those of all our networks do, not up to a hundred times more slowly, for which
+    some photos are too few. It takes normalised images, as all our networks
     do: without weights they reach the first convolution as they are. Pretrained weights were made
     for other pixel values, into which the network turns the images first.
 

@@ -124,3 +124,16 @@ def test_wrong_weights():
         ValueError, match=r"`weights` must be None for images .* Received: weights="
     ):
         models.build("keras:MobileNetV2", (32, 32, 1), 5, weights="imagenet")
+
+
+def test_statistics_follow_training_as_those_of_all_networks_do():
+    """Keras' own MobileNetV2 takes a thousand batches to forget one."""
+    momenta = [
+        {layer.momentum for layer in models.build(name, (32, 32, 3), 2).layers if is_norm(layer)}
+        for name in ("keras:MobileNetV2", "mobilenetv2-0.1")
+    ]
+    assert momenta[0] == momenta[1] == {0.9}
+
+
+def is_norm(layer):
+    return isinstance(layer, keras.layers.BatchNormalization)

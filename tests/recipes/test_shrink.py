@@ -16,6 +16,7 @@ from PIL import Image
 from kdtoolkit import data, files, training
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.front import plan
+from kdtoolkit.models import keras_weights, registry
 from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
 
@@ -68,7 +69,7 @@ def assert_chosen(directory, cost, validation, limit):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """`photos/` of dark ants and bright bees, and weights of a MobileNet of seven classes."""
+    """`photos/` of dark ants and bright bees, and weights of a backbone."""
     path = tmp_path_factory.mktemp("shrink")
     random = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 4)):
@@ -78,15 +79,32 @@ def photos(tmp_path_factory):
                 pixels = random.integers(least, least + 200, (32, 32, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(path / "photos" / split / name / f"{index}.png")
     keras.utils.set_random_seed(3)
-    network = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=7)
-    network.save_weights(path / "trained.weights.h5")
+    backbone((32, 32, 3)).save_weights(path / "trained.weights.h5")
     return path
 
 
-def test_photos_and_trained_weights(photos, tmp_path, capsys):
+def backbone(shape):
+    image = keras.Input(shape)
+    x = layers.Rescaling(1 / 64)(image)
+    x = layers.Conv2D(8, 3, 2, activation="relu", name="first")(x)
+    return keras.Model(image, layers.Conv2D(16, 3, 2, activation="relu", name="second")(x))
+
+
+def small(input_shape, classes, name, *, weights=None, preprocessing=None):
+    """A backbone that may have trained weights, and a new classifier."""
+    own = backbone(input_shape)
+    if weights is not None:
+        keras_weights.load(own, weights)
+    x = layers.GlobalAveragePooling2D()(own.output)
+    return keras.Model(own.input, layers.Dense(classes, name="logits")(x), name=name)
+
+
+def test_photos_and_trained_weights(photos, tmp_path, monkeypatch, capsys):
     """The classifier is fine-tuned first. It has no stages for exits: a line says so."""
-    flags = [f"--dataset={photos / 'photos'}", "--image_size=32", "--model=keras:MobileNet"]
-    flags += [f"--weights={photos / 'trained.weights.h5'}", "--epochs=1", "--batch_size=16"]
+    family = registry.Family("small", ("small",), small, "fine_tuning", "small", trained=True)
+    monkeypatch.setitem(registry._registered, "small", family)
+    flags = [f"--dataset={photos / 'photos'}", "--image_size=32", "--model=small"]
+    flags += [f"--weights={photos / 'trained.weights.h5'}", "--epochs=3", "--batch_size=16"]
     flags += ["--freeze_epochs=1", "--candidates=early_exit", "--target=bytes"]
     directory = tmp_path / "run"
     assert shrink.RECIPE.main([*flags, f"--output_dir={directory}"]) == 0
