@@ -21,10 +21,25 @@ def pytest_configure(config):
 
     cpu, *_ = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    # TensorFlow's converter collects garbage for each file: a third of a second to walk through
-    # what these modules hold for ever, and a fifth of what the tests of files take.
-    gc.freeze()
+    _freeze()
     gc.set_threshold(10_000, 10, 10)
+
+
+def _freeze():
+    """Has collections of garbage leave alone what is there now.
+
+    TensorFlow's converter collects for each file: a third of a second to walk through what modules
+    and TensorFlow's caches hold for ever, and a fifth of what the tests of files take.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After each file: what its tests leave behind stays."""
+    if nextitem is None or nextitem.path != item.path:
+        _freeze()
 
 
 def pytest_runtest_setup():
