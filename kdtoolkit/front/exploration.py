@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit import export, files, models
-from kdtoolkit._checks import BELOW_1, POSITIVE, ArgumentError, OneOf, check
+from kdtoolkit._checks import BELOW_1, POSITIVE, ArgumentError, OneOf, check, suiting
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import Data
@@ -141,7 +141,8 @@ def search(
     output_dir, shape, classes = Path(output_dir), data.info.image_shape, data.info.classes
     assert shape is not None and classes is not None  # of data that are loaded
     loop.check_validation(data)
-    students = students or [plan.usual_student(*shape[:2])]
+    if students is not None and len(set(students)) < len(students):
+        raise ArgumentError("students", "different names", students)
     copy = copier(classifier)
     settings = Settings(
         schedule=schedule,
@@ -155,8 +156,9 @@ def search(
     with compute.policy():
         teacher = copy()
         loop.check_fits(teacher, data)
-        for name in students if "student" in candidates else ():
-            models.build(name, shape, classes)
+        with suiting("students", students):
+            for name in students or ():
+                models.build(name, shape, classes)
     images, truth = data.validation.spread(_CHOOSING)
     setting = trying.Setting(
         classifier=teacher,
@@ -171,6 +173,7 @@ def search(
         about=about,
         show_progress=show_progress,
     )
+    students = students or [plan.usual_student(*shape[:2])]
     arguments = {
         "classifier": fingerprint(teacher),
         "objective": objective,

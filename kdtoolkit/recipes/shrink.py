@@ -163,6 +163,8 @@ def _check_search(flags):
             check("candidates", kind, OneOf(KINDS))
         for name in flags.students or ():
             registry.validate(name)
+    names = flags.students or ()
+    flags.require("students", len(set(names)) == len(names), "different names")
     taught = "student" in flags.candidates
     flags.require_use(taught, "the candidate student", "students")
 
@@ -315,7 +317,7 @@ def _outcomes(results):
 
     def outcome(row):
         of = [file for file in results["files_tried"] if file["candidate"] == row["candidate"]]
-        return row["outcome"] or f"{len(of)} files"
+        return row["outcome"] or f"{len(of)} file{'s' * (len(of) != 1)}"
 
     return [{**row, "outcome": outcome(row)} for row in results["tried"]]
 

@@ -193,6 +193,8 @@ def test_chosen_file_is_the_smallest_that_keeps_the_limit(searched):
     assert candidates == {"quantize", "channels-0.75", "channels-0.4", "early_exit"}
     macs = [row["macs"] for row in found["files_tried"] if row["quantization"] == "float32"]
     assert macs[1] <= 0.75 * macs[0] and macs[2] <= 0.4 * macs[0]
+    recorded = {"export/chosen.tflite", "export/labels.txt", "report.html"}
+    assert recorded | {row["path"] for row in found["files_tried"]} <= set(found["files"])
     page = (directory / "report.html").read_text()
     assert all(f"<td>{row['name']}</td>" in page for row in found["files_tried"])
 
@@ -267,6 +269,7 @@ def test_budget_that_is_over_at_once(classifier, tmp_path, capsys):
             ["--candidates=channels", "--students=resnet8"],
             ["--students applies to the candidate student"],
         ),
+        (["--students=resnet8,resnet8"], ["--students must be different names"]),
         (["--budget_minutes=0"], ["--budget_minutes must be positive", "=0"]),
         (["--budget_minutes=-3"], ["--budget_minutes must be positive", "=-3"]),
         (["--budget_minutes=nan"], ["--budget_minutes must be positive"]),
@@ -291,6 +294,14 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatc
     for part in ("shrink: ", *parts):
         assert part in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_student_that_does_not_fit_is_said_before_anything_is_written(classifier, tmp_path, capsys):
+    flags = [*DIGITS, f"--model={classifier}", "--students=resnet8,imagenet-resnet18-w4"]
+    assert shrink.RECIPE.main([*flags, f"--output_dir={tmp_path / 'run'}"]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("shrink: ")]
+    assert "--students: " in line and "32 pixels high and wide" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_several_workers_are_refused(monkeypatch, tmp_path, capsys):
