@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from kdtoolkit import comparison, compression, export, models
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit._types import Network
 from kdtoolkit.data import Data
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.export import parity
 from kdtoolkit.front.plan import Candidate
 from kdtoolkit.models.cost import trainable_parameters
+from kdtoolkit.models.exit_places import exit_places
 from kdtoolkit.training import SelfDistillation, Settings, Training, distribution, progress
 from kdtoolkit.training.schedules import Schedule
 
@@ -181,12 +183,13 @@ def _compressed(setting, network, directory, **options):
 
 
 def _early_exit(candidate, setting, directory):
-    def build():
-        return models.add_exits(setting.copy())
-
     settings = setting.settings
     with settings.compute.policy():
-        build()  # says so where there is no place for exits
+        at = _places(setting.copy())
+
+    def build():
+        return models.add_exits(setting.copy(), at)
+
     bar = progress.shown(settings.epochs, settings.strategy, setting.show_progress)
     training = Training(
         directory / "network",
@@ -215,6 +218,22 @@ def _early_exit(candidate, setting, directory):
         raise NothingGainedError(package.choice.verdict)
     whole = models.macs(setting.classifier)
     return [_stopping_early(file, setting, whole) for file in package.files]
+
+
+def _places(network):
+    """Where exits are attached: None for the stages of a network that has some."""
+    try:
+        models.add_exits(network)
+        return None
+    except ArgumentError:
+        places = exit_places(network)
+    while places:
+        try:
+            models.add_exits(network, places)
+            return places
+        except ArgumentError:  # a head costs as much there as going on to the end would
+            places = places[1:]
+    raise NothingGainedError(f"{network.name} has no place where an exit saves anything")
 
 
 def _stopping_early(file, setting, whole):
