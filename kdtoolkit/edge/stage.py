@@ -7,8 +7,9 @@ from ai_edge_litert.interpreter import Interpreter
 class Stage:
     """Runs a signature: arrays by name in, a dict of arrays out.
 
-    LiteRT's own `SignatureRunner` resizes its inputs and allocates its tensors before each run.
-    Here that is done only where the number of images is another one than in the run before.
+    LiteRT's own `SignatureRunner` resizes its inputs, allocates its tensors, and copies what it
+    returns, in each run. Here that ends once two runs of the same number of images have left all
+    tensors where they were: from then on these are read and written in place.
 
     Args:
         interpreter: of the file.
@@ -21,34 +22,47 @@ class Stage:
     def __init__(self, interpreter: Interpreter, signature: str) -> None:
         self.runner = interpreter.get_signature_runner(signature)
         self._images: int | None = None  # in the last run
+        self._places: list[int] | None = None  # of its tensors in memory, in that run
+        self._takes = self._returns = None  # names and arrays, once these stay there
+        runner = self.runner
         try:
             # Private names: in public ones, only the first signature's inputs can be set.
-            own = self.runner._interpreter_wrapper
-            self._calls = own.SetTensor, own.Invoke, own.GetTensor
-            self._graph = self.runner._subgraph_index
-            self._names = tuple(self.runner._inputs.items()), tuple(self.runner._outputs)
+            self._own, self._graph = runner._interpreter_wrapper, runner._subgraph_index
+            self._names = [*runner._inputs.items()], [*runner._outputs]
+            self._invoke, self._tensor = self._own.Invoke, self._own.tensor
         except AttributeError:  # another version of LiteRT
-            self._calls = None
+            self._own = None
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs it on arrays whose first axis are the images.
+        """Runs it on arrays whose first axis are the images, of the graph's shapes and types.
+
+        Returns:
+            Arrays that the next run of this stage may write to.
 
         Raises:
-            ValueError: an input is not of the signature, of its shape, or of its type.
-            RuntimeError: the graph does not run on so many images.
+            RuntimeError, ValueError: the graph does not run on these, or so many images.
         """
         images = len(next(iter(inputs.values())))
-        if images == self._images and self._calls is not None:
-            return self._run(inputs)
-        self._images = None  # until it has run
+        if images == self._images and self._takes is not None:
+            for name, tensor in self._takes:
+                tensor[...] = inputs[name]
+            self._invoke(self._graph)
+            return self._returns.copy()
+        if images != self._images:
+            self._images = self._places = self._takes = self._returns = None
         outputs = self.runner(**inputs)
         self._images = images
+        if self._own is not None:
+            self._settle()
         return outputs
 
-    def _run(self, inputs):
-        (put, invoke, get), graph = self._calls, self._graph
-        takes, returns = self._names
-        for name, index in takes:
-            put(index, inputs[name], graph)
-        invoke(graph)
-        return {name: get(index, graph) for name, index in returns}
+    def _settle(self):
+        """Keeps the tensors if they are where they were after the run before."""
+        takes, returns = (
+            [(name, self._tensor(self._own, index, self._graph)) for name, index in names]
+            for names in self._names
+        )
+        places = [tensor.__array_interface__["data"][0] for _, tensor in takes + returns]
+        if places == self._places:
+            self._takes, self._returns = takes, dict(returns)
+        self._places = places
