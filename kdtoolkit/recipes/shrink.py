@@ -233,7 +233,7 @@ def _run_recipe(flags, checked):
             _CHARTS,
             label="name",
             height="validation_accuracy",
-            named="on_front",
+            named="mark",
         )
         return [{**found.chosen, "path": found.path.relative_to(output_dir).as_posix()}]
 

@@ -52,6 +52,17 @@ def test_table_is_the_rows(report):
     assert "compress --model=a&amp;b" in report.read_text()
 
 
+def test_only_some_points_are_named(tmp_path):
+    rows = [{**row, "told": row["variant"] == "original"} for row in ROWS]
+    counts = []
+    for named in (None, "told"):
+        path = tmp_path / f"{named}.html"
+        write_report(path, "", {}, rows, COLUMNS, {"bytes": "bytes"}, named=named)
+        counts.append([path.read_text().count(text) for text in ("original", "80% &lt;sparse")])
+    assert counts[0] == [2, 2]  # in the table, and in the plot
+    assert counts[1] == [2, 1]
+
+
 def test_nothing_comes_from_elsewhere(report):
     reader = Reader()
     reader.feed(report.read_text())
