@@ -222,7 +222,7 @@ def _run_recipe(flags, checked):
 
     def export():
         facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
-        facts |= {"chosen": found.verdict}
+        facts |= {"chosen": found.verdict.removeprefix("Chosen: ")}
         facts |= {row["candidate"]: row["outcome"] for row in found.tried if row["outcome"]}
         analysis.write_report(
             output_dir / "report.html",

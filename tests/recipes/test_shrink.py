@@ -137,7 +137,7 @@ def classifier(tmp_path_factory):
     trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9))
     steps = digits.train.steps_per_epoch(50)
     batches = digits.train.epochs(50, seed=0, generation=0, first_epoch=0, epochs=2)
-    trainer.fit(batches, epochs=2, steps_per_epoch=steps, verbose=0)
+    trainer.fit(batches, epochs=2, steps_per_epoch=steps, shuffle=False, verbose=0)
     logits, labels = evaluation.predict(network, digits.validation)
     assert np.mean(logits.argmax(axis=-1) == labels) > 0.5
     path = tmp_path_factory.mktemp("given") / "small.keras"
