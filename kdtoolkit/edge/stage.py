@@ -28,7 +28,6 @@ class Stage:
         try:
             # Private names: in public ones, only the first signature's inputs can be set.
             self._own, self._graph = runner._interpreter_wrapper, runner._subgraph_index
-            self._names = [*runner._inputs.items()], [*runner._outputs]
             self._invoke, self._tensor = self._own.Invoke, self._own.tensor
         except AttributeError:  # another version of LiteRT
             self._own = None
@@ -58,9 +57,10 @@ class Stage:
 
     def _settle(self):
         """Keeps the tensors if they are where they were after the run before."""
+        details = self.runner.get_input_details(), self.runner.get_output_details()
         takes, returns = (
-            [(name, self._tensor(self._own, index, self._graph)) for name, index in names]
-            for names in self._names
+            [(name, self._tensor(self._own, one["index"], self._graph)) for name, one in of.items()]
+            for of in details
         )
         places = [tensor.__array_interface__["data"][0] for _, tensor in takes + returns]
         if places == self._places:
