@@ -215,7 +215,7 @@ class EarlyExitClassifier:
             for stage in self._stages:
                 inputs = stage(**inputs)
                 logits.append(inputs.pop("logits"))
-        return np.stack(logits, axis=1)
+            return np.stack(logits, axis=1)  # a copy: another thread's run writes to the stages'
 
     def _inputs(self, some):
         return {"image": np.stack([images.fit(image, self.image_shape) for image in some])}

@@ -227,6 +227,26 @@ def test_threads_may_share_it(classifier):
         assert list(pool.map(count_wrong, orders)) == [0] * len(orders)
 
 
+def test_logits_are_read_before_another_thread_has_its_turn(classifier):
+    expected = classifier.logits(IMAGES[0])
+    own = classifier._lock
+
+    class Lock:
+        """Whose next turn is another thread's, which comes before anything else is done."""
+
+        def __enter__(self):
+            own.acquire()
+
+        def __exit__(self, *_):
+            own.release()
+            classifier._lock = own
+            classifier.logits(IMAGES[1])
+
+    assert np.array_equal(classifier.logits(IMAGES[0]), expected)  # in place from here on
+    classifier._lock = Lock()
+    assert np.array_equal(classifier.logits(IMAGES[0]), expected)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_many_predictions_take_no_memory(model):
     command = [sys.executable, "benchmarks/edge_memory.py", model, "--first=2000", "--images=20000"]
