@@ -31,13 +31,13 @@ class Budget:
 
     def allows(self, name: str, epochs: int) -> bool:
         """Whether a candidate of so many epochs may begin; stores a refusal."""
-        if self.minutes is None:
+        # What was interrupted is finished, as it would have been without that.
+        if self.minutes is None or name in self.seconds:
             return True
         if self._refused.get(name, 0.0) >= self.minutes:
             return False
         limit, spent = 60 * self.minutes, self.before + sum(self.seconds.values())
-        # One that was interrupted goes on: the time that it took is not to be for nothing.
-        foreseen = 0.0 if name in self.seconds else epochs * (self._slowest or 0.0)
+        foreseen = epochs * (self._slowest or 0.0)
         if spent < limit and spent + foreseen <= _BEYOND * limit:
             return True
         self._refused[name] = self.minutes

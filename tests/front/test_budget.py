@@ -38,6 +38,8 @@ def test_interruptions_count_and_what_was_begun_goes_on(tmp_path, clock):
         pass
     assert again.seconds == {"a": 60.0}
     assert not again.allows("b", epochs=0)
+    # The minute is over: without interruptions it would have been finished all the same.
+    assert Budget(path, 1.0, before=0.0, epoch_seconds=1.0).allows("a", epochs=1_000)
 
 
 def test_what_was_refused_stays_so_until_there_is_more_time(tmp_path):
