@@ -399,6 +399,8 @@ def claim_output_dir(flags: Flags) -> Path:
         flags.held.enter_context(files.locked(path))
         check_output_dir(flags)
         files.clear_scratch(path)
+        if (path / CONFIG).exists() and changed(flags):
+            files.remove(path / "results.json")  # of the flags before: this run is not finished
         files.write_atomically(path / CONFIG, lambda scratch: scratch.write_text(text))
     except files.InUseError as error:
         raise UsageError(_in_use(path)) from error

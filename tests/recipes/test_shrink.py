@@ -253,6 +253,7 @@ def test_budget_that_is_over_at_once(classifier, tmp_path, capsys):
         assert shrink.RECIPE.main([*flags, "--budget_minutes=60"]) == 130
     assert "Trying early_exit" in capsys.readouterr().err
     assert (directory / "quantize" / "candidate.json").read_bytes() == stored
+    assert not (directory / "results.json").exists()  # or it would be taken for finished
 
 
 @pytest.mark.parametrize(
