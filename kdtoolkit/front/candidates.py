@@ -222,18 +222,20 @@ def _early_exit(candidate, setting, directory):
 
 def _places(network):
     """Where exits are attached: None for the stages of a network that has some."""
-    try:
-        models.add_exits(network)
+    if _takes_exits(network, None):
         return None
-    except ArgumentError:
-        places = exit_places(network)
-    while places:
-        try:
-            models.add_exits(network, places)
-            return places
-        except ArgumentError:  # a head costs as much there as going on to the end would
-            places = places[1:]
-    raise NothingGainedError(f"{network.name} has no place where an exit saves anything")
+    places = [name for name in exit_places(network) if _takes_exits(network, [name])]
+    if not places:
+        raise NothingGainedError(f"{network.name} has no place where an exit saves anything")
+    return places
+
+
+def _takes_exits(network, at):
+    try:
+        models.add_exits(network, at)
+    except ArgumentError:  # a head costs as much there as going on to the end would
+        return False
+    return True
 
 
 def _stopping_early(file, setting, whole):

@@ -1,7 +1,9 @@
 """The whole way from a trained classifier to the file that a device gets."""
 
+import dataclasses
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +190,7 @@ def search(
         "seed": seed,
         "training images": len(data.train),
         "classes": classes,
+        "about": about and dataclasses.asdict(about),
     }
     with held(strategy, output_dir, "front.json", arguments, claim):
         seconds = 0.0 if pace is None else pace.seconds
@@ -228,18 +231,23 @@ def _try_all(planned, setting, output_dir, objective, budget):
 
 def _finished(output_dir: Path, name: str) -> dict | None:
     """What a candidate came to, measured before; None where its files are not as they were then."""
-    path = output_dir / name / _RECORD
-    if not path.exists():
+    directory = output_dir / name
+    if not (directory / _RECORD).exists():
         return None
     try:
-        found = files.read_record(path)
-        left = found["files"]
-        same = all(files.sha256(output_dir / file) == digest for file, digest in left.items())
+        found = files.read_record(directory / _RECORD)
+        for file, digest in found["files"].items():
+            if files.sha256(output_dir / file) != digest:
+                raise ValueError(f"{file} is not as it was written")
     except (OSError, ValueError, KeyError) as error:
         if not files.is_damage(error):
             raise
-        same = False
-    return found if same else None
+        warnings.warn(
+            f"{directory} does not hold what it should ({error}); {name} is tried again",
+            stacklevel=2,
+        )
+        return None
+    return found
 
 
 def _run(candidate, setting, output_dir, needed) -> dict:
