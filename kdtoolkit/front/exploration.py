@@ -112,7 +112,7 @@ def search(
             first candidate takes is foreseen from it.
         schedule, epochs: of trainings that start from the classifier's weights.
         student_schedule, student_epochs: of students; epochs are the schedules' own by default.
-        batch_size: of every training; the schedules' own by default.
+        batch_size: of every training, a student's too; by default that of `schedule`.
         seed: of initialisation, data order and augmentation.
         strategy: of `kdtoolkit.training.strategy`, of one process; by default TensorFlow's current.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
