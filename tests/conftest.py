@@ -2,6 +2,7 @@
 
 import gc
 import os
+import types
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -18,18 +19,21 @@ def pytest_configure(config):
         return
     import keras  # noqa: F401  with TensorFlow, before what they made is frozen
     import tensorflow as tf
+    from tensorflow.lite.python import lite
 
     cpu, *_ = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # The converter collects garbage for each file, which takes as long as some conversions: it is
+    # left to the thresholds here.
+    lite.gc = types.SimpleNamespace(collect=lambda: 0)
     _freeze()
     gc.set_threshold(10_000, 10, 10)
 
 
 def _freeze():
-    """Has collections of garbage leave alone what is there now.
+    """Has collections of garbage pass over what is there now.
 
-    TensorFlow's converter collects for each file: a third of a second to walk through what modules
-    and TensorFlow's caches hold for ever, and a fifth of what the tests of files take.
+    Modules and TensorFlow's caches are there for ever: a third of a second to walk through.
     """
     gc.collect()
     gc.freeze()

@@ -844,7 +844,11 @@ def trained_teacher():
     return teacher.get_weights()
 
 
-@pytest.mark.parametrize("name", CASES)
+# A third of them: what differs between the others, terms and gradients, is exact above.
+LEARNING = list(CASES)[:: 1 if os.environ.get("KDTOOLKIT_TEST") == "all" else 3]
+
+
+@pytest.mark.parametrize("name", LEARNING)
 def test_learns_digits(name, trained_teacher):
     trainer = compiled(
         name, Networks(WIDTH, trained_teacher), keras.optimizers.Adam(0.01), eager=False
