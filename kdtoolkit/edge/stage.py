@@ -8,8 +8,8 @@ class Stage:
     """Runs a signature: arrays by name in, a dict of arrays out.
 
     LiteRT's own `SignatureRunner` resizes its inputs, allocates its tensors, and copies what it
-    returns, in each run. Here that ends once two runs of the same number of images have left all
-    tensors where they were: from then on these are read and written in place.
+    returns, in each run. Here that ends, for one image, once two runs have left all tensors where
+    they were: from then on these are read and written in place.
 
     Args:
         interpreter: of the file.
@@ -51,7 +51,8 @@ class Stage:
             self._images = self._places = self._takes = self._returns = None
         outputs = self.runner(**inputs)
         self._images = images
-        if self._own is not None:
+        # Of several images the number changes from run to run, and a copy is a small part of one.
+        if images == 1 and self._own is not None:
             self._settle()
         return outputs
 
