@@ -50,8 +50,8 @@ def single(classifier, images):
     """
     runners = [stage.runner for stage in classifier._stages]
     return [
-        _single(classifier, images, *contender)
-        for contender in ((runners[:1], 0.0), (runners, 2.0))
+        _single(classifier, images, runners[:1], threshold=0.0),
+        _single(classifier, images, runners, threshold=2.0),
     ]
 
 

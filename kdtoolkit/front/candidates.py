@@ -79,49 +79,34 @@ def run(candidate: Candidate, setting: Setting, directory: Path) -> list[dict]:
         ArgumentError: it does not suit the classifier.
         NothingGainedError, NonFiniteError, ParityError: it came to nothing.
     """
-    return _RUNS[candidate.kind](candidate, setting, directory)
+    others = {"student": _student, "early_exit": _early_exit}
+    return others.get(candidate.kind, _of_classifier)(candidate, setting, directory)
 
 
-def _classifier(candidate, setting, directory):
-    kinds = ("float16", "dynamic_range", "int8")
-    return _compressed(setting, setting.copy, directory, structure="none", quantize=kinds)
+def _options(candidate, setting):
+    """How `compress` makes files of the classifier, by the kind of candidate."""
+    if candidate.kind == "quantize":  # with the file in float32, which others are compared with
+        return {"structure": "none", "quantize": ("float16", "dynamic_range", "int8")}
+    options = {
+        "mixed": {
+            "structure": "none",
+            "quantize": ("mixed",),
+            "max_accuracy_drop": setting.max_accuracy_drop,
+        },
+        "channels": {
+            "structure": "channels",
+            "threshold": "global",
+            "rankings": _RANKINGS,
+            "target": f"macs={candidate.option}",
+            "quantize": _ROUNDED,
+        },
+        "weights": {"structure": "weights", "quantize": ("int8",)},
+    }
+    return {**options[candidate.kind], "with_original": False}
 
 
-def _mixed(candidate, setting, directory):
-    return _compressed(
-        setting,
-        setting.copy,
-        directory,
-        structure="none",
-        quantize=("mixed",),
-        max_accuracy_drop=setting.max_accuracy_drop,
-        with_original=False,
-    )
-
-
-def _channels(candidate, setting, directory):
-    return _compressed(
-        setting,
-        setting.copy,
-        directory,
-        structure="channels",
-        threshold="global",
-        rankings=_RANKINGS,
-        target=f"macs={candidate.option}",
-        quantize=_ROUNDED,
-        with_original=False,
-    )
-
-
-def _weights(candidate, setting, directory):
-    return _compressed(
-        setting,
-        setting.copy,
-        directory,
-        structure="weights",
-        quantize=("int8",),
-        with_original=False,
-    )
+def _of_classifier(candidate, setting, directory):
+    return _compressed(setting, setting.copy, directory, **_options(candidate, setting))
 
 
 def _student(candidate, setting, directory):
@@ -267,13 +252,3 @@ def _stopping_early(file, setting, whole):
         "gzipped_bytes": file.exported.gzipped_bytes,
         "macs": round(whole * sum(share * costs[name] for name, share in shares.items())),
     }
-
-
-_RUNS = {
-    "quantize": _classifier,
-    "mixed": _mixed,
-    "channels": _channels,
-    "weights": _weights,
-    "student": _student,
-    "early_exit": _early_exit,
-}

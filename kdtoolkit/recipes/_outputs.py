@@ -65,6 +65,12 @@ def name(path: str) -> str:
     return Path(path).stem if path.endswith(".keras") else Path(path).resolve().name
 
 
+def is_path(value: str) -> bool:
+    """Whether a flag's value is a file or a directory of a network, not the name of a kind."""
+    path = os.path.expanduser(value)
+    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
+
+
 def check_network(flags, flag: str) -> None:
     """Checks that a flag names a network, as `network_path` does.
 

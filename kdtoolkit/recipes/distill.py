@@ -105,7 +105,7 @@ def _define(flags):
 
 
 def _check(flags):
-    from_file = _teacher_is_file(flags)
+    from_file = _outputs.is_path(flags.teacher)
     own = from_file or flags.teacher_weights is not None  # which fit their own images
     networks = ["student", "peer"] if own else ["teacher", "student", "peer"]
     most = {"teacher_epochs": 1, "teacher_freeze_epochs": 1, "seeds": 2}
@@ -162,7 +162,7 @@ def _check_teacher(flags, info, ways):
     flags.require_one_of("teacher_input", INPUTS)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
     flags.teacher = os.path.expanduser(flags.teacher)
-    if _teacher_is_file(flags):
+    if _outputs.is_path(flags.teacher):
         _outputs.check_network(flags, "teacher")
     else:
         family = _flags.check_network(flags, info, "teacher")
@@ -170,18 +170,12 @@ def _check_teacher(flags, info, ways):
         usual = flags.teacher_input in ("auto", "normalized")
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(way.needs_teacher for way in ways)
-    trains = taught and not _teacher_is_file(flags)
+    trains = taught and not _outputs.is_path(flags.teacher)
     own = ("epochs", "weights", "freeze_epochs", "backbone_learning_rate")
     flags.require_use(trains, "a teacher that is trained here", *(f"teacher_{x}" for x in own))
     flags.require_use(taught, "methods that have a teacher", "cache_teacher")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
     return trains
-
-
-def _teacher_is_file(flags):
-    """Whether the teacher is a file or a directory, not the name of a network."""
-    path = flags.teacher
-    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
 
 
 def _check_export(flags, students):
@@ -216,7 +210,7 @@ def _run_recipe(flags, checked):
     from kdtoolkit import models
     from kdtoolkit.comparison import compare, summarise
 
-    from_file = _teacher_is_file(flags) and any(way.needs_teacher for way in ways)
+    from_file = _outputs.is_path(flags.teacher) and any(way.needs_teacher for way in ways)
     path = _outputs.fetch(flags, "teacher") if from_file else None
     start = _pretrained.Start(flags, data, "teacher", "teacher_")
     strategy, compute, given = session.strategy, session.compute, {}

@@ -109,7 +109,7 @@ def _define(flags):
 
 
 def _check(flags):
-    given = _is_file(flags)
+    given = _outputs.is_path(flags.model)
     _shrink_for_smoke(flags, given)
     info = _flags.check_data(flags)
     flags.require_one_of("model_input", INPUTS)
@@ -137,12 +137,6 @@ def _check(flags):
         flags, RECIPE.name, _outputs.name(flags.model), flags.target, flags.seed
     )
     return usual, family
-
-
-def _is_file(flags):
-    """Whether the classifier is a file or a directory, not the name of a network."""
-    path = os.path.expanduser(flags.model)
-    return path.endswith(".keras") or os.sep in path or os.path.isdir(path)
 
 
 def _shrink_for_smoke(flags, given):
