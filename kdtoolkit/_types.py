@@ -20,5 +20,7 @@ else:
 PathLike: TypeAlias = str | os.PathLike[str]
 ImageShape: TypeAlias = tuple[int, int, int]
 """`(height, width, channels)`."""
+Hyperparameters: TypeAlias = dict[str, bool | int | float | str]
+"""What TensorBoard's HParams tab has columns of."""
 Logs: TypeAlias = dict[str, Any] | None
 """What Keras gives callbacks."""

@@ -179,7 +179,7 @@ def _early_exit(candidate, setting, directory):
     training = Training(
         directory / "network",
         replace(settings, callbacks=[bar] if bar else []),
-        log_dir=directory / "logs",
+        log_dir=directory / "logs" / "network",
         name=candidate.name,
     )
     options = {"weight_decay": settings.schedule.weight_decay, "seed": settings.seed}

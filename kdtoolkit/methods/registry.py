@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kdtoolkit._checks import ArgumentError, imported, near
+from kdtoolkit._types import Hyperparameters
 from kdtoolkit.methods.base import Correction, LogitsMethod, Method
 from kdtoolkit.methods.kd import KD
 
@@ -119,6 +120,34 @@ def as_methods(methods: Methods) -> tuple[Method, ...]:
 def described(methods: Sequence[Method]) -> list[Mapping[str, object]]:
     """Methods as values that JSON can hold: their names, options and corrections."""
     return [_described(method) for method in methods]
+
+
+def hyperparameters(methods: Sequence[Method]) -> Hyperparameters:
+    """Methods as one row of a table: their names, joined with +, under `methods`, and options.
+
+    Options are called as their flags, `kd_weight`; those of a correction have its method's name
+    before them, `kd_focal_slope`. An option of None is left out.
+    """
+    named = [name for method in methods for name in _names(method)]
+    found: Hyperparameters = {"methods": "+".join(named)}
+    for values in described(methods):
+        found.update(_options(values))
+    return found
+
+
+def _names(method):
+    return [method.name, *(correction.name for correction in getattr(method, "corrections", ()))]
+
+
+def _options(values):
+    """`(name, value)` of every option of what `_described` returns."""
+    prefix = values["name"]
+    for name, value in values.items():
+        if name == "corrections":
+            for correction in value:
+                yield from ((f"{prefix}_{own}", one) for own, one in _options(correction))
+        elif name != "name" and value is not None:
+            yield f"{prefix}_{name}", value if isinstance(value, int | float | str) else str(value)
 
 
 def _described(of):

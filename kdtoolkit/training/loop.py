@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, Words
-from kdtoolkit._types import Network, PathLike
+from kdtoolkit._types import Hyperparameters, Network, PathLike
 from kdtoolkit.data import Data, beside
 from kdtoolkit.methods import Method
 from kdtoolkit.models.precision import in_float32
@@ -28,6 +28,7 @@ from kdtoolkit.training.distribution import (
 )
 from kdtoolkit.training.schedules import Schedule
 from kdtoolkit.training.step import NonFiniteError, Trainer
+from kdtoolkit.training.tensorboard import TensorBoard, hyperparameters
 from kdtoolkit.training.transfer import Transfer
 
 
@@ -96,7 +97,7 @@ class Training:
         directory: of this training alone.
         settings: a `Settings`.
         generation: keys initialisation, data order and augmentation together with the seed.
-        log_dir: for TensorBoard, or None.
+        log_dir: for TensorBoard, below the directory that is shown, or None.
         name: tells it from other trainings of the same generation and seed.
     """
 
@@ -116,7 +117,7 @@ class Training:
         self._network = self.directory / record.NETWORK
         self._results = self.directory / record.RESULTS
         # What a state or a finished network of this training is known by.
-        self._identity = {
+        self._identity: Hyperparameters = {
             "name": name,
             "generation": generation,
             "seed": settings.seed,
@@ -268,7 +269,9 @@ class Training:
                 SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})
             )
         if self._writes and self.log_dir is not None:
-            own.append(TensorBoard(self.log_dir))
+            schedule = settings.schedule
+            hparams = hyperparameters(trainer, schedule, settings.transfer) | self._identity
+            own.append(TensorBoard(self.log_dir, hparams))
         if first_epoch < epochs:
             trainer.fit(
                 train.epochs(
@@ -347,39 +350,3 @@ def check_last_batch(images, batch_size, replicas):
         accepted = f"a last batch of at least {replicas} images, one for each replica"
         hint = f"It leaves {last} of {images}"
         raise ArgumentError("batch_size", accepted, batch_size, hint, must="leave")
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """Every figure of the logs, and the learning rate, per epoch.
-
-    As Keras' own callback does it: `train/` and `validation/` below the directory, and the same tag
-    in both, `epoch_accuracy` for one, so that the two are lines of one chart. That one also writes
-    a trace of the graph, and per batch; this one writes what a comparison of generations reads.
-
-    Args:
-        log_dir: directory of the event files.
-    """
-
-    def __init__(self, log_dir):
-        super().__init__()
-        self.log_dir = Path(log_dir)
-
-    def on_train_begin(self, logs=None):
-        files.make_directory(self.log_dir)
-        self.writers = {
-            name: tf.summary.create_file_writer(str(self.log_dir / name))
-            for name in ("train", "validation")
-        }
-
-    def on_epoch_end(self, epoch, logs=None):
-        figures = {**logs, "learning_rate": self.model.optimizer.learning_rate}
-        for name, value in figures.items():
-            split = "validation" if name.startswith("val_") else "train"
-            with self.writers[split].as_default(step=epoch):
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", float(value))
-        for writer in self.writers.values():
-            writer.flush()
-
-    def on_train_end(self, logs=None):
-        for writer in self.writers.values():
-            writer.close()

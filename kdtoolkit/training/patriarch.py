@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdtoolkit._checks import OneOf, check
-from kdtoolkit._types import Network, Tensor
+from kdtoolkit._types import Hyperparameters, Network, Tensor
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.step import Trainer
@@ -58,6 +58,16 @@ class Patriarch(Trainer):
             terms = _TERMS[kind](primary_score, classes)
         super().__init__(network, terms, **kwargs)
         self._terms = terms
+        self._softened: Hyperparameters = {"patriarch": kind}
+        if kind != "plain":
+            self._softened["primary_score"] = primary_score
+        if kind == "tolerant":
+            self._softened["top_k"] = top_k
+            if top_k == strengths.ADAPTIVE:
+                self._softened["top_k_share"] = top_k_share
+
+    def hyperparameters(self) -> Hyperparameters:
+        return super().hyperparameters() | self._softened
 
     def terms(self, y: Any, outputs: Any, signals: dict[str, Any]) -> dict[str, Tensor]:
         return {name: term(y, outputs) for name, term in self._terms.items()}

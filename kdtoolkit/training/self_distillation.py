@@ -7,10 +7,11 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit._checks import ArgumentError, Words
-from kdtoolkit._types import Network, Tensor
+from kdtoolkit._types import Hyperparameters, Network, Tensor
 from kdtoolkit.data import Examples
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.methods import KD, Embedding, Method, Methods, Outputs, as_methods
+from kdtoolkit.methods.registry import hyperparameters
 from kdtoolkit.models import exits
 from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
@@ -89,10 +90,21 @@ class SelfDistillation(Trainer):
         super().__init__(network, terms, probe=probe, **kwargs)
         self._teaching = Untracked(teaching)
         self._labels_loss = loss
+        self.primary_score = primary_score
         self.deepest = names[-1]
         self.methods = by_exit
         self.teacher_methods = from_teacher
         self.accuracies = accuracy.metrics((*names, "ensemble"))
+
+    def hyperparameters(self) -> Hyperparameters:
+        found = super().hyperparameters() | {"primary_score": self.primary_score}
+        lessons = {f"{name}_": methods for name, methods in self.methods.items()}
+        if len(set(lessons.values())) == 1:  # the rule: what all exits learn with is said once
+            lessons = {"": next(iter(lessons.values()))}
+        for prefix, methods in {**lessons, "teacher_": self.teacher_methods}.items():
+            if methods or not prefix:
+                found |= {f"{prefix}{k}": v for k, v in hyperparameters(methods).items()}
+        return found
 
     def predictions(self, outputs: Any) -> Any:
         return outputs["logits"]

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kdtoolkit import _keras
 from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
-from kdtoolkit._types import Network, PathLike, Tensor
+from kdtoolkit._types import Hyperparameters, Network, PathLike, Tensor
 from kdtoolkit.data import Examples
 from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
@@ -183,6 +183,14 @@ class Trainer(keras.Model):
         return outputs
 
     # What is right once.
+
+    def hyperparameters(self) -> Hyperparameters:
+        """Returns what tells this trainer from others, for a table; subclasses add their own."""
+        return {
+            "network": self.network.name,
+            "trainer": type(self).__name__,
+            "weight_decay": self.weight_decay,
+        }
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(Examples.of(inputs).images, training=training)

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 
 from kdtoolkit._checks import ArgumentError, Words
-from kdtoolkit._types import Network, Tensor
+from kdtoolkit._types import Hyperparameters, Network, Tensor
 from kdtoolkit.data import Examples
 from kdtoolkit.losses import crossentropies
 from kdtoolkit.methods import Methods, as_methods
+from kdtoolkit.methods.registry import hyperparameters
 from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.training import layer_pairs
 from kdtoolkit.training.fused import Untracked, folded
@@ -61,6 +62,9 @@ class Student(Trainer):
     @property
     def teacher(self) -> Network:
         return self._teacher.value
+
+    def hyperparameters(self) -> Hyperparameters:
+        return super().hyperparameters() | hyperparameters(self.methods)
 
     def signals(self, x: Examples, y: Any) -> dict[str, Any]:
         if "teacher_logits" in x.attached:

@@ -14,6 +14,7 @@ from kdtoolkit.methods import (
     Method,
     ProbabilityShift,
     StudentMax,
+    registry,
 )
 
 
@@ -41,6 +42,21 @@ def test_described_holds_every_option():
         },
         {"name": "fitnet", "weight": 100.0, "layers": None},
     ]
+
+
+def test_hyperparameters_are_columns_of_a_table():
+    chosen = [KD(0.7, labels=0.3, corrections=[Focal()]), methods.FitNet(layers=[("a", "b")])]
+    assert registry.hyperparameters(chosen) == {
+        "methods": "kd+focal+fitnet",
+        "kd_weight": 0.7,
+        "kd_temperature": 4.0,
+        "kd_labels": 0.3,
+        "kd_focal_slope": 1.0,
+        "kd_focal_gamma": 1.0,
+        "kd_focal_normalization": "l2",
+        "fitnet_weight": 100.0,
+        "fitnet_layers": "[['a', 'b']]",
+    }
 
 
 def test_every_name_is_its_classes():
