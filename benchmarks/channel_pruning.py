@@ -113,7 +113,7 @@ def accuracy(network, data):
 
 def table(results):
     """A row for each network, importance and share, before and after fine-tuning."""
-    from kdtoolkit.study.intervals import t_interval
+    from kdtoolkit.intervals import t_interval
 
     rows = [
         ("importance, share of MACs", "ours", "recalibrated", "Torch-Pruning", "difference", "95%")

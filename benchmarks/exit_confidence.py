@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import runs
 from benchmarks.measure import environment, format_table
 from kdtoolkit.edge.decisions import log_probabilities
-from kdtoolkit.study.intervals import t_interval
+from kdtoolkit.intervals import t_interval
 
 LEVELS = 40
 USUAL = "largest probability"

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from kdtoolkit import export as export
     from kdtoolkit import front as front
     from kdtoolkit import generations as generations
+    from kdtoolkit import intervals as intervals
     from kdtoolkit import losses as losses
     from kdtoolkit import methods as methods
     from kdtoolkit import models as models
+    from kdtoolkit import report as report
     from kdtoolkit import study as study
     from kdtoolkit import training as training
 else:
@@ -50,9 +52,11 @@ else:
             "export",
             "front",
             "generations",
+            "intervals",
             "losses",
             "methods",
             "models",
+            "report",
             "study",
             "training",
         ),

@@ -11,6 +11,7 @@ COMMANDS = {
     "export": "_export",
     "demo": "edge.demo",
     "launch": "launch",
+    "report": "_report",
     "study": "study.command",
 }
 

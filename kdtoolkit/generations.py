@@ -43,6 +43,9 @@ class Generation:
     results: dict
 
 
+_SCORES = 10  # of each image, whose means are told
+
+
 def train_generations(
     build: Callable[[], keras.Model],
     data: Data,
@@ -89,7 +92,8 @@ def train_generations(
 
     Returns:
         The generations, patriarch first. Their results hold `generation`, `test_accuracy`,
-        `test_loss`, `primary_score` (test), `validation_accuracy`, `ensemble_test_accuracy` (mean
+        `test_loss`, `primary_score` (test), `sorted_scores` (test, the first ten),
+        `validation_accuracy`, `ensemble_test_accuracy` (mean
         of the probabilities of generations 0..g), `seconds`, `images_per_second`.
 
     Raises:
@@ -183,6 +187,7 @@ def train_generations(
                     "validation_accuracy": validation.accuracy,
                     "test_loss": test.loss,
                     "primary_score": test.primary_score,
+                    "sorted_scores": evaluation.sorted_scores(log_f)[:_SCORES].tolist(),
                     "ensemble_test_accuracy": ensemble.accuracy,
                 }
 

@@ -1,4 +1,4 @@
-"""What was learned: the papers' analyses as numbers and pictures, and plots."""
+"""What was learned: the papers' analyses as numbers, and pictures of them."""
 
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from kdtoolkit.analysis.flatness import under_noise as under_noise
     from kdtoolkit.analysis.gradients import convolution_gradients as convolution_gradients
     from kdtoolkit.analysis.gradients import distillation_gradients as distillation_gradients
-    from kdtoolkit.analysis.plots import plot_accuracy_against_cost as plot_accuracy_against_cost
-    from kdtoolkit.analysis.plots import plot_drops as plot_drops
-    from kdtoolkit.analysis.report import write_report as write_report
     from kdtoolkit.analysis.second_choices import WithinGroups as WithinGroups
     from kdtoolkit.analysis.second_choices import count_second_choices as count_second_choices
     from kdtoolkit.analysis.second_choices import groups_of as groups_of
@@ -52,8 +49,5 @@ else:
             "within_groups": "second_choices",
             "linear_probe": "transfer",
             "pooled_features": "transfer",
-            "plot_accuracy_against_cost": "plots",
-            "plot_drops": "plots",
-            "write_report": "report",
         },
     )

@@ -1,11 +1,17 @@
 """What a run leaves of a network's sensitivity: `sensitivity.json`, and `sensitivity.svg`."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kdtoolkit import analysis, files
-from kdtoolkit.compression.sensitivity_analysis import Sensitivity
+from kdtoolkit import files, report
 from kdtoolkit.data.wording import listed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from kdtoolkit.compression.sensitivity_analysis import Sensitivity
 
 _RECORD = "sensitivity.json"
 _PICTURE = "sensitivity.svg"
@@ -23,21 +29,32 @@ def written(directory: Path) -> bool:
         return False
 
 
-def write(found: Sensitivity, directory: Path) -> None:
+def write(found: "Sensitivity", directory: Path) -> None:
     """Writes the files: the picture, and then the figures."""
-    analysis.plot_drops(_drops(found), directory / _PICTURE)
-    files.write_record(directory / _RECORD, dataclasses.asdict(found))
+    figures = dataclasses.asdict(found)
+    report.plot_drops(_drops(figures["rows"]), directory / _PICTURE)
+    files.write_record(directory / _RECORD, figures)
 
 
-def _drops(found: Sensitivity) -> dict[str, dict[str, float]]:
+def picture(directory: Path) -> "Figure | None":
+    """Returns the picture from the figures; None where there are none."""
+    from kdtoolkit.report.pictures import drops_by_part
+
+    if not written(directory):
+        return None
+    return drops_by_part(_drops(files.read_record(directory / _RECORD)["rows"]))
+
+
+def _drops(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
     """Part -> change -> accuracy lost; a group of one layer, and the layer, are one part."""
     drops: dict[str, dict[str, float]] = {}
-    for row in found.rows:
-        change = row.kind if row.share is None else f"{row.share:.0%} of the channels"
-        name = part = listed(row.layers, most=_NAMED)
+    for row in rows:
+        share = row["share"]
+        change = row["kind"] if share is None else f"{share:.0%} of the channels"
+        name = part = listed(row["layers"], most=_NAMED)
         number = 1
         while change in drops.setdefault(part, {}):  # other channels of the same layers
             number += 1
             part = f"{name} ({number})"
-        drops[part][change] = row.drop
+        drops[part][change] = row["drop"]
     return drops

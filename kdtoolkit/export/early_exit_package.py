@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kdtoolkit import analysis, files, models
+from kdtoolkit import files, models, report
 from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit.data import Data
 from kdtoolkit.edge import Certificate, EarlyExitClassifier
@@ -392,7 +392,7 @@ def _write_curve(directory, cost_unit, names, decisions, rows, alone, choice):
     if choice.operating_point is not None:
         chosen = rows[choice.operating_point]
         marked["operating point (test)"] = (chosen["test_cost"], chosen["test_accuracy"])
-    analysis.plot_accuracy_against_cost(
+    report.plot_accuracy_against_cost(
         curves if rows else {},
         directory / "early_exit.png",
         marked=marked,

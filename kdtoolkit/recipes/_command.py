@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from kdtoolkit import _errors, bounded, cluster, files
+from kdtoolkit import _errors, bounded, cluster, files, report
 from kdtoolkit._checks import ArgumentError, OneOf, UnsuitableError, Words, check, near
 from kdtoolkit._stderr import held_back
 from kdtoolkit.training.compute import set_onednn
@@ -218,6 +218,8 @@ class Recipe:
         run: does the work and returns what it wrote as `results.json`; the first thing it writes is
             `claim_output_dir`, once all is checked.
         show: flags and results -> the text that the run ends with; imports no TensorFlow.
+        page: every flag that has a value, as text, results, and the directory that they lie in ->
+            title and own sections of the run's page; imports no TensorFlow.
         renamed: flag of an older version -> what says it now.
     """
 
@@ -227,6 +229,7 @@ class Recipe:
     check: Callable[[Flags], object]
     run: Callable[[Flags, object], dict]
     show: Callable[[Flags, dict], str]
+    page: Callable[[Mapping[str, str], dict, Path], tuple[str, Sequence[report.Section]]]
     renamed: Mapping[str, str] | None = None
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -236,7 +239,7 @@ class Recipe:
         return _errors.guarded(self.name, lambda: self._main(argv), advice)
 
     def _main(self, argv):
-        from kdtoolkit.recipes import _finished  # which needs what is here
+        from kdtoolkit.recipes import _finished, _page  # which need what is here
 
         try:
             if {"--help", "-help", "-h"} & set(argv):
@@ -250,6 +253,9 @@ class Recipe:
                 with contextlib.ExitStack() as held:
                     flags.remember(argv, held)
                     results = self.run(flags, checked)
+                    _page.write(self, Path(flags["output_dir"].value))
+            elif not (Path(flags["output_dir"].value) / _page.NAME).exists():
+                _page.write(self, Path(flags["output_dir"].value))
             print(self.show(flags, results))
         except (UsageError, absl_flags.Error) as error:
             return _errors.fail(self.name, error, status=2)
@@ -380,6 +386,15 @@ def changed(flags: Flags) -> set[str]:
     """
     text = files.read_bytes(Path(flags["output_dir"].value) / CONFIG).decode()
     return set(_differing(flags, text)) - {"output_dir"}
+
+
+def read_flags(directory: Path) -> dict[str, str]:
+    """Returns the flags of the run in a directory, as text; those that have a value.
+
+    Raises:
+        OSError, UnicodeDecodeError: they cannot be read.
+    """
+    return _parse_flags_text(files.read_bytes(directory / CONFIG).decode())
 
 
 def claim_output_dir(flags: Flags) -> Path:

@@ -1,5 +1,6 @@
 """What `self_distillation` ends with: the paper's table, what exits cost, and the files."""
 
+from kdtoolkit import files, report
 from kdtoolkit.recipes import _report
 
 _FILE_COLUMNS = {
@@ -11,7 +12,7 @@ _FILE_COLUMNS = {
 
 def show(flags, results):
     """Returns the text, from the flags and `results.json`."""
-    alone = {name: 1 / speedup for name, speedup in results["speedups"].items()}
+    alone = _alone(results)
     lines = [
         f"\n{flags.model} on {flags.dataset}, {len(alone)} exits, {flags.epochs} epochs, "
         f"seed {flags.seed} (one run): test accuracy\n",
@@ -30,6 +31,66 @@ def show(flags, results):
     if "early_exit" in results:
         lines.append(results["early_exit"]["verdict"])
     return "\n".join(lines)
+
+
+def page(flags, results, directory):
+    """Returns title and sections of the run's page."""
+    from kdtoolkit.report import pictures
+
+    alone = _alone(results)
+    curves = {
+        row["method"].replace("_", " "): [
+            (cost, row["exits"][name]["test_accuracy"]) for name, cost in alone.items()
+        ]
+        for row in results["exits"]
+        if "network" not in row["exits"]
+    }
+    plain = {
+        row["method"]: (1.0, row["exits"]["network"]["test_accuracy"])
+        for row in results["exits"]
+        if "network" in row["exits"]
+    }
+    label = "multiply-accumulates, plain network without heads = 1"
+    parts = [
+        report.Table.of(*_paper_table(results["exits"], list(alone))),
+        report.Table.of(*_cost_table(alone, results["exit_costs"])),
+        report.Picture(
+            pictures.accuracy_against_cost(curves, plain, label),
+            "Test accuracy of the network cut at each exit, against what that costs.",
+        ),
+    ]
+    sections = [report.Section("Exits", parts), *_early_exit(results, directory)]
+    return f"{flags['model']} with exits on {flags['dataset']}", sections
+
+
+def _early_exit(results, directory):
+    """What stopping early gains, from the curve that the run left."""
+    path = directory / "export" / "early_exit.json"
+    if "early_exit" not in results or not path.is_file():
+        return
+    from kdtoolkit.report import pictures
+
+    found = files.read_json(path)
+    points, certified = found["operating_points"], found["certificate"] is not None
+    stopping = "certified operating points" if certified else "operating points"
+    curves = {stopping: [(row["test_cost"], row["test_accuracy"]) for row in points]}
+    marked = {one["name"]: (one["cost"], one["test_accuracy"]) for one in found["alone"]}
+    if found["operating_point"] is not None:
+        chosen = points[found["operating_point"]]
+        marked["chosen"] = (chosen["test_cost"], chosen["test_accuracy"])
+    label = f"mean cost of an image ({found['cost_unit']}, plain network without heads = 1)"
+    drawn = pictures.accuracy_against_cost(curves if points else {}, marked, label)
+    caption = (
+        "Test accuracy against mean cost: images that stop when they are sure, and the network cut "
+        "at one exit for all of them. Points were found on validation images."
+    )
+    parts = [results["early_exit"]["verdict"], report.Picture(drawn, caption)]
+    yield report.Section("Early exit", parts)
+
+
+def _alone(results):
+    """Exit -> what the network cut there costs, relative to the plain one."""
+    return {name: 1 / speedup for name, speedup in results["speedups"].items()}
 
 
 def _paper_table(rows, exits):

@@ -48,20 +48,18 @@ def command(recipe: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", f"kdtoolkit.recipes.{recipe}", *arguments])
 
 
-def facts(recipe: str, arguments: Sequence[str], seed: int) -> dict[str, str]:
-    """Returns what a reader must know of a run, as text: command, seed, machine, versions."""
-    found = environment()
+def environment_facts(found: Mapping) -> dict[str, str]:
+    """Returns what `environment` found, as text: machine, versions."""
     return {
-        "command": command(recipe, arguments),
-        "seed": f"{seed} (one run)",
         "machine": f"{found['device']}, {found['cores']} cores",
         "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
     }
 
 
-# What somebody may use of a finished run; not its log, its cache, and what was set aside.
+# What somebody may use of a finished run; not its log, its cache, what was set aside, and the page,
+# which is made of the rest.
 _LEFT = (
-    *("**/export/**/*", "report.html", "sensitivity.json", "sensitivity.svg"),
+    *("**/export/**/*", "sensitivity.json", "sensitivity.svg"),
     *("**/network.keras", "**/network.json", "*/**/results.json"),
 )
 
@@ -147,6 +145,36 @@ def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> st
             ]
         )
     return aligned(cells)
+
+
+def kind(row: Mapping) -> str:
+    """Returns how an exported file is run: `early_exit`, `litert` or `saved_model`."""
+    if row["path"].endswith(".tflite"):
+        return "early_exit" if row.get("format") == "early_exit" else "litert"
+    return "saved_model"
+
+
+def how_to_run(row: Mapping, directory: Path) -> str:
+    """Returns the lines that run an exported file.
+
+    Args:
+        row: of the file, with its `path` and `format`.
+        directory: of the run.
+    """
+    path = str(directory / row["path"])
+    if kind(row) == "early_exit":
+        return f"python -m kdtoolkit.edge {shlex.quote(path)} IMAGE"
+    if kind(row) == "litert":
+        return (
+            "from ai_edge_litert.interpreter import Interpreter\n\n"
+            f"classify = Interpreter({path!r}).get_signature_runner('serving_default')\n"
+            "probabilities = classify(image=image[None])['probabilities'][0]"
+        )
+    return (
+        "import tensorflow as tf\n\n"
+        f"classify = tf.saved_model.load({path!r}).signatures['serving_default']\n"
+        "probabilities = classify(image=tf.constant(image[None]))['probabilities'][0]"
+    )
 
 
 def exports_table(results, output_dir, columns=None):

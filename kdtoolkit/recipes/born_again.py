@@ -2,6 +2,7 @@
 
 import sys
 
+from kdtoolkit import report
 from kdtoolkit.losses.strengths import (
     ADAPTIVE,
     PATRIARCHS,
@@ -202,6 +203,36 @@ def _show(flags, results):
     )
 
 
+def _page(flags, results, directory):
+    from kdtoolkit.report import pictures
+
+    rows = results["generations"]
+    accuracies = {"alone": "test_accuracy", "ensemble of 0 to here": "ensemble_test_accuracy"}
+    curves = {name: [100 * row[key] for row in rows] for name, key in accuracies.items()}
+    scores = {
+        f"generation {row['generation']}": row["sorted_scores"]
+        for row in rows
+        if "sorted_scores" in row
+    }
+    parts = [
+        report.Table.of(rows, _COLUMNS),
+        report.Picture(
+            pictures.by_generation(curves, "test accuracy (%)"),
+            "Test accuracy of each generation, and of the mean of the probabilities up to it.",
+        ),
+    ]
+    if scores:
+        parts.append(
+            report.Picture(
+                pictures.sorted_scores(scores),
+                "How sure generations are on test images: mean of the largest probability, of the "
+                "second largest, and so on. A tolerant one leaves more to second choices.",
+            )
+        )
+    title = f"{flags['model']} in generations on {flags['dataset']}"
+    return title, [report.Section("Generations", parts)]
+
+
 RECIPE = _command.Recipe(
     name="born_again",
     summary=__doc__.strip(),
@@ -209,6 +240,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run,
     show=_show,
+    page=_page,
     renamed=_RENAMED,
 )
 

@@ -5,6 +5,8 @@ import sys
 import typing
 from collections.abc import Sequence
 
+from kdtoolkit import report
+from kdtoolkit.compression import sensitivity_files
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.target import Target
 from kdtoolkit.data.preprocessing import INPUTS
@@ -132,7 +134,7 @@ def _run_recipe(flags, usual):
     data, output_dir = session.data, session.output_dir
     path = _outputs.fetch(flags, "model")
 
-    from kdtoolkit import analysis, compression
+    from kdtoolkit import compression
 
     strategy, compute, given = session.strategy, session.compute, {}
 
@@ -163,36 +165,30 @@ def _run_recipe(flags, usual):
 
     def export():
         name = "saved_model"
-        exports = [*session.export(result.network, name, [name]), *rows]
-        facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
-        failed = _report.failures(rows, "variant").items()
-        facts |= {f"FAILED: {variant}": failure for variant, failure in failed}
-        facts |= dict(_findings(flags, result.rounds, rows))
-        page = output_dir / "report.html"
-        analysis.write_report(page, _title(flags), facts, rows, _COLUMNS, _CHARTS)
-        return exports
+        return [*session.export(result.network, name, [name]), *rows]
 
     trained = next((row["directory"] for row in rows if row["directory"]), None)
     parts = {"given": given, "variants": rows, "network": trained, "rounds": result.rounds}
     return session.finish(parts, export)
 
 
-def _title(flags):
-    return f"{flags.model} on {flags.dataset}"
+def _findings(goal, results):
+    """Pairs of a name and what the table does not say of it.
+
+    Args:
+        goal: the flag `--target`, or None.
+        results: of the run.
+    """
+    yield from _towards(goal, results.get("rounds", ()))
+    yield from _mixtures(results["variants"])
 
 
-def _findings(flags, rounds, rows):
-    """Pairs of a name and what the table does not say of it."""
-    yield from _towards(flags, rounds)
-    yield from _mixtures(rows)
-
-
-def _towards(flags, rounds):
+def _towards(goal, rounds):
     """Pairs of a round's name and what was measured on its way to the target."""
-    target = Target.parse(flags.target) if rounds else None
+    target = Target.parse(goal) if rounds else None
     for number, row in enumerate(rounds, 1):
         whole, most, found = (target.shown(row[name]) for name in ("whole", "most", "found"))
-        name = f"{flags.target}, round {number}" if len(rounds) > 1 else flags.target
+        name = f"{goal}, round {number}" if len(rounds) > 1 else goal
         words = f"{found} of {whole} {target.unit}, asked for {most}"
         yield name, f"{words}; {row['measured']} networks measured"
 
@@ -217,16 +213,39 @@ def _mixtures(rows):
 
 def _show(flags, results):
     rows = results["variants"]
-    found = _findings(flags, results.get("rounds", ()), rows)
+    found = _findings(flags.target, results)
     figures = "report.html shows it, results.json holds the figures."
     if flags.sensitivity:
         figures += " sensitivity.svg shows what each part costs alone."
     return (
-        f"\n{_title(flags)}, {flags.epochs} epochs a step, seed {flags.seed} (one run)\n\n"
+        f"\n{flags.model} on {flags.dataset}, {flags.epochs} epochs a step, seed {flags.seed} "
+        "(one run)\n\n"
         f"{_report.table(rows, _COLUMNS)}\n"
         f"{''.join(f'{name}: {words}{chr(10)}' for name, words in found)}"
         f"{_report.ending(rows, 'variant', flags.output_dir, figures)}"
     )
+
+
+def _page(flags, results, directory):
+    from kdtoolkit.report import pictures
+
+    rows = results["variants"]
+    parts = [
+        report.Table.of(rows, _COLUMNS),
+        *(
+            report.Picture(pictures.front(rows, key, label), f"Test accuracy against {label}.")
+            for key, label in _CHARTS.items()
+        ),
+    ]
+    failed = _report.failures(rows, "variant").items()
+    parts += [f"FAILED: {variant}: {failure}" for variant, failure in failed]
+    parts += [f"{name}: {words}" for name, words in _findings(flags.get("target"), results)]
+    sections = [report.Section("Variants", parts)]
+    alone = sensitivity_files.picture(directory) if flags["sensitivity"] == "true" else None
+    if alone is not None:
+        words = "What each part of the network costs when it alone is pruned or rounded."
+        sections.append(report.Section("Sensitivity", [report.Picture(alone, words)]))
+    return f"{flags['model']} on {flags['dataset']}", sections
 
 
 RECIPE = _command.Recipe(
@@ -236,6 +255,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    page=_page,
     renamed=_RENAMED,
 )
 

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from kdtoolkit import report
 from kdtoolkit._checks import check_seeds
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.methods import ways as teaching
@@ -281,6 +282,28 @@ def _show(flags, results):
     return "\n".join([*lines, _report.exports_table(results, flags.output_dir)])
 
 
+def _page(flags, results, directory):
+    from kdtoolkit.intervals import t_interval
+    from kdtoolkit.report import pictures
+
+    accuracies: dict[str, list[float]] = {}
+    for row in results["methods"]:
+        accuracies.setdefault(row["method"], []).append(row["test_accuracy"])
+    rows = [(name, own, t_interval(own)) for name, own in accuracies.items()]
+    caption = "Test accuracy of each student (point) and their mean (bar)"
+    if len(results["seeds"]) > 1:
+        caption += ", with the 95% interval of the mean over other seeds (Student's t)"
+    parts = [
+        report.Table.of(_printed(results["summary"]), _COLUMNS),
+        report.Picture(pictures.seeds(rows, "test accuracy (%)"), f"{caption}."),
+    ]
+    teacher, who = results["teacher"], flags["student"]
+    if teacher is not None:
+        who = f"{flags['teacher']} to {who}"
+        parts.insert(0, f"Teacher: {teacher['test_accuracy']:.2%} of the test images right.")
+    return f"{who} on {flags['dataset']}", [report.Section("Students", parts)]
+
+
 def _printed(summary):
     def accuracy(row, key):
         if row[key] is None:
@@ -306,6 +329,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    page=_page,
     renamed=_RENAMED,
 )
 

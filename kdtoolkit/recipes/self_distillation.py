@@ -300,6 +300,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run,
     show=_exit_tables.show,
+    page=_exit_tables.page,
     renamed=_RENAMED,
 )
 

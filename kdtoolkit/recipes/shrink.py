@@ -1,10 +1,10 @@
 """Makes a classifier as small or fast as its accuracy allows: tries all ways, chooses the file."""
 
 import os
-import shlex
 import sys
+from pathlib import Path
 
-from kdtoolkit import cluster
+from kdtoolkit import cluster, report
 from kdtoolkit._checks import BELOW_1, POSITIVE, OneOf, check
 from kdtoolkit.data.preprocessing import INPUTS
 from kdtoolkit.front.choosing import OBJECTIVES
@@ -169,7 +169,7 @@ def _run_recipe(flags, checked):
     data, output_dir, given = session.data, session.output_dir, {}
     path = _outputs.fetch(flags, "model") if family is None else None
 
-    from kdtoolkit import analysis, front
+    from kdtoolkit import front
 
     def claim():
         if family is None:  # else the classifier was trained in the directory
@@ -215,20 +215,6 @@ def _run_recipe(flags, checked):
     }
 
     def export():
-        facts = _report.facts(RECIPE.name, flags.arguments, flags.seed)
-        facts |= {"chosen": found.verdict.removeprefix("Chosen: ")}
-        facts |= {row["candidate"]: row["outcome"] for row in found.tried if row["outcome"]}
-        analysis.write_report(
-            output_dir / "report.html",
-            _title(flags),
-            facts,
-            _marked(found.rows),
-            _COLUMNS,
-            _CHARTS,
-            label="name",
-            height="validation_accuracy",
-            named="mark",
-        )
         return [{**found.chosen, "path": found.path.relative_to(output_dir).as_posix()}]
 
     return session.finish(parts, export)
@@ -275,10 +261,6 @@ def _from_scratch(flags, name):
     return SCHEDULES["digits" if flags.dataset == "digits" else name]
 
 
-def _title(flags):
-    return f"{flags.model} on {flags.dataset}"
-
-
 def _marked(rows):
     """The rows, with what is said of each in a word."""
 
@@ -289,18 +271,17 @@ def _marked(rows):
 
 
 def _show(flags, results):
-    rows, chosen = results["files_tried"], results["chosen"]
-    path = os.path.join(flags.output_dir, "export", "chosen.tflite")
+    rows = results["files_tried"]
     lines = [
-        f"\n{_title(flags)}, seed {flags.seed} (one run); accuracy of the files, of validation on "
-        f"{results['images']:,} images\n",
+        f"\n{flags.model} on {flags.dataset}, seed {flags.seed} (one run); accuracy of the "
+        f"files, of validation on {results['images']:,} images\n",
         _report.table(_marked(rows), _COLUMNS),
         "",
         _report.table(_outcomes(results), _TRIED),
         "",
         results["verdict"],
         *_more_time(results["tried"]),
-        *_how_to_run(path, chosen["candidate"] == "early_exit"),
+        *_how_to_run(flags, results),
         _report.ending(rows, "name", flags.output_dir, _FIGURES),
     ]
     return "\n".join(lines)
@@ -322,14 +303,33 @@ def _more_time(tried):
         yield f"No time for {', '.join(names)}: a larger --budget_minutes goes on with them."
 
 
-def _how_to_run(path, stops_early):
-    yield f"It is {path}; run it with"
-    if stops_early:
-        yield f"    python -m kdtoolkit.edge {shlex.quote(path)} IMAGE"
-        return
-    yield f"    classify = Interpreter({path!r}).get_signature_runner('serving_default')"
-    yield "    probabilities = classify(image=image[None])['probabilities'][0]"
-    yield "of ai_edge_litert.interpreter; image: uint8, of the network's size."
+def _how_to_run(flags, results):
+    (row,) = results["exports"]
+    yield f"It is {os.path.join(flags.output_dir, row['path'])}; run it with"
+    for line in _report.how_to_run(row, Path(flags.output_dir)).splitlines():
+        yield f"    {line}".rstrip()
+    if _report.kind(row) != "early_exit":
+        yield "image: uint8, of the network's size."
+
+
+def _page(flags, results, directory):
+    from kdtoolkit.report import pictures
+
+    rows = _marked(results["files_tried"])
+    fronts = [
+        report.Picture(
+            pictures.front(
+                rows, key, label, name="name", height="validation_accuracy", named="mark"
+            ),
+            f"Validation accuracy against {label}; what is named is on the front.",
+        )
+        for key, label in _CHARTS.items()
+    ]
+    sections = [
+        report.Section("Files", [results["verdict"], report.Table.of(rows, _COLUMNS), *fronts]),
+        report.Section("What was tried", [report.Table.of(_outcomes(results), _TRIED)]),
+    ]
+    return f"{flags['model']} on {flags['dataset']}", sections
 
 
 RECIPE = _command.Recipe(
@@ -339,6 +339,7 @@ RECIPE = _command.Recipe(
     check=_check,
     run=_run_recipe,
     show=_show,
+    page=_page,
 )
 
 if __name__ == "__main__":

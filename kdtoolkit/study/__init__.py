@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from kdtoolkit._lazy import attach
 
 if TYPE_CHECKING:
-    from kdtoolkit.study.intervals import Difference as Difference
-    from kdtoolkit.study.intervals import difference as difference
     from kdtoolkit.study.plan import Arm as Arm
     from kdtoolkit.study.plan import Comparison as Comparison
     from kdtoolkit.study.plan import Plan as Plan
@@ -25,13 +23,11 @@ else:
         names={
             "Arm": "plan",
             "Comparison": "plan",
-            "Difference": "intervals",
             "Plan": "plan",
             "PlanError": "plan",
             "Results": "results",
             "Run": "results",
             "RunFailedError": "runs",
-            "difference": "intervals",
             "read_plan": "plan",
             "read_results": "results",
             "run_study": "runs",

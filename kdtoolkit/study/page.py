@@ -1,7 +1,6 @@
 """Results of studies in Markdown pages and as a plot, made from the results' files alone."""
 
 import functools
-import html
 import re
 import statistics
 from collections.abc import Mapping
@@ -9,15 +8,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kdtoolkit import files
+from kdtoolkit import files, report
 from kdtoolkit._types import PathLike
-from kdtoolkit.analysis import report
+from kdtoolkit.intervals import Difference, difference
+from kdtoolkit.report import pictures
+from kdtoolkit.report.svg import svg
 from kdtoolkit.study import teachers
-from kdtoolkit.study.intervals import Difference, difference
 from kdtoolkit.study.results import Results
 
 _BEGIN, _END = "<!-- {}: generated -->", "<!-- {}: end -->"
 _MARK = re.compile(r"<!-- (study|teachers) ([a-z0-9._-]+): generated -->")
+_SHOWN = "test accuracy (%): every seed, and the mean"
 # Figure -> its heading, factor and decimals.
 _COLUMNS = {
     "test_accuracy": ("test accuracy", 100, 2),
@@ -141,32 +142,22 @@ def _markdown(lines):
     return "\n".join(f"| {line} |" for line in (head, rule, *body))
 
 
-def plot(results: Results) -> str:
-    """Returns an SVG with the test accuracy of every outcome: each seed a point, and their mean."""
-    names, heights = [], []
+def plot(results: Results) -> Figure:
+    """Returns a picture of every outcome's test accuracy: each seed a point, and their mean."""
+    rows = []
     for arm in results.plan.arms:
         for outcome in results.outcomes(arm.name):
             runs = results.of(arm.name, outcome).values()
-            names.append(f"{arm.title}, {outcome}")
-            heights.append([100 * run.outcomes[outcome]["test_accuracy"] for run in runs])
-    figure = Figure(figsize=(7, 0.8 + 0.3 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, values in enumerate(heights):
-        axes.plot(values, [place] * len(values), "o", color="#0b5cad", alpha=0.6, gid=f"row{place}")
-        axes.plot(statistics.mean(values), place, "|", color="#c0262d", markersize=14, mew=2)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("test accuracy (%): every seed, and the mean")
-    axes.grid(alpha=0.3, axis="x")
-    return report.svg(figure, results.plan.name)
+            accuracies = [run.outcomes[outcome]["test_accuracy"] for run in runs]
+            rows.append((f"{arm.title}, {outcome}", accuracies, None))
+    return pictures.seeds(rows, _SHOWN)
 
 
 def write_page(path: PathLike, results: Results) -> None:
     """Writes a study as one HTML file: its plot and its tables, readable without a network."""
-    tables = map(report.table, _tables(results))
-    origin = f"<p>{html.escape(_origin(results))}</p>"
-    parts = [f"<figure>{plot(results)}</figure>", *tables, origin]
-    report.write_page(path, results.plan.title, parts)
+    parts = [report.Picture(plot(results), _SHOWN), *map(report.Table, _tables(results))]
+    section = report.Section("", [*parts, _origin(results)])
+    report.write_page(path, results.plan.title, [section])
 
 
 def fill(page: str, studies: Mapping[str, Results]) -> str:
@@ -219,9 +210,9 @@ def fill_file(
     for kind, name in _MARK.findall(page):
         own = _studies(kind, name, studies)
         file = name if kind == "study" else f"teachers-{name}"
-        drawn = plot(*own) if kind == "study" else teachers.plot(teachers.taught(own), file)
+        figure = plot(*own) if kind == "study" else teachers.plot(teachers.taught(own))
         target = Path(plots) / f"{file}.svg"
-        files.write_atomically(target, functools.partial(_write, drawn))
+        files.write_atomically(target, functools.partial(_write, svg(figure, file)))
 
 
 def _write(text, scratch):

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from kdtoolkit.analysis import report
 from kdtoolkit.study.results import Results
 
 _MARKERS = "o^sDvP"
@@ -103,14 +102,13 @@ def table(students: Iterable[Taught]) -> list[list[str]]:
     return lines
 
 
-def plot(students: Iterable[Taught], name: str) -> str:
-    """Returns an SVG: gain against the teacher's primary score, each student a point.
+def plot(students: Iterable[Taught]) -> Figure:
+    """Returns a picture: gain against the teacher's primary score, each student a point.
 
     Arms have colours, studies have markers; generation 1 is hollow.
 
     Args:
         students: of `taught`.
-        name: of the picture, from which its identifiers are made.
     """
     students = list(students)
     studies = list(dict.fromkeys(one.study for one in students))
@@ -137,4 +135,4 @@ def plot(students: Iterable[Taught], name: str) -> str:
     axes.grid(alpha=0.3)
     if students:
         axes.legend(fontsize="small")
-    return report.svg(figure, name)
+    return figure

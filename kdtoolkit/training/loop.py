@@ -114,6 +114,7 @@ class Training:
         self.generation = generation
         self.log_dir = log_dir
         self._writes = is_chief(settings.strategy)
+        self._history = History()
         self._network = self.directory / record.NETWORK
         self._results = self.directory / record.RESULTS
         # What a state or a finished network of this training is known by.
@@ -212,6 +213,7 @@ class Training:
                 stacklevel=2,
             )
             return None
+        results.pop("history", None)
         Checkpoints(self.directory).clear()  # left where `finish` was interrupted
         network.load_weights(self._network)
         return results, network.get_weights()
@@ -263,11 +265,14 @@ class Training:
         with settings.strategy.scope():
             first_epoch, notes = checkpoints.restore(trainer)
         started = time.monotonic() - notes.get("seconds", 0.0)
-        own = []
+        self._history = History(notes.get("history"))
+
+        def noted():
+            return {"seconds": time.monotonic() - started, "history": self._history.figures}
+
+        own: list[keras.callbacks.Callback] = []
         if self._writes:
-            own.append(
-                SaveCheckpoints(checkpoints, lambda: {"seconds": time.monotonic() - started})
-            )
+            own += [self._history, SaveCheckpoints(checkpoints, noted)]
         if self._writes and self.log_dir is not None:
             schedule = settings.schedule
             hparams = hyperparameters(trainer, schedule, settings.transfer) | self._identity
@@ -300,10 +305,32 @@ class Training:
         return trainer.network, Pace(seconds, epochs * len(train) / seconds)
 
     def finish(self, results: dict) -> None:
-        """Stores the results, which marks the training as finished, and drops its states."""
+        """Stores the results, which marks the training as finished, and drops its states.
+
+        With them goes the `history` of the training that was run: figure -> its value after each
+        epoch.
+        """
         if self._writes:
+            results = {**results, "history": self._history.figures}
             record.write(self.directory, results, self._identity)
             Checkpoints(self.directory).clear()
+
+
+class History(keras.callbacks.Callback):
+    """Every figure of the logs after each epoch, over all starts of a training.
+
+    Args:
+        figures: of the epochs before; name -> values.
+    """
+
+    def __init__(self, figures=None):
+        super().__init__()
+        self.figures: dict[str, list[float]] = dict(figures or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            # Six digits are more than a chart shows, and half as long.
+            self.figures.setdefault(name, []).append(float(f"{float(value):.6g}"))
 
 
 def _numbers(figures):

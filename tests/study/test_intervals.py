@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdtoolkit.study import difference
-from kdtoolkit.study.intervals import t_interval
+from kdtoolkit.intervals import t_interval
 
 
 def test_t_interval_of_three_seeds():

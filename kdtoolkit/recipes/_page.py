@@ -1,0 +1,106 @@
+"""`report.html`: what a finished run was and what came of it, from what its directory holds.
+
+Nothing here imports TensorFlow: `kdtoolkit report` makes the page again.
+"""
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdtoolkit import files, report
+from kdtoolkit.recipes import _command, _report
+from kdtoolkit.training import record
+
+NAME = "report.html"
+_VALIDATION = "val_"
+# Charts that come first; those of a method's own terms follow.
+_FIRST = ("accuracy", "loss", "labels", "primary_score")
+
+
+def write(recipe: _command.Recipe, directory: Path) -> Path:
+    """Writes the page of a finished run of a recipe, and returns its path.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: the directory is not one.
+    """
+    results = files.read_record(directory / "results.json")
+    flags = _command.read_flags(directory)
+    title, sections = recipe.page(flags, results, directory)
+    shown = [*sections, *_training(directory), *_exports(results, directory), _flags(flags)]
+    report.write_page(directory / NAME, title, shown, _facts(results))
+    return directory / NAME
+
+
+def _facts(results):
+    finished = datetime.datetime.fromisoformat(results["finished"])
+    return {
+        "command": results["command"],
+        "finished": f"{finished:%Y-%m-%d at %H:%M} UTC",
+        "data": _report.data_line(results["data"]).removeprefix("Data: "),
+        **_report.environment_facts(results["environment"]),
+    }
+
+
+def _training(directory) -> Iterator[report.Section]:
+    """Curves of everything that was reported after each epoch, all trainings in one chart each."""
+    histories = dict(_histories(directory))
+    figures = dict.fromkeys(
+        name.removeprefix(_VALIDATION) for own in histories.values() for name in own
+    )
+    if not figures:
+        return
+    from kdtoolkit.report import pictures
+
+    order = sorted(figures, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    parts: list = [
+        "After each epoch: on training images as they were being learned (lines) and on validation "
+        "images (dashed)."
+    ]
+    for figure in order:
+        trained, validated = (
+            {name: own[key] for name, own in histories.items() if key in own}
+            for key in (figure, f"{_VALIDATION}{figure}")
+        )
+        words = figure.replace("_", " ")
+        drawn = pictures.over_epochs(trained, words, validated)
+        parts.append(report.Picture(drawn, f"{words[0].upper()}{words[1:]} after each epoch."))
+    yield report.Section("Training", parts)
+
+
+def _histories(directory):
+    """Pairs of a training's directory, relative, and what it left of its epochs."""
+    for path in sorted(directory.glob(f"*/**/{record.RESULTS}")):
+        history = files.read_record(path).get("history")
+        if history:
+            yield path.parent.relative_to(directory).as_posix().replace("_", " "), history
+
+
+def _exports(results, directory) -> Iterator[report.Section]:
+    rows = [row for row in results["exports"] if not row.get("failure")]
+    if not rows:
+        return
+    columns = {
+        key: column
+        for key, column in _report.EXPORT_COLUMNS.items()
+        if any(row.get(key) is not None for row in rows)
+    }
+    codes = {}
+    for row in rows:  # one of each kind shows how
+        codes.setdefault(
+            _report.kind(row),
+            report.Code(_report.how_to_run(row, directory), _HOW[_report.kind(row)]),
+        )
+    yield report.Section("Files", [report.Table.of(rows, columns), *codes.values()])
+
+
+_HOW = {
+    "early_exit": "A file that stops early classifies images from the command line, and from "
+    "Python with kdtoolkit.edge.EarlyExitClassifier:",
+    "litert": "A LiteRT file takes a uint8 image of the network's size, and returns probabilities:",
+    "saved_model": "A SavedModel does so in TensorFlow, and in what serves such models:",
+}
+
+
+def _flags(flags):
+    rows = [("flag", "value"), *((f"--{name}", value) for name, value in flags.items())]
+    return report.Section("Flags", [report.Table(rows)])

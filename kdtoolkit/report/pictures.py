@@ -1,0 +1,207 @@
+"""Pictures that several pages have, from figures alone. Matplotlib needs no display."""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from kdtoolkit import files
+from kdtoolkit._types import PathLike
+from kdtoolkit.report.svg import ACCENT, ALARM, svg
+
+DROPS = "accuracy lost"
+_MOST_NAMED = 12  # lines of a chart that its legend has room for
+
+
+def accuracy_against_cost(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    marked: Mapping[str, tuple[float, float]] | None = None,
+    cost_label: str = "cost",
+) -> Figure:
+    """Returns accuracy-cost curves.
+
+    Args:
+        curves: label -> sequence of (cost, accuracy), accuracies as fractions.
+        marked: label -> (cost, accuracy) of single points, each in a colour of its own.
+        cost_label: of the horizontal axis.
+    """
+    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for label, points in curves.items():
+        costs, accuracies = zip(*points, strict=True)
+        axes.plot(costs, [100 * accuracy for accuracy in accuracies], ".-", label=label)
+    for label, (cost, accuracy) in (marked or {}).items():
+        axes.plot(cost, 100 * accuracy, "o", markersize=9, fillstyle="none", label=label)
+    axes.set(xlabel=cost_label, ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def plot_accuracy_against_cost(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: PathLike,
+    *,
+    marked: Mapping[str, tuple[float, float]] | None = None,
+    cost_label: str = "cost",
+) -> None:
+    """Writes what `accuracy_against_cost` returns as a PNG file, whole or not at all."""
+    figure = accuracy_against_cost(curves, marked, cost_label)
+    files.write_atomically(path, lambda scratch: figure.savefig(scratch, format="png"))
+
+
+def plot_drops(
+    drops: Mapping[str, Mapping[str, float]], path: PathLike, *, label: str = DROPS
+) -> None:
+    """Writes what changes to parts of a network cost: a row for each part, a point for each change.
+
+    Args:
+        drops: name of a part -> name of a change -> accuracy that it costs, a fraction.
+        path: SVG file, written whole or not at all.
+        label: of the horizontal axis, in points.
+    """
+    drawn = svg(drops_by_part(drops, label), "drops")
+    files.write_atomically(path, lambda scratch: scratch.write_text(drawn, encoding="utf-8"))
+
+
+def drops_by_part(drops: Mapping[str, Mapping[str, float]], label: str = DROPS) -> Figure:
+    """Returns the picture that `plot_drops` writes."""
+    figure = Figure(figsize=(7, 1.2 + 0.25 * len(drops)), layout="constrained")
+    axes = figure.add_subplot()
+    changes = dict.fromkeys(change for own in drops.values() for change in own)
+    for change, marker in zip(changes, itertools.cycle("o^sDvP"), strict=False):
+        points = [(100 * o[change], y) for y, o in enumerate(drops.values()) if change in o]
+        axes.plot(*zip(*points, strict=True), marker, label=change, alpha=0.7)
+    axes.set_yticks(range(len(drops)), list(drops), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{label} (points)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def front(
+    rows: Sequence[Mapping],
+    key: str,
+    label: str,
+    *,
+    name: str = "variant",
+    height: str = "test_accuracy",
+    named: str | None = None,
+) -> Figure:
+    """Returns rows as points: accuracy against one of their figures.
+
+    Args:
+        rows: dicts. One without either figure is left out; one whose `failure` is not None is a
+            cross.
+        key: of the horizontal axis.
+        label: of that axis.
+        name: key of what a row is called.
+        height: key of the vertical axis, a fraction, shown in per cent.
+        named: key that says of a row whether its point is filled and named; None for all.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for row in rows:
+        if row.get(key) is None or row.get(height) is None:
+            continue
+        x, y = row[key], 100 * row[height]
+        marker, color = ("x", ALARM) if row.get("failure") else ("o", ACCENT)
+        told = named is None or row[named]
+        axes.plot(x, y, marker, color=color, fillstyle="full" if told else "none")
+        if told:
+            axes.annotate(row[name], (x, y), (5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=label, ylabel=f"{height.replace('_', ' ')} (%)")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def over_epochs(
+    curves: Mapping[str, Sequence[float]],
+    label: str,
+    validated: Mapping[str, Sequence[float]] | None = None,
+) -> Figure:
+    """Returns a figure of some trainings over their epochs.
+
+    Args:
+        curves: name of a training -> value after each epoch.
+        label: of the vertical axis.
+        validated: likewise, of validation images: dashed, in the training's colour.
+    """
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    validated = validated or {}
+    names = list(dict.fromkeys([*curves, *validated]))
+    for number, name in enumerate(names):
+        for values, line in ((curves.get(name), "-"), (validated.get(name), "--")):
+            if values is not None:
+                epochs = range(1, len(values) + 1)
+                marker = "." if len(values) == 1 else ""
+                shown = name if line == "-" or name not in curves else None
+                axes.plot(epochs, values, f"{line}{marker}", color=f"C{number}", label=shown)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.3)
+    if 1 < len(names) <= _MOST_NAMED:
+        axes.legend(fontsize=7)
+    return figure
+
+
+def seeds(
+    rows: Sequence[tuple[str, Sequence[float], tuple[float, float] | None]], label: str
+) -> Figure:
+    """Returns every seed as a point, their mean, and its interval, row by row.
+
+    Args:
+        rows: name, accuracy with each seed, ends of the mean's interval or None; fractions.
+        label: of the horizontal axis, in per cent.
+    """
+    figure = Figure(figsize=(7, 0.9 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (_, values, interval) in enumerate(rows):
+        if interval is not None:
+            axes.plot([100 * end for end in interval], [place] * 2, color=ALARM, linewidth=1)
+        points = [100 * value for value in values]
+        axes.plot(points, [place] * len(points), "o", color=ACCENT, alpha=0.6, gid=f"row{place}")
+        axes.plot(statistics.mean(points), place, "|", color=ALARM, markersize=14, mew=2)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def by_generation(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """Returns figures of generations 0, 1, ...: a line for each name.
+
+    Args:
+        curves: name -> value of each generation.
+        label: of the vertical axis.
+    """
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in curves.items():
+        axes.plot(range(len(values)), values, "o-", label=name)
+    axes.set(xlabel="generation", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def sorted_scores(scores: Mapping[str, Sequence[float]]) -> Figure:
+    """Returns mean sorted confidences, on a logarithmic scale: a line for each name.
+
+    Args:
+        scores: name -> mean of the largest probability, of the second largest, ....
+    """
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in scores.items():
+        axes.semilogy(range(1, len(values) + 1), values, ".-", label=name)
+    axes.set(xlabel="place of the class among an image's scores", ylabel="mean probability")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
