@@ -8,7 +8,6 @@ import numpy as np
 
 import kdtoolkit
 from kdtoolkit import data, front, generations, methods, models, training
-from kdtoolkit.analysis import plot_accuracy_against_cost
 from kdtoolkit.compression import (
     ConstantSparsity,
     MagnitudePruning,
@@ -25,6 +24,7 @@ from kdtoolkit.edge import EarlyExitClassifier, Prediction
 from kdtoolkit.export import Exported, Parity, check, to_litert
 from kdtoolkit.generations import Generation
 from kdtoolkit.losses import TolerantCrossentropy, distillation_divergence, eta_from_primary_score
+from kdtoolkit.report import plot_accuracy_against_cost
 
 
 def train(directory: Path) -> list[Generation]:

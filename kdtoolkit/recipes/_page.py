@@ -52,6 +52,7 @@ def _training(directory) -> Iterator[report.Section]:
     from kdtoolkit.report import pictures
 
     order = sorted(figures, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    colors = {name: f"C{number}" for number, name in enumerate(histories)}
     parts: list = [
         "After each epoch: on training images as they were being learned (lines) and on validation "
         "images (dashed)."
@@ -62,8 +63,8 @@ def _training(directory) -> Iterator[report.Section]:
             for key in (figure, f"{_VALIDATION}{figure}")
         )
         words = figure.replace("_", " ")
-        drawn = pictures.over_epochs(trained, words, validated)
-        parts.append(report.Picture(drawn, f"{words[0].upper()}{words[1:]} after each epoch."))
+        drawn = pictures.over_epochs(trained, validated, words, colors)
+        parts.append(report.Picture(drawn, f"{words}, epoch by epoch"))
     yield report.Section("Training", parts)
 
 
@@ -84,7 +85,7 @@ def _exports(results, directory) -> Iterator[report.Section]:
         for key, column in _report.EXPORT_COLUMNS.items()
         if any(row.get(key) is not None for row in rows)
     }
-    codes = {}
+    codes: dict[str, report.Code] = {}
     for row in rows:  # one of each kind shows how
         codes.setdefault(
             _report.kind(row),

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kdtoolkit import files
 from kdtoolkit._types import PathLike
@@ -120,30 +121,33 @@ def front(
 
 def over_epochs(
     curves: Mapping[str, Sequence[float]],
+    validated: Mapping[str, Sequence[float]],
     label: str,
-    validated: Mapping[str, Sequence[float]] | None = None,
+    colors: Mapping[str, str],
 ) -> Figure:
     """Returns a figure of some trainings over their epochs.
 
     Args:
         curves: name of a training -> value after each epoch.
+        validated: likewise, of validation images; dashed.
         label: of the vertical axis.
-        validated: likewise, of validation images: dashed, in the training's colour.
+        colors: of the trainings; the legend has its order.
     """
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    validated = validated or {}
-    names = list(dict.fromkeys([*curves, *validated]))
-    for number, name in enumerate(names):
+    named = set()
+    for name, color in colors.items():
         for values, line in ((curves.get(name), "-"), (validated.get(name), "--")):
             if values is not None:
                 epochs = range(1, len(values) + 1)
-                marker = "." if len(values) == 1 else ""
-                shown = name if line == "-" or name not in curves else None
-                axes.plot(epochs, values, f"{line}{marker}", color=f"C{number}", label=shown)
+                style = f"{line}." if len(values) == 1 else line
+                shown = None if name in named else name
+                axes.plot(epochs, values, style, color=color, label=shown)
+                named.add(name)
     axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if 1 < len(names) <= _MOST_NAMED:
+    if 1 < len(named) <= _MOST_NAMED:
         axes.legend(fontsize=7)
     return figure
 
@@ -184,7 +188,7 @@ def by_generation(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
     for name, values in curves.items():
         axes.plot(range(len(values)), values, "o-", label=name)
     axes.set(xlabel="generation", ylabel=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -201,7 +205,7 @@ def sorted_scores(scores: Mapping[str, Sequence[float]]) -> Figure:
     for name, values in scores.items():
         axes.semilogy(range(1, len(values) + 1), values, ".-", label=name)
     axes.set(xlabel="place of the class among an image's scores", ylabel="mean probability")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -155,8 +155,9 @@ def plot(results: Results) -> Figure:
 
 def write_page(path: PathLike, results: Results) -> None:
     """Writes a study as one HTML file: its plot and its tables, readable without a network."""
-    parts = [report.Picture(plot(results), _SHOWN), *map(report.Table, _tables(results))]
-    section = report.Section("", [*parts, _origin(results)])
+    tables = map(report.Table, _tables(results))
+    parts = [report.Picture(plot(results), _SHOWN), *tables, _origin(results)]
+    section = report.Section("", parts)
     report.write_page(path, results.plan.title, [section])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kdtoolkit import analysis, models
+from kdtoolkit import models, report
 from kdtoolkit.compression import (
     channel_groups,
     prune_channels,
@@ -177,7 +177,7 @@ def test_files(tmp_path):
 def test_drops_are_drawn_where_they_are(tmp_path):
     """Ten points are twice as far from none as five, and parts lie in their order."""
     path = tmp_path / "drops.svg"
-    analysis.plot_drops({"first": {"x": 0.0}, "second": {"x": 0.05}, "third": {"x": 0.1}}, path)
+    report.plot_drops({"first": {"x": 0.0}, "second": {"x": 0.05}, "third": {"x": 0.1}}, path)
     uses = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}use")
     marks = [(float(u.get("x")), float(u.get("y"))) for u in uses if "#1f77b4" in u.get("style")]
     (none, five, ten) = marks[:3]

@@ -24,6 +24,7 @@ from kdtoolkit.recipes import (
     self_distillation,
 )
 from kdtoolkit.training import distribution
+from tests.report.browser import CHROMIUM, Browser, drawn
 
 FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
 RECIPES = {
@@ -111,6 +112,7 @@ def test_everything_of_use_is_recorded(finished):
     own = {
         ".lock",
         "config.flags",
+        "report.html",
         "results.json",
         "generations.json",
         "model.json",
@@ -119,8 +121,60 @@ def test_everything_of_use_is_recorded(finished):
     assert {file for file in there - own if not file.startswith("logs/")} == set(recorded)
     exports = any(file.startswith("export/saved_model/") for file in recorded)
     assert exports == (recipe.name != "distill")  # which was told not to
-    for file in ("report.html", "sensitivity.json", "sensitivity.svg"):
+    for file in ("sensitivity.json", "sensitivity.svg"):
         assert (file in recorded) == (recipe.name == "compress")
+
+
+def test_page_is_made_again_from_the_directory(runs, capsys, tmp_path):
+    for name, (recipe, argv, directory, _) in runs.items():
+        page = directory / "report.html"
+        made = page.read_bytes()
+        page.unlink()
+        assert cli.main(["report", str(directory)]) == 0
+        assert capsys.readouterr().out == f"{page}\n"
+        assert page.read_bytes() == made
+        if name == "distill":  # and where a finished run has lost it
+            page.unlink()
+            assert recipe.main(argv) == 0
+            assert page.read_bytes() == made
+    capsys.readouterr()
+    for wrong, reason in (("none", "FileNotFoundError"), ("", "FileNotFoundError")):
+        assert cli.main(["report", str(tmp_path / wrong)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("report: DIRECTORY must be the output directory of a finished ")
+        assert reason in line
+
+
+def test_page_shows_every_term_after_each_epoch(runs):
+    """Curves are those of the records that each training left, of every loss term and metric."""
+    _, _, directory, _ = runs["distill"]
+    history = json.loads((directory / "kd" / "seed_1" / "results.json").read_text())["history"]
+    assert {"loss", "accuracy", "label", "kd", "val_accuracy"} <= set(history)
+    assert {len(values) for values in history.values()} == {1}
+    assert history["loss"][0] == pytest.approx(history["label"][0] + history["kd"][0], rel=1e-5)
+    page = (directory / "report.html").read_text()
+    shown = ("loss", "accuracy", "label", "kd", "primary score")
+    assert all(f"<figcaption>{name}, epoch by epoch</figcaption>" in page for name in shown)
+    assert ">kd/seed 1</text>" in page.replace("<!--", "").replace("-->", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_pages_in_a_browser(runs, tmp_path):
+    """No request, no complaint; all plots are drawn, on a screen and on a telephone."""
+    browser = Browser(tmp_path / "user")
+    least = {"born_again": 2 + 5, "compress": 3, "distill": 1 + 5, "self_distillation": 2 + 5}
+    try:
+        for name, (_, _, directory, _) in runs.items():
+            page = directory / "report.html"
+            for width in (1280, 400):
+                pixels = browser.open(page, width)
+                counts = drawn(browser, pixels)
+                assert len(counts) >= least[name] and min(counts) > 500
+                assert browser.value("document.documentElement.scrollWidth") <= width
+                assert browser.requests == [page.as_uri()]
+                assert browser.complaints == []
+    finally:
+        browser.close()
 
 
 def test_compress_says_what_came_of_a_target(teacher, tmp_path, capsys):

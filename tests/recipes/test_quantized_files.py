@@ -95,7 +95,7 @@ def test_compress_marks_a_file_that_is_wrong(run, tmp_path):
     assert f"{floats} of {len(operations)} operations stay in float32; " in page
     for text, failed in ((output, "FAILED, and not kept"), (page, "FAILED")):
         for part in (f"{integers['max_difference']:.1e}", f"{failed}: original, int8", shown):
-            assert part in text.replace("&#x27;", "'")
+            assert part in text.replace("&#39;", "'")
     assert "Everything is in" not in output
     assert f"\nEverything else is in {directory}; report.html shows it, " in output
     there = {row["check"]: (directory / row["path"]).exists() for row in results["variants"]}

@@ -1,13 +1,13 @@
 import numpy as np
 from PIL import Image
 
-from kdtoolkit import analysis
+from kdtoolkit import report
 
 
 def test_curve_is_drawn(tmp_path):
     """The marked point lies far from the curve: its colour appears where it should."""
     path = tmp_path / "curve.png"
-    analysis.plot_accuracy_against_cost(
+    report.plot_accuracy_against_cost(
         {"test": [(0.2, 0.5), (1.0, 0.5)]}, path, marked={"point": (0.6, 0.9)}
     )
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
@@ -23,7 +23,7 @@ def test_points_without_a_curve(tmp_path):
     """Where no thresholds are worth it, what is better is drawn, each in a colour of its own."""
     path = tmp_path / "curve.png"
     marked = {"plain": (1.0, 0.9), "exit_1 alone": (0.5, 0.6), "exit_2 alone": (0.75, 0.75)}
-    analysis.plot_accuracy_against_cost({}, path, marked=marked)
+    report.plot_accuracy_against_cost({}, path, marked=marked)
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     rightmost, area = [], []
     for colour in ([31, 119, 180], [44, 160, 44], [255, 127, 14]):

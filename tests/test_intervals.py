@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kdtoolkit.study import difference
-from kdtoolkit.intervals import t_interval
+from kdtoolkit.intervals import difference, t_interval
 
 
 def test_t_interval_of_three_seeds():
