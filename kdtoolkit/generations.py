@@ -12,6 +12,7 @@ import tensorflow as tf
 from kdtoolkit._checks import Integers, check
 from kdtoolkit._claim import held
 from kdtoolkit._types import PathLike
+from kdtoolkit.analysis.energy import sorted_confidences
 from kdtoolkit.data.loading import Data
 from kdtoolkit.edge.decisions import log_probabilities
 from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE
@@ -43,7 +44,7 @@ class Generation:
     results: dict
 
 
-_SCORES = 10  # of each image, whose means are told
+_CONFIDENCES = 10  # of each image, whose means are told
 
 
 def train_generations(
@@ -92,7 +93,7 @@ def train_generations(
 
     Returns:
         The generations, patriarch first. Their results hold `generation`, `test_accuracy`,
-        `test_loss`, `primary_score` (test), `sorted_scores` (test, the first ten),
+        `test_loss`, `primary_score` (test), `sorted_confidences` (test, the first ten),
         `validation_accuracy`, `ensemble_test_accuracy` (mean
         of the probabilities of generations 0..g), `seconds`, `images_per_second`.
 
@@ -187,7 +188,7 @@ def train_generations(
                     "validation_accuracy": validation.accuracy,
                     "test_loss": test.loss,
                     "primary_score": test.primary_score,
-                    "sorted_scores": evaluation.sorted_scores(log_f)[:_SCORES].tolist(),
+                    "sorted_confidences": sorted_confidences(log_f)[:_CONFIDENCES].tolist(),
                     "ensemble_test_accuracy": ensemble.accuracy,
                 }
 

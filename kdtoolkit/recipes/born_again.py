@@ -210,9 +210,9 @@ def _page(flags, results, directory):
     accuracies = {"alone": "test_accuracy", "ensemble of 0 to here": "ensemble_test_accuracy"}
     curves = {name: [100 * row[key] for row in rows] for name, key in accuracies.items()}
     scores = {
-        f"generation {row['generation']}": row["sorted_scores"]
+        f"generation {row['generation']}": row["sorted_confidences"]
         for row in rows
-        if "sorted_scores" in row
+        if "sorted_confidences" in row
     }
     parts = [
         report.Table.of(rows, _COLUMNS),
@@ -224,7 +224,7 @@ def _page(flags, results, directory):
     if scores:
         parts.append(
             report.Picture(
-                pictures.sorted_scores(scores),
+                pictures.sorted_confidences(scores),
                 "How sure generations are on test images: mean of the largest probability, of the "
                 "second largest, and so on. A tolerant one leaves more to second choices.",
             )

@@ -194,7 +194,7 @@ def by_generation(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
     return figure
 
 
-def sorted_scores(scores: Mapping[str, Sequence[float]]) -> Figure:
+def sorted_confidences(scores: Mapping[str, Sequence[float]]) -> Figure:
     """Returns mean sorted confidences, on a logarithmic scale: a line for each name.
 
     Args:

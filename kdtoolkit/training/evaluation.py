@@ -37,15 +37,6 @@ def figures(logits, labels):
     )
 
 
-def sorted_scores(logits):
-    """Returns the mean of the largest probability, of the second largest, ...: `(classes,)`.
-
-    Args:
-        logits: `(n, classes)`.
-    """
-    return np.exp(np.sort(log_probabilities(logits), axis=-1)[:, ::-1]).mean(axis=0)
-
-
 def predict(network, split, batch_size=512):
     """Returns the network's logits on a data split, in order, with the split's labels.
 

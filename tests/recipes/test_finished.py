@@ -137,9 +137,11 @@ def test_page_is_made_again_from_the_directory(runs, capsys, tmp_path):
             page.unlink()
             assert recipe.main(argv) == 0
             assert page.read_bytes() == made
+            capsys.readouterr()
     capsys.readouterr()
-    for wrong, reason in (("none", "FileNotFoundError"), ("", "FileNotFoundError")):
-        assert cli.main(["report", str(tmp_path / wrong)]) == 2
+    files.write_record(tmp_path / "results.json", {"recipe": "bake"})
+    for wrong, reason in ((tmp_path / "none", "FileNotFoundError"), (tmp_path, "is no recipe")):
+        assert cli.main(["report", str(wrong)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("report: DIRECTORY must be the output directory of a finished ")
         assert reason in line
