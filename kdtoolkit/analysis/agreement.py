@@ -1,23 +1,9 @@
 """How much a student is like its teacher."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from kdtoolkit.analysis.numbers import Agreement
 from kdtoolkit.edge.decisions import log_probabilities
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Two networks on the same images.
-
-    Attributes:
-        share: of images on which both decide for the same class.
-        divergence: mean `KL(teacher || student)` in nats.
-    """
-
-    share: float
-    divergence: float
 
 
 def teacher_agreement(

@@ -1,28 +1,14 @@
 """What the exits of a network see: their features in two dimensions, and how classes part there."""
 
-from dataclasses import dataclass
-
 import keras
 import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
+from kdtoolkit.analysis.numbers import Projection
 from kdtoolkit.data import Split
 from kdtoolkit.models.exits import features as with_features
 from kdtoolkit.models.precision import in_float32
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Features in the plane in which they vary most.
-
-    Attributes:
-        points: float64 `(n, 2)`, centred.
-        variance: share of all variance along each of the two axes.
-    """
-
-    points: np.ndarray
-    variance: tuple[float, float]
 
 
 def features_by_exit(

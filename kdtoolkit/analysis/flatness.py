@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -10,25 +9,11 @@ import tensorflow as tf
 
 from kdtoolkit._checks import AT_LEAST_0, Integers, check
 from kdtoolkit._types import Network
+from kdtoolkit.analysis.numbers import Noisy
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.evaluation import figures
 from kdtoolkit.training.fused import folded
-
-
-@dataclass(frozen=True)
-class Noisy:
-    """A network at one strength of noise.
-
-    Attributes:
-        sigma: standard deviation of the noise or, normalised, its share of each filter's norm.
-        accuracies: of every draw, fractions.
-        losses: mean cross-entropy of every draw, nats.
-    """
-
-    sigma: float
-    accuracies: tuple[float, ...]
-    losses: tuple[float, ...]
 
 
 def under_noise(

@@ -1,5 +1,6 @@
 """How hard a loss pulls on each convolution of a network."""
 
+import re
 from collections.abc import Callable, Iterable
 
 import keras
@@ -34,7 +35,8 @@ def convolution_gradients(
 
     Returns:
         Name of a convolution -> the mean over its weights and the batches of `|dL/dw|`, where L is
-        the mean loss of a batch; in the order of the layers.
+        the mean loss of a batch; in the order of the layers,
+        heads of exits behind all others.
 
     Raises:
         ArgumentError: the network has no convolution, or there is no batch.
@@ -90,7 +92,8 @@ def _gradients(network, batches, terms, kinds):
         terms: images, labels -> dict name -> per-sample loss.
         kinds: what to return -> names of its terms.
     """
-    kernels = {layer.name: layer.kernel for layer in all_layers(network) if _is_convolution(layer)}
+    layers = sorted(filter(_is_convolution, all_layers(network)), key=_head)
+    kernels = {layer.name: layer.kernel for layer in layers}
     if not kernels:
         received = Words(repr(network.name))
         raise ArgumentError("network", "a convolution with weights", received, must="have")
@@ -127,6 +130,12 @@ def _gradients(network, batches, terms, kinds):
         )
         for kind in kinds
     }
+
+
+def _head(layer):
+    """What sorts heads behind the backbone, those of one exit side by side."""
+    found = re.match(r"exit_\d+_", layer.name)
+    return found[0] if found else ""
 
 
 def _is_convolution(layer):

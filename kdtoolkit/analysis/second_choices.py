@@ -1,31 +1,9 @@
 """Which class a network takes for the second likeliest: what a student learns besides the label."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
-
-
-@dataclass(frozen=True)
-class WithinGroups:
-    """How many second choices stay in the group of the true class.
-
-    Second choices that are the true class itself, on the diagonal, are left out of the shares.
-
-    Attributes:
-        share: of the second choices, those in the true class' group.
-        chance: that share if a second choice were any other class, all as likely.
-        concentration: how often two different images of one class have the same second choice, the
-            mean over the classes with at least two; `1 / (classes - 1)` by chance. NaN where no
-            class has two.
-        diagonal: share of all images whose second choice is the true class.
-    """
-
-    share: float
-    chance: float
-    concentration: float
-    diagonal: float
+from kdtoolkit.analysis.numbers import WithinGroups
 
 
 def count_second_choices(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
