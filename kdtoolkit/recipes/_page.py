@@ -43,23 +43,22 @@ def _facts(results):
 
 def _training(directory) -> Iterator[report.Section]:
     """Curves of everything that was reported after each epoch, all trainings in one chart each."""
-    histories = dict(_histories(directory))
-    figures = dict.fromkeys(
-        name.removeprefix(_VALIDATION) for own in histories.values() for name in own
-    )
+    histories = list(_histories(directory))
+    figures = dict.fromkeys(name.removeprefix(_VALIDATION) for _, own in histories for name in own)
     if not figures:
         return
     from kdtoolkit.report import pictures
 
     order = sorted(figures, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    colors = {name: f"C{number}" for number, name in enumerate(histories)}
+    groups = dict.fromkeys(group for group, _ in histories)
+    colors = {group: f"C{number}" for number, group in enumerate(groups)}
     parts: list = [
         "After each epoch: on training images as they were being learned (lines) and on validation "
         "images (dashed)."
     ]
     for figure in order:
         trained, validated = (
-            {name: own[key] for name, own in histories.items() if key in own}
+            [(group, own[key]) for group, own in histories if key in own]
             for key in (figure, f"{_VALIDATION}{figure}")
         )
         words = figure.replace("_", " ")
@@ -69,11 +68,13 @@ def _training(directory) -> Iterator[report.Section]:
 
 
 def _histories(directory):
-    """Pairs of a training's directory, relative, and what it left of its epochs."""
+    """Pairs of a training's group, its directory without its seed, and what its epochs left."""
     for path in sorted(directory.glob(f"*/**/{record.RESULTS}")):
         history = files.read_record(path).get("history")
         if history:
-            yield path.parent.relative_to(directory).as_posix().replace("_", " "), history
+            names = path.parent.relative_to(directory).parts
+            group = "/".join(name for name in names if not name.startswith("seed_"))
+            yield group.replace("_", " "), history
 
 
 def _exports(results, directory) -> Iterator[report.Section]:
@@ -95,10 +96,11 @@ def _exports(results, directory) -> Iterator[report.Section]:
 
 
 _HOW = {
-    "early_exit": "A file that stops early classifies images from the command line, and from "
-    "Python with kdtoolkit.edge.EarlyExitClassifier:",
-    "litert": "A LiteRT file takes a uint8 image of the network's size, and returns probabilities:",
-    "saved_model": "A SavedModel does so in TensorFlow, and in what serves such models:",
+    "early_exit": "A file that stops early, from the command line; in Python it is a "
+    "kdtoolkit.edge.EarlyExitClassifier:",
+    "litert": "A LiteRT file; image: uint8, of the network's size:",
+    "saved_model": "A SavedModel, in TensorFlow and in what serves such models; image: uint8, of "
+    "the network's size:",
 }
 
 

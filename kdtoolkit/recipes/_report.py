@@ -181,7 +181,9 @@ def exports_table(results, output_dir, columns=None):
     """Returns what a recipe ends with: the table of the files, and where everything is."""
     rows = results["exports"]
     shown = f"\n{table(rows, columns or EXPORT_COLUMNS)}\n" if rows else ""
-    return shown + ending(rows, "path", output_dir, "report.html shows it, results.json holds the figures.")
+    return shown + ending(
+        rows, "path", output_dir, "report.html shows it, results.json holds the figures."
+    )
 
 
 def ending(rows, name, output_dir, figures):

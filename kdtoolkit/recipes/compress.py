@@ -245,7 +245,7 @@ def _page(flags, results, directory):
     if alone is not None:
         words = "What each part of the network costs when it alone is pruned or rounded."
         sections.append(report.Section("Sensitivity", [report.Picture(alone, words)]))
-    return f"{flags['model']} on {flags['dataset']}", sections
+    return f"{flags['model']} compressed, on {flags['dataset']}", sections
 
 
 RECIPE = _command.Recipe(

@@ -329,7 +329,7 @@ def _page(flags, results, directory):
         report.Section("Files", [results["verdict"], report.Table.of(rows, _COLUMNS), *fronts]),
         report.Section("What was tried", [report.Table.of(_outcomes(results), _TRIED)]),
     ]
-    return f"{flags['model']} on {flags['dataset']}", sections
+    return f"{flags['model']} made small, on {flags['dataset']}", sections
 
 
 RECIPE = _command.Recipe(

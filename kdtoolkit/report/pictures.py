@@ -13,6 +13,7 @@ from kdtoolkit.report.svg import ACCENT, ALARM, svg
 
 DROPS = "accuracy lost"
 _MOST_NAMED = 12  # lines of a chart that its legend has room for
+_OUTLIER = 30  # times the median, which is a line at the bottom then
 
 
 def accuracy_against_cost(
@@ -102,8 +103,9 @@ def front(
         height: key of the vertical axis, a fraction, shown in per cent.
         named: key that says of a row whether its point is filled and named; None for all.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    names: dict[tuple[float, float], list[str]] = {}
     for row in rows:
         if row.get(key) is None or row.get(height) is None:
             continue
@@ -112,7 +114,11 @@ def front(
         told = named is None or row[named]
         axes.plot(x, y, marker, color=color, fillstyle="full" if told else "none")
         if told:
-            axes.annotate(row[name], (x, y), (5, 4), textcoords="offset points", fontsize=8)
+            names.setdefault((x, y), []).append(row[name])
+    for number, point in enumerate(sorted(names)):  # above and below, or neighbours would meet
+        offset = (5, 4 if number % 2 == 0 else -11)
+        text = "; ".join(names[point])
+        axes.annotate(text, point, offset, textcoords="offset points", fontsize=8)
     axes.set(xlabel=label, ylabel=f"{height.replace('_', ' ')} (%)")
     axes.margins(0.15)
     axes.grid(alpha=0.3)
@@ -120,34 +126,36 @@ def front(
 
 
 def over_epochs(
-    curves: Mapping[str, Sequence[float]],
-    validated: Mapping[str, Sequence[float]],
+    curves: Sequence[tuple[str, Sequence[float]]],
+    validated: Sequence[tuple[str, Sequence[float]]],
     label: str,
     colors: Mapping[str, str],
 ) -> Figure:
     """Returns a figure of some trainings over their epochs.
 
     Args:
-        curves: name of a training -> value after each epoch.
+        curves: group of a training, and its value after each epoch.
         validated: likewise, of validation images; dashed.
-        label: of the vertical axis.
-        colors: of the trainings; the legend has its order.
+        label: of the vertical axis, which is logarithmic where one epoch would hide the others.
+        colors: of the groups; the legend has its order.
     """
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    named = set()
-    for name, color in colors.items():
-        for values, line in ((curves.get(name), "-"), (validated.get(name), "--")):
-            if values is not None:
-                epochs = range(1, len(values) + 1)
-                style = f"{line}." if len(values) == 1 else line
-                shown = None if name in named else name
-                axes.plot(epochs, values, style, color=color, label=shown)
-                named.add(name)
+    for lines, line in ((curves, "-"), (validated, "--")):
+        for group, values in lines:
+            style = f"{line}." if len(values) == 1 else line
+            axes.plot(range(1, len(values) + 1), values, style, color=colors[group])
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    values = [value for _, own in (*curves, *validated) for value in own]
+    if min(values) > 0 and max(values) > _OUTLIER * statistics.median(values):
+        axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    if 1 < len(named) <= _MOST_NAMED:
+    there = {group for group, _ in (*curves, *validated)}
+    if 1 < len(there) <= _MOST_NAMED:
+        for group, color in colors.items():
+            if group in there:
+                axes.plot([], [], color=color, label=group)
         axes.legend(fontsize=7)
     return figure
 

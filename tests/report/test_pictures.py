@@ -2,6 +2,7 @@ import numpy as np
 from PIL import Image
 
 from kdtoolkit import report
+from kdtoolkit.report import pictures
 
 
 def test_curve_is_drawn(tmp_path):
@@ -32,3 +33,37 @@ def test_points_without_a_curve(tmp_path):
         rightmost.append(np.nonzero(drawn)[1].max())
     assert min(area) > 40  # in the legend, which is on the left, and in its place
     assert rightmost[0] > rightmost[1] + 200 and rightmost[1] > rightmost[2] + 200
+
+
+def test_one_epoch_does_not_hide_the_others():
+    colors = {"a": "C0", "b": "C1"}
+    calm = pictures.over_epochs([("a", [2.0, 1.0, 0.9])], [("a", [3.0, 1.5, 1.2])], "loss", colors)
+    wild = pictures.over_epochs(
+        [("a", [2.0, 1.0, 0.9])], [("b", [900.0, 1.5, 1.2])], "loss", colors
+    )
+    assert [figure.axes[0].get_yscale() for figure in (calm, wild)] == ["linear", "log"]
+    lines = wild.axes[0].get_lines()[:2]
+    assert [line.get_color() for line in lines] == ["C0", "C1"]
+    assert [list(line.get_ydata()) for line in lines] == [[2.0, 1.0, 0.9], [900.0, 1.5, 1.2]]
+    legends = [figure.axes[0].get_legend() for figure in (calm, wild)]
+    assert legends[0] is None
+    assert [text.get_text() for text in legends[1].get_texts()] == ["a", "b"]
+
+
+def test_points_at_one_place_share_a_name():
+    rows = [{"variant": name, "test_accuracy": 0.5, "bytes": 7} for name in ("a", "b")]
+    rows.append({"variant": "c", "test_accuracy": 0.6, "bytes": 9, "failure": "wrong"})
+    (axes,) = pictures.front(rows, "bytes", "bytes").axes
+    assert [text.get_text() for text in axes.texts] == ["a; b", "c"]
+    assert [line.get_marker() for line in axes.get_lines()] == ["o", "o", "x"]
+
+
+def test_seeds_means_and_intervals_are_where_they_should_be():
+    rows = [("one", [0.1, 0.3], (0.05, 0.35)), ("other", [0.5], None)]
+    (axes,) = pictures.seeds(rows, "accuracy").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
+    interval, points, mean, alone, itself = drawn
+    assert interval == ([5.0, 35.0], [0, 0])
+    assert (points, mean) == (([10.0, 30.0], [0, 0]), ([20.0], [0]))
+    assert (alone, itself) == (([50.0], [1]), ([50.0], [1]))
