@@ -5,6 +5,7 @@ python -m tests.forking DESCRIPTOR      of a socket: see `tests.processes`
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -90,4 +91,6 @@ if __name__ == "__main__":
 
     from kdtoolkit import data, training  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # or every command walks through all modules, for each file that it converts
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import shutil
+import signal
 
 import keras
 import numpy as np
@@ -10,15 +10,14 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from kdtoolkit import data, files, training
 from kdtoolkit.edge import EarlyExitClassifier
-from kdtoolkit.front import plan
 from kdtoolkit.models import keras_weights, registry
 from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
-
-DIGITS = ["--train_examples=200", "--batch_size=50", "--epochs=2", "--epochs_from_scratch=2"]
+from tests.processes import run
 
 
 @pytest.fixture(autouse=True)
@@ -121,26 +120,51 @@ def test_photos_and_trained_weights(photos, tmp_path, monkeypatch, capsys):
     assert list(found["given"]) == ["weights"]
 
 
+def staged(shape, classes):
+    """A network with stages, of few channels."""
+    x = image = keras.Input(shape)
+    for stage, channels, stride in ((1, 12, 4), (2, 16, 2)):
+        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU(name=f"stage{stage}")(layers.BatchNormalization(momentum=0.9)(x))
+    return keras.Model(
+        image, layers.Dense(classes)(layers.GlobalAveragePooling2D()(x)), name="small"
+    )
+
+
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """A network with stages, of few channels, that knows something of the digits."""
-    digits = data.load("digits")
+def parts(tmp_path_factory):
+    """A folder of real images of 64 pixels: parts of the halves of two photographs, four classes.
+
+    Beside it `small.keras`, a classifier that knows something of them.
+    """
+    path = tmp_path_factory.mktemp("parts")
+    sample = load_sample_images()
+    for photograph, pixels in zip(("china", "flower"), sample.images, strict=True):
+        for half, begin in (("top", 0), ("bottom", 213)):
+            for number, (row, column) in enumerate(np.ndindex(6, 19)):
+                split = "test" if number % 6 == 5 else "train"
+                folder = path / "photos" / split / f"{photograph}_{half}"
+                folder.mkdir(parents=True, exist_ok=True)
+                top, left = begin + 30 * row, 30 * column
+                part = pixels[top : top + 64, left : left + 64]
+                Image.fromarray(part).save(folder / f"{number}.png")
+    loaded = data.load(str(path / "photos"), image_size=64)
     keras.utils.set_random_seed(0)
-    image = keras.Input((8, 8, 1))
-    x = layers.Conv2D(12, 3, padding="same", activation="relu", name="stage1")(image)
-    x = layers.Conv2D(16, 3, 2, padding="same", activation="relu", name="stage2")(x)
-    x = layers.Conv2D(16, 3, 2, padding="same", activation="relu", name="stage3")(x)
-    network = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)), name="small")
+    network = staged(loaded.info.image_shape, loaded.info.classes)
     trainer = training.Patriarch(network, "plain")
-    trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9))
-    steps = digits.train.steps_per_epoch(50)
-    batches = digits.train.epochs(50, seed=0, generation=0, first_epoch=0, epochs=2)
-    trainer.fit(batches, epochs=2, steps_per_epoch=steps, shuffle=False, verbose=0)
-    logits, labels = evaluation.predict(network, digits.validation)
-    assert np.mean(logits.argmax(axis=-1) == labels) > 0.5
-    path = tmp_path_factory.mktemp("given") / "small.keras"
-    network.save(path)
+    trainer.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    steps = loaded.train.steps_per_epoch(25)
+    batches = loaded.train.epochs(25, seed=0, generation=0, first_epoch=0, epochs=12)
+    trainer.fit(batches, epochs=12, steps_per_epoch=steps, shuffle=False, verbose=0)
+    logits, labels = evaluation.predict(network, loaded.validation)
+    assert np.mean(logits.argmax(axis=-1) == labels) > 0.6  # a quarter by chance
+    network.save(path / "small.keras")
     return path
+
+
+def flags_of(parts):
+    flags = [f"--dataset={parts / 'photos'}", "--image_size=64", f"--model={parts / 'small.keras'}"]
+    return [*flags, "--batch_size=50", "--epochs=2", "--epochs_from_scratch=1", "--target=bytes"]
 
 
 @contextlib.contextmanager
@@ -166,76 +190,87 @@ def timeless(found):
     return [timeless(each) for each in found] if isinstance(found, list) else found
 
 
+def shrink_until(number, file, *flags):
+    """The recipe in a process, which gets a signal when it has written a file; or without any."""
+    command = "tests.recipes.killed_shrink", str(int(number)), file, *flags
+    return run("-m", *command)
+
+
 @pytest.fixture(scope="module")
-def searched(classifier, tmp_path_factory):
-    """Flags, and the directory of a search that was not interrupted; of two steps of channels."""
-    directory = tmp_path_factory.mktemp("searched") / "run"
-    flags = [*DIGITS, f"--model={classifier}", "--target=bytes", "--max_accuracy_drop=0.1"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
-        patch.setattr(plan, "_SHARES", (0.75, 0.4))
-        assert shrink.RECIPE.main([*flags, f"--output_dir={directory}"]) == 0
-        yield flags, directory
+def searched(parts):
+    """Flags, and the directory of a search that was not interrupted; of one step of channels."""
+    flags = [*flags_of(parts), "--max_accuracy_drop=0.1"]
+    ended = shrink_until(0, "", *flags, f"--output_dir={parts / 'run'}")
+    assert ended.returncode == 0, ended.stderr
+    return flags, parts / "run"
 
 
-def test_chosen_file_is_the_smallest_that_keeps_the_limit(searched):
+def test_chosen_file_is_the_smallest_that_keeps_the_limit(parts, searched):
     _, directory = searched
-    validation = data.load("digits", train_examples=200).validation.spread(2_000)
-    found = assert_chosen(directory, "bytes", validation, 0.1)
+    loaded = data.load(str(parts / "photos"), image_size=64)
+    found = assert_chosen(directory, "bytes", loaded.validation.spread(2_000), 0.1)
     assert [row["candidate"] for row in found["tried"]] == [
-        *("quantize", "mixed", "channels-0.75", "channels-0.4", "weights"),
-        *("student-resnet8", "early_exit"),
+        *("quantize", "mixed", "channels-0.5", "weights"),
+        *("student-imagenet-resnet18-w16", "early_exit"),
     ]
     candidates = {row["candidate"] for row in found["files_tried"]}
-    assert candidates == {"quantize", "channels-0.75", "channels-0.4", "early_exit"}
+    assert candidates == {"quantize", "channels-0.5", "early_exit"}
     macs = [row["macs"] for row in found["files_tried"] if row["quantization"] == "float32"]
-    assert macs[1] <= 0.75 * macs[0] and macs[2] <= 0.4 * macs[0]
+    assert macs[1] <= 0.5 * macs[0]
     recorded = {"export/chosen.tflite", "export/labels.txt"}
     assert recorded | {row["path"] for row in found["files_tried"]} <= set(found["files"])
     page = (directory / "report.html").read_text()
     assert all(f">{row['name']}</td>" in page for row in found["files_tried"])
 
 
-def test_interrupted_search_ends_as_one_that_was_not(searched, tmp_path, capsys):
-    """Ctrl-C while a candidate is trained; another one was trained, and its files are not there."""
+def test_interrupted_search_ends_as_one_that_was_not(searched, tmp_path):
+    """Killed between two files of a candidate, and by Ctrl-C while another one is trained."""
     flags, whole = searched
     halted = tmp_path / "run"
-    shutil.copytree(whole, halted)
-    for name in ("channels-0.4", "early_exit/export", "export"):
-        shutil.rmtree(halted / name)
-    for name in ("results.json", "early_exit/candidate.json", "budget.json"):
-        (halted / name).unlink()
     flags = [*flags, f"--output_dir={halted}"]
-    with interrupted("channels-0.4"):
-        assert shrink.RECIPE.main(flags) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    exported = "channels-0.5/export/macs-0.5-channels-float16.tflite"
+    killed = shrink_until(signal.SIGKILL, exported, *flags)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (halted / exported).exists()
+    assert not (halted / "channels-0.5" / "candidate.json").exists()
+    trained = "early_exit/network/checkpoint-00001.state"
+    stopped = shrink_until(signal.SIGINT, trained, *flags)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "the same command goes on where it stopped" in stopped.stderr
+    assert not (halted / "results.json").exists()
     begun = files.read_record(halted / "budget.json")["seconds"]
-    assert begun.keys() == {"channels-0.4"}
-    assert shrink.RECIPE.main(flags) == 0
+    kept = measured(halted)
+    assert "channels-0.5" in kept and "early_exit" not in kept
+    resumed = shrink_until(0, "", *flags)
+    assert resumed.returncode == 0, resumed.stderr
     seconds = files.read_record(halted / "budget.json")["seconds"]
-    assert seconds["channels-0.4"] > begun["channels-0.4"]
+    assert seconds.keys() == begun.keys()
+    assert {name for name in seconds if seconds[name] > begun[name]} == {"early_exit"}
+    assert kept.items() <= measured(halted).items()  # nothing finished is measured again
     found, again = results(whole), results(halted)
     for part in ("files_tried", "tried", "chosen"):
         assert timeless(again[part]) == timeless(found[part])
-    kept = [
-        [row["milliseconds_per_image"] for row in each["files_tried"] if row["candidate"] == name]
-        for each in (found, again)
-        for name in ("quantize", "channels-0.75")
-    ]
-    assert kept[:2] == kept[2:]  # nothing finished is measured again
-    copies = [files.sha256(run / "export" / "chosen.tflite") for run in (whole, halted)]
-    assert copies[0] == copies[1]
+    for path in ("export/chosen.tflite", *(row["path"] for row in found["files_tried"])):
+        assert (halted / path).read_bytes() == (whole / path).read_bytes(), path
 
 
-def test_budget_that_is_over_at_once(classifier, tmp_path, capsys):
+def measured(directory):
+    """Candidate that is finished -> milliseconds of its files."""
+    return {
+        path.parent.name: [row["milliseconds_per_image"] for row in files.read_record(path)["rows"]]
+        for path in directory.glob("*/candidate.json")
+    }
+
+
+def test_budget_that_is_over_at_once(parts, tmp_path, capsys):
     """The classifier's own files are there, and the choice among them; more time is taken up."""
     directory = tmp_path / "run"
-    flags = [*DIGITS, f"--model={classifier}", "--target=bytes", "--candidates=student,early_exit"]
-    flags += [f"--output_dir={directory}"]
+    flags = [*flags_of(parts), "--candidates=student,early_exit", f"--output_dir={directory}"]
     assert shrink.RECIPE.main([*flags, "--budget_minutes=1e-6"]) == 0
     found = results(directory)
     outcomes = {row["candidate"]: row["outcome"] for row in found["tried"]}
-    assert outcomes["student-resnet8"] == outcomes["early_exit"] == "no time left"
+    student = "student-imagenet-resnet18-w16"
+    assert outcomes[student] == outcomes["early_exit"] == "no time left"
     assert outcomes["quantize"] is None
     assert {row["candidate"] for row in found["files_tried"]} == {"quantize"}
     output = capsys.readouterr().out
@@ -294,8 +329,10 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_student_that_does_not_fit_is_said_before_anything_is_written(classifier, tmp_path, capsys):
-    flags = [*DIGITS, f"--model={classifier}", "--students=resnet8,imagenet-resnet18-w4"]
+def test_student_that_does_not_fit_is_said_before_anything_is_written(tmp_path, capsys):
+    staged((8, 8, 1), 10).save(tmp_path / "small.keras")
+    flags = ["--dataset=digits", f"--model={tmp_path / 'small.keras'}"]
+    flags += ["--students=resnet8,imagenet-resnet18-w4"]
     assert shrink.RECIPE.main([*flags, f"--output_dir={tmp_path / 'run'}"]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("shrink: ")]
     assert "--students: " in line and "32 pixels high and wide" in line
