@@ -23,6 +23,9 @@ CONFIG = "config.flags"
 _VERSION = "# kdtoolkit 0.2\n"
 
 
+_SETTLED = "settled"  # Group of flags that are none on a command line.
+
+
 class UsageError(ValueError):
     """A mistake on the command line: one line, exit status 2."""
 
@@ -93,6 +96,21 @@ class Flags(absl_flags.FlagValues):
         define = getattr(absl_flags, f"DEFINE_{kind}")
         define(name, default, text, flag_values=self, module_name=group, **limits)
 
+    def settle(self, **values):
+        """Gives flags a value that no command line changes: what shared code asks for in vain."""
+        for name, value in values.items():
+            kind = {bool: "boolean", int: "integer"}.get(type(value), "string")
+            self.add(kind, _SETTLED, name, value, "")
+
+    def take_rest(self, name: str):
+        """Makes arguments that are no flags the values of a flag, which is a list."""
+        self.__dict__["rest"] = name  # past absl, for which attributes are flags
+
+    @property
+    def rest(self) -> str | None:
+        """The flag of `take_rest`."""
+        return self.__dict__.get("rest")
+
     def may_change(self, name: str):
         """Lets a run go on with another value of a flag than the one that it began with."""
         self.changeable.add(name)
@@ -148,8 +166,13 @@ class Flags(absl_flags.FlagValues):
             if now is None:
                 raise
             raise UsageError(f"--{error.flagname} is now {now}: see CHANGELOG.md") from error
-        if rest:
+        settled = [flag.name for flag in self._of_groups().get(_SETTLED, ()) if flag.present]
+        if settled:
+            raise UsageError(f"Unknown command line flag '{settled[0]}'")
+        if rest and self.rest is None:
             raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+        if rest:
+            self[self.rest].value = [*(self[self.rest].value or ()), *rest]
 
     def _get_flag_file_lines(self, filename, parsed_file_stack=None):
         # absl's own reader, for files that end, are text, and do not read themselves.
@@ -173,6 +196,9 @@ class Flags(absl_flags.FlagValues):
         self.__dict__.update(arguments=tuple(arguments), held=held)
 
     def groups(self) -> dict[str, list[absl_flags.Flag]]:
+        return {name: own for name, own in self._of_groups().items() if name != _SETTLED}
+
+    def _of_groups(self):
         return self.flags_by_module_dict()
 
     def effective(self) -> dict[str, str]:
@@ -283,10 +309,11 @@ class Recipe:
 
     def help(self, flags: Flags) -> str:
         """Returns the help text: flags in groups, with their defaults."""
+        rest = "" if flags.rest is None else f" {flags.rest.upper()}..."
         lines = [
             self.summary,
             "",
-            f"usage: python -m kdtoolkit.recipes.{self.name} [--flag=value ...]",
+            f"usage: python -m kdtoolkit.recipes.{self.name} [--flag=value ...]{rest}",
         ]
         for group, members in flags.groups().items():
             lines += ["", f"{group}:"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdtoolkit import cluster, files
 from kdtoolkit.data.wording import listed
-from kdtoolkit.recipes import _command, _outputs, _report, _session
+from kdtoolkit.recipes import _command, _networks, _outputs, _report, _session
 
 
 def results(recipe: str, flags) -> dict | None:
@@ -45,6 +45,14 @@ def results(recipe: str, flags) -> dict | None:
     return found
 
 
+def _digest(flags, flag):
+    """SHA-256 of the network that a flag names; of a list, of each by its name."""
+    value = flags[flag].value
+    if isinstance(value, list):
+        return {network.name: network.sha256 for network in _networks.find(value, f"--{flag}")}
+    return files.sha256(_outputs.network_path(value, f"--{flag}"))
+
+
 def _read(flags):
     output_dir = Path(flags.output_dir)
     path = output_dir / "results.json"
@@ -54,8 +62,7 @@ def _read(flags):
         found = files.read_record(path)
         datetime.datetime.fromisoformat(found["finished"])
         left, given = found["files"], found.get("given", {})
-        networks = {flag: _outputs.network_path(flags[flag].value, f"--{flag}") for flag in given}
-        same = all(files.sha256(path) == given[flag] for flag, path in networks.items())
+        same = all(_digest(flags, flag) == digest for flag, digest in given.items())
         same = same and not _command.changed(flags)  # of those that may
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not finished, or damaged: the run itself says what is wrong

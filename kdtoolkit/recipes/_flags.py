@@ -179,7 +179,7 @@ def define_training(flags):
     )
 
 
-def define_output(flags):
+def define_output_dir(flags):
     flags.add(
         "string",
         "Output",
@@ -188,6 +188,10 @@ def define_output(flags):
         "Where everything is written; the same command again goes on where it stopped (default: "
         "saved_models/RECIPE-DATASET-MODEL-SEED).",
     )
+
+
+def define_output(flags):
+    define_output_dir(flags)
     for name, what in (("author", "who made it"), ("license", "its licence")):
         text = f"What the metadata of every .tflite file says: {what} (default: nothing)."
         flags.add("string", "Output", name, None, text)

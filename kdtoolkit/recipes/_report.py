@@ -59,7 +59,7 @@ def environment_facts(found: Mapping) -> dict[str, str]:
 # What somebody may use of a finished run; not its log, its cache, what was set aside, and the page,
 # which is made of the rest.
 _LEFT = (
-    *("**/export/**/*", "sensitivity.json", "sensitivity.svg"),
+    *("**/export/**/*", "sensitivity.json", "sensitivity.svg", "analysis/*"),
     *("**/network.keras", "**/network.json", "*/**/results.json"),
 )
 
