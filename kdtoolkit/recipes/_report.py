@@ -20,6 +20,7 @@ EXPORT_COLUMNS = {
     "check": ("check", ""),
     "milliseconds_per_image": ("ms/image", ".3f"),
 }
+FIGURES = "report.html shows it, results.json holds the figures."
 _FIRST_CLASSES = 3
 _PACKAGES = ("kdtoolkit", "tensorflow", "keras", "tensorflow-datasets", "ai-edge-litert", "numpy")
 
@@ -181,9 +182,7 @@ def exports_table(results, output_dir, columns=None):
     """Returns what a recipe ends with: the table of the files, and where everything is."""
     rows = results["exports"]
     shown = f"\n{table(rows, columns or EXPORT_COLUMNS)}\n" if rows else ""
-    return shown + ending(
-        rows, "path", output_dir, "report.html shows it, results.json holds the figures."
-    )
+    return shown + ending(rows, "path", output_dir, FIGURES)
 
 
 def ending(rows, name, output_dir, figures):

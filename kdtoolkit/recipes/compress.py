@@ -214,7 +214,7 @@ def _mixtures(rows):
 def _show(flags, results):
     rows = results["variants"]
     found = _findings(flags.target, results)
-    figures = "report.html shows it, results.json holds the figures."
+    figures = _report.FIGURES
     if flags.sensitivity:
         figures += " sensitivity.svg shows what each part costs alone."
     return (
