@@ -15,7 +15,7 @@ from kdtoolkit._types import PathLike
 from kdtoolkit.analysis.energy import sorted_confidences
 from kdtoolkit.data.loading import Data
 from kdtoolkit.edge.decisions import log_probabilities
-from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE
+from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE, usual_top_k
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -55,7 +55,7 @@ def train_generations(
     generations: int = 1,
     primary_score: float = 0.6,
     methods: Methods | Callable[[int], Methods] = METHODS,
-    top_k: int | str = 5,
+    top_k: int | str | None = None,
     top_k_share: float = TOP_K_SHARE,
     patriarch: str = "tolerant",
     schedule: Schedule = SCHEDULES["cifar_resnet"],
@@ -119,6 +119,8 @@ def train_generations(
     def student(network, teacher, own):
         return Student(network, teacher, own, **options)
 
+    if top_k is None:
+        top_k = usual_top_k(data.info.classes)
     # What is wrong with an argument is said before it is written down as this directory's.
     loop.check_validation(data)
     example = build()

@@ -27,6 +27,11 @@ TOP_K_SHARE = 0.01
 """The usual `top_k_share` of `adaptive_top_k`."""
 
 
+def usual_top_k(classes: int | None) -> int:
+    """Returns how many scores are compared where nothing else is said: 5, if there are so many."""
+    return TOP_K if classes is None else min(TOP_K, classes)
+
+
 def eta_from_primary_score(primary_score: float, top_k: int = 5) -> float:
     """Returns the `eta` of Yang et al. 2019, Eqn 3, whose optimum has this primary score.
 

@@ -6,10 +6,10 @@ from kdtoolkit import report
 from kdtoolkit.losses.strengths import (
     ADAPTIVE,
     PATRIARCHS,
-    TOP_K,
     TOP_K_SHARE,
     check_primary_score,
     check_tolerance,
+    usual_top_k,
 )
 from kdtoolkit.recipes import _command, _flags, _pretrained, _report, _session, _smoke
 from kdtoolkit.recipes._command import blaming_arguments
@@ -99,7 +99,7 @@ def _check(flags):
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", PATRIARCHS)
     if flags.top_k is None:
-        flags.top_k = str(min(TOP_K, info.classes or TOP_K))
+        flags.top_k = str(usual_top_k(info.classes))
     adaptive = _top_k(flags) == ADAPTIVE
     flags.require_use(adaptive, f"--top_k={ADAPTIVE}", "top_k_share")
     check_classes(flags, info.classes)

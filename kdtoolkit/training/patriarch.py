@@ -27,7 +27,8 @@ class Patriarch(Trainer):
         primary_score: in `(1 / top_k, 1]` for the tolerant kind, `(1 / 2, 1]` where its K is
             adaptive, `(1 / classes, 1]` for the others.
         top_k: number of scores that the tolerant kind compares, or `"adaptive"`, one of each
-            sample: see `kdtoolkit.losses.adaptive_top_k`.
+            sample: see `kdtoolkit.losses.adaptive_top_k`; by default 5, or all classes where there
+            are fewer.
         top_k_share: of `adaptive_top_k`.
         **kwargs: of `Trainer`.
 
@@ -42,7 +43,7 @@ class Patriarch(Trainer):
         network: Network,
         kind: str = "tolerant",
         primary_score: float = 0.6,
-        top_k: int | str = 5,
+        top_k: int | str | None = None,
         *,
         top_k_share: float = strengths.TOP_K_SHARE,
         **kwargs: Any,
@@ -52,6 +53,8 @@ class Patriarch(Trainer):
             kind = "plain"
         check_logits(network)
         classes = network.output_shape[-1]
+        if top_k is None:
+            top_k = strengths.usual_top_k(classes)
         if kind == "tolerant":
             terms = _tolerant(primary_score, top_k, top_k_share, classes)
         else:

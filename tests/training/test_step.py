@@ -483,3 +483,16 @@ def test_mixed_bfloat16_trains_in_float32_losses():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_patriarch_of_two_classes_compares_both():
+    """Five scores is the usual number; eta is (K - 1) / (K - 1 + K f) for K = 2."""
+    image = keras.Input((2,))
+    network = keras.Model(image, keras.layers.Dense(2)(image))
+    z, y, eta = np.array([[2.0, 0.5], [0.1, 0.3]]), np.array([1, 1]), 1 / (1 + 2 * 0.6)
+    scores = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
+    terms = Patriarch(network, primary_score=0.6).terms(y, tf.constant(z, "float32"), {})
+    between = eta * np.abs(scores[:, 0] - scores[:, 1])
+    np.testing.assert_allclose(terms["score_difference"], between, rtol=1e-6)
+    labels = (1 - eta) * -np.log(scores[[0, 1], y])
+    np.testing.assert_allclose(terms["crossentropy"], labels, rtol=1e-6)

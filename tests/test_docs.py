@@ -1,0 +1,196 @@
+"""Blocks of Python in README and docs run, recipes' command lines are such, links are alive."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kdtoolkit import data, export, losses, methods, models, training
+from kdtoolkit.recipes import born_again, compress, distill, self_distillation, shrink
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RECIPES = {
+    "born_again": born_again,
+    "compress": compress,
+    "distill": distill,
+    "self_distillation": self_distillation,
+    "shrink": shrink,
+}
+# What a reader has to have and a test has not.
+NEEDS = {"import mediapipe": "mediapipe"}
+
+
+def blocks():
+    for page in PAGES:
+        found = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+        for number, block in enumerate(found):
+            yield pytest.param(block, id=f"{page.relative_to(ROOT).as_posix()}-{number}")
+
+
+def commands():
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for line in re.findall(r"^ +python -m kdtoolkit\.recipes\.(.*)$", text, re.M):
+            name, *argv = shlex.split(line)
+            yield pytest.param(name, argv, id=f"{page.stem}-{name}-{argv[0] if argv else ''}")
+
+
+def classifier(shape=(8, 8, 1), classes=10):
+    x = image = keras.Input(shape)
+    for stage in (1, 2, 3):
+        x = keras.layers.Conv2D(4, 3, 2, padding="same", name=f"conv{stage}")(x)
+        x = keras.layers.ReLU(name=f"stage{stage}")(x)
+    return keras.Model(image, keras.layers.Dense(classes)(keras.layers.Flatten()(x)))
+
+
+def blocked():
+    """A network with the layers that a document names."""
+    x = image = keras.Input((8, 8, 1))
+    for block in (3, 6, 9):
+        x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"block_{block}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10)(x))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with everything that documents name."""
+    directory = tmp_path_factory.mktemp("documents")
+    digits = data.load("digits", train_examples=60)
+    network = models.add_exits(classifier(), mid=4)
+    (file,) = export.package_early_exit(
+        network, digits, directory / "made", quantizations=["int8"], keep_beaten=True
+    ).files
+    shutil.copy(file.path, directory / "early_exit-int8.tflite")
+    export.to_litert(classifier(), directory / "student.tflite", digits.preprocessing)
+    flags = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--export=none"]
+    run = directory / "saved_models" / "born_again-digits-resnet8-0"
+    assert born_again.RECIPE.main([*flags, f"--output_dir={run}"]) == 0
+    shutil.copytree(run / "generation_2", directory / "generation_2")
+    pixels = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name in ("cat", "dog"):
+            folder = directory / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = pixels.integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(image).save(folder / f"{number}.jpg")
+    (directory / "my_data.py").write_text(
+        "import numpy as np\nfrom kdtoolkit import data\n\n\ndef spots():\n"
+        "    x, y = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2\n"
+        "    return data.Arrays(x, y)\n"
+    )
+    (directory / "own_method.py").write_text(_own_method())
+    (directory / "recipes").symlink_to(ROOT / "recipes")
+    return directory
+
+
+def _own_method():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    return re.search(r"^```python\n(from dataclasses .*?)^```", page, re.S | re.M)[1]
+
+
+@pytest.fixture
+def names(place, tmp_path, monkeypatch):
+    """What documents call what a reader has, in a copy of the directory."""
+    directory = tmp_path / "here"
+    shutil.copytree(place, directory, symlinks=True)
+    monkeypatch.chdir(directory)
+    monkeypatch.syspath_prepend(directory)
+    digits = data.load("digits", train_examples=60)
+    pixels, labels = digits.test.pixels(40)
+    images = digits.preprocessing(pixels)
+    known = {
+        "keras": keras,
+        "np": np,
+        "json": __import__("json"),
+        "mine": digits,
+        "network": classifier(),
+        "fresh_network": classifier(),
+        "my_network": blocked(),
+        "my_large_network": classifier(),
+        "image": pixels[0],
+        "images": images,
+        "labels": labels,
+        "x": pixels,
+        "y": labels % 2,
+        "preprocessing": digits.preprocessing,
+        "student": classifier(),
+        "model": classifier(),
+    }
+    known["model"].compile("sgd", "sparse_categorical_crossentropy")
+    known["network"].compile("sgd", "sparse_categorical_crossentropy")
+    known["data"] = tf.data.Dataset.from_tensor_slices((images, labels)).batch(20)
+    for part in ("val", "test"):
+        known |= {f"x_{part}": pixels, f"y_{part}": labels % 2}
+
+    def build_my_network():
+        info = known["mine"].info
+        return classifier(info.image_shape, info.classes)
+
+    known["build_my_network"] = build_my_network
+    return known
+
+
+@pytest.mark.parametrize("block", blocks())
+def test_block_runs(block, names, capsys):
+    for words, package in NEEDS.items():
+        if words in block:
+            pytest.importorskip(package)
+    if "generation_2/network.json" in block:
+        names["images"] = names["x"]
+    if "data.from_arrays" in block or "data.Arrays" in block:
+        names["data"] = data
+    if "train_generations" in block:  # images of no more pixels than there are
+        block = block.replace("image_size=64", "image_size=16")
+    if "student = training" in block:
+        exec("from kdtoolkit import losses, methods, training", names)
+    # A reader's network has no short way to be trained; a test's has.
+    block = re.sub(r"(end_step|frequency)=\d+", r"\1=1", block)
+    block = re.sub(r'(epochs"?[=:] ?)\d+', r"\g<1>1", block.replace("(1, 2, 3)", "(1,)"))
+    exec(block, names)
+    if "summarise" in block:
+        assert "'method': 'kd+attention', 'runs': 1" in capsys.readouterr().out
+    if "compression.compress" in block:
+        assert "('50% channels, int8', " in capsys.readouterr().out
+    for path in Path().glob("*.keras"):
+        assert keras.models.load_model(path).output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(("name", "argv"), commands())
+def test_command_line_is_one(name, argv, place, monkeypatch):
+    """It is parsed and checked as when it runs; recipes' own tests run such lines."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    RECIPES[name].RECIPE.parse(argv)
+
+
+def test_links_of_the_readme_are_alive():
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_site_is_built_strictly(tmp_path):
+    """Links, anchors and the reference of every public name."""
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for room in (losses, methods, training):
+        reference = (tmp_path / "api" / f"{room.__name__.rpartition('.')[2]}.html").read_text()
+        assert all(
+            re.search(rf'id="kdtoolkit\.[\w.]*\.{name}"', reference) for name in room.__all__
+        )
+    for page in tmp_path.rglob("*.html"):  # nothing is fetched from elsewhere
+        text = page.read_text()
+        assert not re.search(r'(?:src|<link[^>]*href)="https?://', text), page
