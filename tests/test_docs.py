@@ -14,11 +14,12 @@ import tensorflow as tf
 from PIL import Image
 
 from kdtoolkit import data, export, losses, methods, models, training
-from kdtoolkit.recipes import born_again, compress, distill, self_distillation, shrink
+from kdtoolkit.recipes import analyze, born_again, compress, distill, self_distillation, shrink
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RECIPES = {
+    "analyze": analyze,
     "born_again": born_again,
     "compress": compress,
     "distill": distill,
