@@ -50,7 +50,7 @@ def _reference(room):
     tree = ast.parse((path / "__init__.py").read_text(encoding="utf-8"))
     lines += [ast.get_docstring(tree) or "", ""]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdtoolkit."):
-            public = [alias.name for alias in node.names if alias.asname is not None]
-            lines += [f"::: {node.module}.{name}\n" for name in public]
+        module = getattr(node, "module", None) or ""
+        if module.startswith("kdtoolkit.") and module != "kdtoolkit._lazy":
+            lines += [f"::: {module}.{alias.name}\n" for alias in node.names]
     return "\n".join(lines)
