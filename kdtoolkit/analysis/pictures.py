@@ -70,11 +70,12 @@ def second_choices(counts: Mapping[str, np.ndarray], groups: np.ndarray | None =
     return figure
 
 
-def flatness(noisy: Mapping[str, Sequence[Noisy]]) -> Figure:
+def flatness(noisy: Mapping[str, Sequence[Noisy]], normalized: bool = False) -> Figure:
     """Draws accuracy and loss against the strength of noise: means of the draws, and their range.
 
     Args:
         noisy: name -> of `under_noise`.
+        normalized: as it was there.
     """
     figure, panels = _panels(2)
     for name, rows in noisy.items():
@@ -87,8 +88,9 @@ def flatness(noisy: Mapping[str, Sequence[Noisy]]) -> Figure:
             low, high = zip(*((each.min(), each.max()) for each in draws), strict=True)
             axes.fill_between(sigmas, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     for axes, label in zip(panels, ("accuracy (%)", "loss (nats)"), strict=True):
-        axes.set(xlabel="sigma of the noise on the weights", ylabel=label)
-    panels[1].set_yscale("log")
+        strength = "share of each filter's norm" if normalized else "sigma of the weights' noise"
+        axes.set(xlabel=strength, ylabel=label)
+        axes.locator_params(axis="x", nbins=5)
     _finish(*panels)
     return figure
 
@@ -123,7 +125,9 @@ def exit_features(
     figure, panels = _panels(len(projections), width=0.75 * _PANEL)
     _, places = np.unique(labels, return_inverse=True)
     for axes, (name, projection) in zip(panels, projections.items(), strict=True):
-        axes.scatter(*np.asarray(projection.points).T, c=places, cmap="tab10", s=4, alpha=0.6)
+        points = np.asarray(projection.points)
+        for place in range(places.max() + 1):
+            axes.plot(*points[places == place].T, "o", markersize=2, markeredgewidth=0)
         share = sum(projection.variance)
         axes.set(title=f"{name}: within / between {ratios[name]:.2f}", xticks=[], yticks=[])
         axes.set_xlabel(f"two components, {share:.0%} of the variance")

@@ -230,14 +230,15 @@ def _flatness(looked, subject):
         seed=looked.seed,
         normalized=looked.normalized,
     )
-    return {"noisy": noisy}
+    return {"noisy": noisy, "normalized": looked.normalized}
 
 
 def _flatness_pictures(found):
     from kdtoolkit.analysis import Noisy, pictures
 
     noisy = {name: [Noisy(**row) for row in x["noisy"]] for name, x in found.items()}
-    return {"noise on the weights": pictures.flatness(noisy)}
+    normalized = next(iter(found.values()))["normalized"]
+    return {"noise on the weights": pictures.flatness(noisy, normalized)}
 
 
 def _flatness_row(x):
