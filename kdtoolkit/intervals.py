@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+__all__ = ["Difference", "difference", "t_interval"]
+
 _RESAMPLES = 20_000
 
 
