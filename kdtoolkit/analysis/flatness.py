@@ -63,6 +63,9 @@ def under_noise(
         for draw in range(draws):
             noise = directions(weights, seed, draw, normalized)
             for sigma in found:
+                if not sigma and found[sigma]:
+                    found[sigma].append(found[sigma][0])  # the network itself, in every draw
+                    continue
                 for variable, value, step in zip(
                     network.trainable_variables, weights, noise, strict=True
                 ):
