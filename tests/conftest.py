@@ -19,13 +19,14 @@ def pytest_configure(config):
         return
     import keras  # noqa: F401  with TensorFlow, before what they made is frozen
     import tensorflow as tf
+    from keras.src.backend.common import global_state
     from tensorflow.lite.python import lite
 
     cpu, *_ = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    # The converter collects garbage for each file, which takes as long as some conversions: it is
-    # left to the thresholds here.
-    lite.gc = types.SimpleNamespace(collect=lambda: 0)
+    # The converter collects garbage for each file, and Keras for each training, which takes as long
+    # as some conversions: it is left to the thresholds here.
+    lite.gc = global_state.gc = types.SimpleNamespace(collect=lambda: 0)
     _freeze()
     gc.set_threshold(10_000, 10, 10)
 
