@@ -6,7 +6,6 @@ With the teacher cache and on two workers it is in tests/recipes/test_workers.py
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from kdtoolkit import methods
 from kdtoolkit.recipes import born_again, distill, self_distillation
+from tests import processes
 from tests.methods import OWN_METHOD
 
 NAME = "own_method:LogitsDistance"
@@ -84,16 +84,8 @@ def test_its_term(folder):
 def test_the_suite_of_methods(folder):
     suite = os.path.join(os.path.dirname(__file__), "..", "training", "test_methods.py")
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-    found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", suite, "-k", "LogitsDistance"],
-        cwd=root,
-        env={
-            **os.environ,
-            "KDTOOLKIT_TEST_METHODS": NAME,
-            "PYTHONPATH": os.pathsep.join([str(folder), root]),
-        },
-        capture_output=True,
-        text=True,
-    )
+    places = f"pythonpath={folder} {root}"
+    command = ("-m", "pytest", "-n0", suite, "-k", "LogitsDistance", "-o", places)
+    found = processes.run(*command, cwd=root, KDTOOLKIT_TEST_METHODS=NAME)
     assert found.returncode == 0, found.stdout
     assert "9 passed, 2 skipped" in found.stdout

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kdtoolkit.recipes import born_again, distill, self_distillation
+from tests.recipes import small_family
 
 SMALL = ["--image_size=32", "--epochs=1", "--batch_size=16", "--deterministic=false"]
 
@@ -58,20 +59,27 @@ LOADED = (
 )
 
 
-def test_generations_start_from_a_file(folder, tmp_path, capsys):
-    flags = ["--model=keras:MobileNet", f"--weights={folder / 'trained.weights.h5'}"]
+def test_generations_start_from_a_file(folder, tmp_path, capsys, monkeypatch):
+    small_family.register(monkeypatch)
+    trained = small_family.small((32, 32, 3), 7, "small")
+    trained.save_weights(tmp_path / "small.weights.h5")
+    flags = ["--model=small", f"--weights={tmp_path / 'small.weights.h5'}"]
     more = ["--generations=1", "--export=none", "--freeze_epochs=1"]
     assert run(born_again, folder, tmp_path / "run", *flags, *more) == 0
-    assert f"--weights: {LOADED}" in capsys.readouterr().err.splitlines()
+    loaded = LOADED.replace("54 layers of keras:MobileNet", "2 layers of small")
+    loaded = loaded.replace("trained.weights.h5", "small.weights.h5")
+    assert f"--weights: {loaded}" in capsys.readouterr().err.splitlines()
+    expected = np.asarray(trained.get_layer("first").kernel)
     for generation in (0, 1):
         path = tmp_path / "run" / f"generation_{generation}" / "network.keras"
-        assert_frozen(path, folder)
+        (kernel,) = kernels(path)
+        np.testing.assert_array_equal(kernel, expected)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results["given"]) == ["weights"]
     # Another file at the same place is not gone on with.
-    other = tmp_path / "trained.weights.h5"
-    network = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=2)
-    network.save_weights(other)
+    other = tmp_path / "other" / "small.weights.h5"
+    other.parent.mkdir()
+    small_family.small((32, 32, 3), 2, "small").save_weights(other)
     flags[1] = f"--weights={other}"
     assert run(born_again, folder, tmp_path / "run", *flags, *more) == 2
     assert "--weights" in capsys.readouterr().err

@@ -14,10 +14,10 @@ from sklearn.datasets import load_sample_images
 
 from kdtoolkit import data, files, training
 from kdtoolkit.edge import EarlyExitClassifier
-from kdtoolkit.models import keras_weights, registry
 from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
 from tests.processes import run
+from tests.recipes import small_family
 
 
 @pytest.fixture(autouse=True)
@@ -76,29 +76,13 @@ def photos(tmp_path_factory):
                 pixels = random.integers(least, least + 200, (32, 32, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(path / "photos" / split / name / f"{index}.png")
     keras.utils.set_random_seed(3)
-    backbone((32, 32, 3)).save_weights(path / "trained.weights.h5")
+    small_family.backbone((32, 32, 3)).save_weights(path / "trained.weights.h5")
     return path
-
-
-def backbone(shape):
-    image = keras.Input(shape)
-    x = layers.Rescaling(1 / 64)(image)
-    return keras.Model(image, layers.Conv2D(16, 3, 4, activation="relu", name="first")(x))
-
-
-def small(input_shape, classes, name, *, weights=None, preprocessing=None):
-    """A backbone that may have trained weights, and a new classifier."""
-    own = backbone(input_shape)
-    if weights is not None:
-        keras_weights.load(own, weights)
-    x = layers.GlobalAveragePooling2D()(own.output)
-    return keras.Model(own.input, layers.Dense(classes, name="logits")(x), name=name)
 
 
 def test_photos_and_trained_weights(photos, tmp_path, monkeypatch, capsys):
     """The classifier is fine-tuned first. It is too short for exits: a line says so."""
-    family = registry.Family("small", ("small",), small, "fine_tuning", "small", trained=True)
-    monkeypatch.setitem(registry._registered, "small", family)
+    small_family.register(monkeypatch)
     flags = [f"--dataset={photos / 'photos'}", "--image_size=32", "--model=small"]
     flags += [f"--weights={photos / 'trained.weights.h5'}", "--epochs=3", "--batch_size=16"]
     flags += ["--freeze_epochs=1", "--candidates=early_exit", "--target=bytes"]
