@@ -12,6 +12,8 @@ from kdtoolkit.analysis.numbers import Agreement, Calibration, Noisy, Projection
 
 _PANEL = 4.0  # inches
 _FAINT = 0.3
+_COLUMNS = 4  # panels side by side
+_MOST_INSIDE = 12  # lines whose legend leaves some of them to be seen
 
 
 def energy(confidences: Mapping[str, np.ndarray]) -> Figure:
@@ -66,7 +68,9 @@ def second_choices(counts: Mapping[str, np.ndarray], groups: np.ndarray | None =
         if groups is not None and order is not None:
             _frame_groups(axes, np.asarray(groups)[order])
     if mappable is not None:
-        figure.colorbar(mappable, ax=panels, label="share of the row")
+        part = min(len(panels), _COLUMNS) / len(panels)  # about as high as a panel, at the top
+        place = {"shrink": part, "anchor": (0, 1)}
+        figure.colorbar(mappable, ax=panels, label="share of the row", **place)
     return figure
 
 
@@ -195,8 +199,14 @@ def _rows(panels):
 
 
 def _panels(count, width=_PANEL, height=_PANEL):
-    figure = Figure(figsize=(width * count + 1, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    """A figure, and its panels, of which so many lie side by side."""
+    columns = min(count, _COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns + 1, height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return figure, panels[:count]
 
 
 def _frame_groups(axes: Axes, groups):
@@ -210,4 +220,5 @@ def _frame_groups(axes: Axes, groups):
 def _finish(*panels):
     for axes in panels:
         axes.grid(alpha=_FAINT)
-        axes.legend(fontsize=7)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axes.legend(fontsize=7, **(beside if len(axes.lines) > _MOST_INSIDE else {}))

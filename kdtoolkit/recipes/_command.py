@@ -195,6 +195,12 @@ class Flags(absl_flags.FlagValues):
         # Past absl, for which attributes are flags.
         self.__dict__.update(arguments=tuple(arguments), held=held)
 
+    def flags_into_string(self) -> str:
+        """The lines of a flag file that sets all flags that a command line can set."""
+        settled = {flag.name for flag in self._of_groups().get(_SETTLED, ())}
+        lines = super().flags_into_string().splitlines(keepends=True)
+        return "".join(line for line in lines if not settled & _parse_flags_text(line).keys())
+
     def groups(self) -> dict[str, list[absl_flags.Flag]]:
         return {name: own for name, own in self._of_groups().items() if name != _SETTLED}
 

@@ -39,6 +39,9 @@ def test_second_choices_stand_group_by_group():
     shares = np.array([[0, 0.25, 0.75, 0], [0.5, 0, 0, 0.5], [1, 0, 0, 0], [0] * 4])
     np.testing.assert_allclose(shown, shares[np.ix_(order, order)])
     assert len(panel.lines) == 2  # a frame for each group
+    many = pictures.second_choices(dict.fromkeys("abcde", counts))
+    rows = {round(axes.get_position().y0, 3) for axes in many.axes[:5]}
+    assert len(many.axes) == 6 and len(rows) == 2  # five and the scale, four in a row
     panel, *_ = pictures.second_choices({"one": counts}).axes
     np.testing.assert_allclose(np.asarray(panel.images[0].get_array()), shares)
     assert not panel.lines

@@ -168,6 +168,8 @@ def test_every_analysis_has_numbers_or_says_why_not(analyzed):
 def test_page_and_table_show_all(runs, analyzed, capsys):
     page = (runs / "all" / "report.html").read_text()
     assert page.count("<svg") >= len(analyzed) + 1
+    written = (runs / "all" / "config.flags").read_text()
+    assert "--images=60" in written and "--strategy" not in written  # which it does not have
     for name in analyzed:
         assert f">{name.replace('_', ' ')}<" in page
     assert analyze(runs, *ALL, "--sigmas=0,0.1") == 0
