@@ -4,6 +4,7 @@ import io
 import re
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 ACCENT, ALARM = "#0b5cad", "#c0262d"
@@ -31,7 +32,8 @@ def svg(figure: Figure, name: str) -> str:
     stream = io.StringIO()
     # The page's own fonts, and ids that are the same in every run.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        # What `savefig` does, but for a first drawing that nothing is kept of.
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     drawn = stream.getvalue()
     return drawn[drawn.index("<svg") :]
 
