@@ -1,4 +1,4 @@
-"""A family of one small network that may have trained weights, as those of keras.applications."""
+"""Two small networks that recipes know by name once they are registered: `small` and `staged`."""
 
 import keras
 from keras import layers
@@ -14,7 +14,7 @@ def backbone(shape):
 
 
 def small(input_shape, classes, name, *, weights=None, preprocessing=None):
-    """A backbone that may have trained weights, and a new classifier."""
+    """A backbone that may have trained weights, as in keras.applications, and a new classifier."""
     own = backbone(input_shape)
     if weights is not None:
         keras_weights.load(own, weights)
@@ -23,6 +23,16 @@ def small(input_shape, classes, name, *, weights=None, preprocessing=None):
 
 
 def register(monkeypatch):
-    """Makes it known by the name `small`."""
-    family = registry.Family("small", ("small",), small, "fine_tuning", "small", trained=True)
-    monkeypatch.setitem(registry._registered, "small", family)
+    for name, build, trained in (("small", small, True), ("staged", staged, False)):
+        family = registry.Family(name, (name,), build, "fine_tuning", name, trained=trained)
+        monkeypatch.setitem(registry._registered, name, family)
+
+
+def staged(input_shape, classes, name, **options):
+    """Three stages of one convolution each: a network with exits that is soon traced."""
+    x = image = keras.Input(input_shape)
+    for stage, channels, stride in ((1, 16, 1), (2, 32, 2), (3, 64, 2)):
+        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU(name=f"stage{stage}")(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(classes, name="logits")(x), name=name)

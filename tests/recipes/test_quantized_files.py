@@ -11,8 +11,16 @@ from keras import layers
 from kdtoolkit import export
 from kdtoolkit.export import early_exit, parity, quantizations
 from kdtoolkit.recipes import _command, _session, compress, self_distillation
+from tests.recipes import small_family
 
-SELF_DISTILLATION = ("--smoke", "--model=resnet8", "--quantize=float32,int8")
+SELF_DISTILLATION = ("--smoke", "--model=staged", "--quantize=float32,int8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    with pytest.MonkeyPatch.context() as patch:
+        small_family.register(patch)
+        yield
 
 
 @pytest.fixture

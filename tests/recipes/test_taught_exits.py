@@ -5,9 +5,17 @@ import pytest
 
 from kdtoolkit import files, models
 from kdtoolkit.recipes.self_distillation import RECIPE
+from tests.recipes import small_family
 
-SMALL = ("--model=resnet8", "--train_examples=60", "--batch_size=30", "--export=none")
+SMALL = ("--model=staged", "--train_examples=60", "--batch_size=30", "--export=none")
 SMALL = (*SMALL, "--deterministic=false", "--head_width=4")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    with pytest.MonkeyPatch.context() as patch:
+        small_family.register(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
