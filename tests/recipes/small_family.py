@@ -32,7 +32,8 @@ def staged(input_shape, classes, name, **options):
     """Three stages of one convolution each: a network with exits that is soon traced."""
     x = image = keras.Input(input_shape)
     for stage, channels, stride in ((1, 16, 1), (2, 32, 2), (3, 64, 2)):
-        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False)(x)
+        own = "stem_conv" if stage == 1 else f"stage{stage}_conv"
+        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False, name=own)(x)
         x = layers.ReLU(name=f"stage{stage}")(layers.BatchNormalization(momentum=0.9)(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, layers.Dense(classes, name="logits")(x), name=name)

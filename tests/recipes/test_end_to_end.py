@@ -16,9 +16,17 @@ from kdtoolkit.recipes import _command, _session, born_again
 from kdtoolkit.training import step
 from tests import processes
 from tests.losses import reference
+from tests.recipes import small_family
 
 EXACT = "--precision=float32"  # on every machine
 SMALL = ("--train_examples=300", "--epochs=3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    with pytest.MonkeyPatch.context() as patch:
+        small_family.register(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +226,7 @@ def test_single_exit_meets_the_accuracy(self_distilled):
 
 
 SAID = ("--author=A. Nt", "--license=Apache-2.0")
-TAUGHT = ("--teacher_epochs=4", "--student=resnet8", "--methods=plain,kd+attention", "--seeds=1,2")
+TAUGHT = ("--teacher_epochs=4", "--student=staged", "--methods=plain,kd+attention", "--seeds=1,2")
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +287,7 @@ def test_cached_teacher_is_computed_once_for_all_methods(distilled, tmp_path):
     """As many views as epochs: the plain student sees what it sees without them."""
     directory, _, _ = distilled
     teacher = f"--teacher={directory / 'teacher' / 'network.keras'}"
-    flags = (teacher, "--student=resnet8", "--methods=plain,kd+attention", "--seed=1", EXACT)
+    flags = (teacher, "--student=staged", "--methods=plain,kd+attention", "--seed=1", EXACT)
     cache = ("--cache_teacher", "--views=3", "--teacher_seed=1")
     _, results = run("distill", tmp_path / "run", *flags, *cache, "--export=none")
     plain, taught = results["methods"]
