@@ -15,6 +15,7 @@ from kdtoolkit import methods
 from kdtoolkit.recipes import born_again, distill, self_distillation
 from tests import processes
 from tests.methods import OWN_METHOD
+from tests.recipes import small_family
 
 NAME = "own_method:LogitsDistance"
 SMALL = ("--smoke", "--export=none", "--output_dir=run")
@@ -53,16 +54,22 @@ def test_its_options_are_checked(folder, capsys, value, message):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "also", "directory"),
+    ("recipe", "also", "network", "directory"),
     [
-        (distill, "+attention", "own_method:LogitsDistance+attention/seed_0"),
-        (born_again, "", "generation_1"),
-        (self_distillation, "+embedding", "self_distillation"),
+        (distill, "+attention", "student", "own_method:LogitsDistance+attention/seed_0"),
+        (born_again, "", "model", "generation_1"),
+        (self_distillation, "+embedding", "model", "self_distillation"),
     ],
     ids=["distill", "born_again", "self_distillation"],
 )
-def test_recipes(folder, capsys, recipe, also, directory):
-    arguments = [*SMALL, f"--methods={NAME}{also}", "--logits_distance_weight=0.5"]
+def test_recipes(folder, capsys, monkeypatch, recipe, also, network, directory):
+    small_family.register(monkeypatch)
+    arguments = [
+        *SMALL,
+        f"--{network}=staged",
+        f"--methods={NAME}{also}",
+        "--logits_distance_weight=0.5",
+    ]
     assert recipe.RECIPE.main(arguments) == 0, capsys.readouterr().err
     run = folder / "run-smoke"
     assert (run / directory / "network.keras").exists()

@@ -10,6 +10,7 @@ from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.recipes import compress, self_distillation
 from kdtoolkit.study import timing
 from kdtoolkit.study.outcomes import outcomes
+from tests.recipes import small_family
 
 SMALL = ("--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false")
 
@@ -84,8 +85,10 @@ def test_accuracies_that_the_run_did_not_write(compressed, digits):
 def stopping_early(tmp_path_factory):
     """A run that keeps every operating point, as those that try it out do."""
     directory = tmp_path_factory.mktemp("exits") / "run-smoke"
-    flags = [f"--output_dir={directory}", "--max_accuracy_drop=0.9", "--smoke"]
-    assert self_distillation.RECIPE.main([*flags, "--deterministic=false"]) == 0
+    flags = [f"--output_dir={directory}", "--max_accuracy_drop=0.9", "--smoke", "--model=staged"]
+    with pytest.MonkeyPatch.context() as patch:
+        small_family.register(patch)
+        assert self_distillation.RECIPE.main([*flags, "--deterministic=false"]) == 0
     return directory
 
 
