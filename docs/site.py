@@ -12,7 +12,7 @@ ROOMS = (
     *("losses", "methods", "models", "data", "training", "generations", "comparison"),
     *("compression", "front", "export", "edge", "analysis", "study", "intervals", "report"),
 )
-_ELSEWHERE = re.compile(r"\]\(((?:\.\./)+)((?:benchmarks|kdtoolkit|recipes)/[^)#]*)")
+_ELSEWHERE = re.compile(r"\]\(((?:\.\./)+)((?:benchmarks|examples|kdtoolkit|recipes)/[^)#]*)")
 
 
 def on_config(config):

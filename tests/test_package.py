@@ -50,7 +50,9 @@ def test_wheel_has_all_that_the_source_has(wheel):
     shared = f"kdtoolkit-{kdtoolkit.__version__}.data/data/share/kdtoolkit/recipes"
     flags = {f"{shared}/{path.name}" for path in (ROOT / "recipes").glob("*.flags")}
     assert flags and flags <= names
-    assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
+    assert not any(
+        name.startswith(("tests/", "benchmarks/", "docs/", "examples/")) for name in names
+    )
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     for line in setup["options"]["install_requires"].split("\n"):
@@ -62,7 +64,7 @@ def test_wheel_has_all_that_the_source_has(wheel):
 def test_source_has_the_house_style():
     pytest.importorskip("ruff")
     ruff = [sys.executable, "-m", "ruff"]
-    source = ["kdtoolkit", "tests", "benchmarks", "docs/site.py"]
+    source = ["kdtoolkit", "tests", "benchmarks", "examples", "docs/site.py"]
     for command in ([*ruff, "check", "."], [*ruff, "format", "--check", *source]):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,11 @@
 """Figures from logits, in float64 NumPy."""
 
+import contextlib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from kdtoolkit.edge.decisions import log_probabilities
 from kdtoolkit.models.precision import in_float32
@@ -54,8 +57,20 @@ def predict(network, split, batch_size=512):
     replicas = network.distribute_strategy.num_replicas_in_sync
     batches = split.batches(even_batch_size(len(split), batch_size, replicas))
     labels = np.concatenate([np.asarray(y) for _, y in batches])
-    with in_float32(network):
+    with in_float32(network), _without_warnings():
         return network.predict(batches.map(lambda x, y: x), verbose=0), labels
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    """Many networks, one after another, are what TensorFlow warns of as one that is traced anew."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def exit_figures(test_logits, test_labels, validation_logits=None, validation_labels=None):
