@@ -52,10 +52,10 @@ def _training(directory) -> Iterator[report.Section]:
     order = sorted(figures, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     groups = dict.fromkeys(group for group, _ in histories)
     colors = {group: f"C{number}" for number, group in enumerate(groups)}
-    parts: list = [
-        "After each epoch: on training images as they were being learned (lines) and on validation "
-        "images (dashed)."
-    ]
+    words = "After each epoch: on training images as they were being learned"
+    if any(name.startswith(_VALIDATION) for _, own in histories for name in own):
+        words += " (lines) and on validation images (dashed)"
+    parts: list = [f"{words}."]
     for figure in order:
         trained, validated = (
             [(group, own[key]) for group, own in histories if key in own]
@@ -78,9 +78,10 @@ def _histories(directory):
 
 
 def _exports(results, directory) -> Iterator[report.Section]:
-    rows = [row for row in results["exports"] if not row.get("failure")]
-    if not rows:
+    if not results["exports"]:
         return
+    rows = [row for row in results["exports"] if not row.get("failure")]
+    failed = _report.failures(results["exports"], "path").items()
     columns = {
         key: column
         for key, column in _report.EXPORT_COLUMNS.items()
@@ -92,7 +93,9 @@ def _exports(results, directory) -> Iterator[report.Section]:
             _report.kind(row),
             report.Code(_report.how_to_run(row, directory), _HOW[_report.kind(row)]),
         )
-    yield report.Section("Files", [report.Table.of(rows, columns), *codes.values()])
+    lost = [f"FAILED, and not kept: {path}: {failure}" for path, failure in failed]
+    tables = [report.Table.of(rows, columns)] if rows else []
+    yield report.Section("Files", [*tables, *lost, *codes.values()])
 
 
 _HOW = {

@@ -101,12 +101,12 @@ def data_facts(data) -> dict:
         data: a `kdtoolkit.data.Data`.
     """
     info = data.info
-    held_out = "held out of the training images" if len(data.validation) else "none"
+    held_out = "held out of the training images"
     return {
         "train": len(data.train),
         "validation": len(data.validation),
         "test": len(data.test),
-        "validation_from": info.validation_split or held_out,
+        "validation_from": (info.validation_split or held_out) if len(data.validation) else "none",
         "test_from": info.test_split or held_out,
         "classes": info.classes,
         "first_classes": list(info.labels[:_FIRST_CLASSES]),

@@ -1,6 +1,7 @@
 """Pictures that several pages have, from figures alone. Matplotlib needs no display."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -126,31 +127,32 @@ def front(
 
 
 def over_epochs(
-    curves: Sequence[tuple[str, Sequence[float]]],
-    validated: Sequence[tuple[str, Sequence[float]]],
+    curves: Sequence[tuple[str, Sequence[float | None]]],
+    validated: Sequence[tuple[str, Sequence[float | None]]],
     label: str,
     colors: Mapping[str, str],
 ) -> Figure:
     """Returns a figure of some trainings over their epochs.
 
     Args:
-        curves: group of a training, and its value after each epoch.
+        curves: group of a training, and its value after each epoch; one of None is not drawn.
         validated: likewise, of validation images; dashed.
         label: of the vertical axis, which is logarithmic where one epoch would hide the others.
         colors: of the groups; the legend has its order.
     """
     figure = Figure(figsize=(4.6, 3.2))
-    axes = figure.add_axes(
-        (0.16, 0.15, 0.82, 0.82)
-    )  # a page has many: a layout takes as long again
+    # A page has many of these: a layout takes as long again.
+    axes = figure.add_axes((0.16, 0.15, 0.82, 0.82))
     for lines, line in ((curves, "-"), (validated, "--")):
         for group, values in lines:
-            style = f"{line}." if len(values) == 1 else line
-            axes.plot(range(1, len(values) + 1), values, style, color=colors[group])
+            known = [math.nan if value is None else value for value in values]
+            marker = "." if len(values) - list(values).count(None) == 1 else None
+            epochs = range(1, len(values) + 1)
+            axes.plot(epochs, known, line, marker=marker, color=colors[group])
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    values = [value for _, own in (*curves, *validated) for value in own]
-    if min(values) > 0 and max(values) > _OUTLIER * statistics.median(values):
+    shown = [value for _, own in (*curves, *validated) for value in own if value is not None]
+    if shown and min(shown) > 0 and max(shown) > _OUTLIER * statistics.median(shown):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     there = {group for group, _ in (*curves, *validated)}

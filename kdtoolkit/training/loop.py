@@ -308,7 +308,7 @@ class Training:
         """Stores the results, which marks the training as finished, and drops its states.
 
         With them goes the `history` of the training that was run: figure -> its value after each
-        epoch.
+        epoch, None where that is not known or not finite.
         """
         if self._writes:
             results = {**results, "history": self._history.figures}
@@ -319,18 +319,23 @@ class Training:
 class History(keras.callbacks.Callback):
     """Every figure of the logs after each epoch, over all starts of a training.
 
+    One that is not finite, which JSON has no number for, is None, as is that of an epoch that a
+    state of an older version does not tell of.
+
     Args:
         figures: of the epochs before; name -> values.
     """
 
     def __init__(self, figures=None):
         super().__init__()
-        self.figures: dict[str, list[float]] = dict(figures or {})
+        self.figures: dict[str, list[float | None]] = dict(figures or {})
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
+            own = self.figures.setdefault(name, [])
+            own += [None] * (epoch - len(own))
             # Six digits are more than a chart shows, and half as long.
-            self.figures.setdefault(name, []).append(float(f"{float(value):.6g}"))
+            own.append(float(f"{float(value):.6g}") if np.isfinite(value) else None)
 
 
 def _numbers(figures):

@@ -162,6 +162,34 @@ def test_page_shows_every_term_after_each_epoch(runs):
     assert list(_page._histories(directory)) == [("kd", own) for own in histories]
 
 
+def test_page_says_what_the_run_does_not_have(copied):
+    """A file that failed; validation images that are not there; records without a history."""
+    recipe, _, directory = copied
+
+    def page():
+        return _page.write(recipe, directory).read_text()
+
+    assert "validation images (dashed)" in page() and "FAILED" not in page()
+    results = files.read_record(directory / "results.json")
+    lost = {"path": "export/a.tflite", "check": "FAILED", "failure": "differs by <1>"}
+    files.write_record(
+        directory / "results.json", {**results, "exports": [*results["exports"], lost]}
+    )
+    assert "FAILED, and not kept: export/a.tflite: differs by &lt;1&gt;" in page()
+    assert "<td>export/a.tflite" not in page()
+    files.write_record(directory / "results.json", {**results, "exports": [lost]})
+    assert "FAILED, and not kept: export/a.tflite" in page()
+    files.write_record(directory / "results.json", {**results, "exports": []})
+    assert "<h2>Files</h2>" not in page()
+    path = directory / "generation_0" / "results.json"
+    own = files.read_record(path)
+    seen = {name: v for name, v in own["history"].items() if not name.startswith("val_")}
+    files.write_record(path, {**own, "history": seen})
+    assert "as they were being learned.</p>" in page() and "dashed" not in page()
+    files.write_record(path, {k: v for k, v in own.items() if k != "history"})
+    assert "<h2>Training</h2>" not in page()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_pages_in_a_browser(runs, tmp_path):
     """No request, no complaint; all plots are drawn, on a screen and on a telephone."""

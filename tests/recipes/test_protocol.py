@@ -76,6 +76,7 @@ def test_a_run(tmp_path, capsys):
     everything = len(splits.train) + len(splits.validation)
     assert results["data"]["train"] == everything and results["data"]["validation"] == 0
     assert results["data"]["test"] == len(splits.test)
+    assert results["data"]["test_from"] == "held out of the training images"
     (row,) = results["methods"]
     assert row["validation_accuracy"] is None and 0 <= row["test_accuracy"] <= 1
     assert f"{everything:,} images to train on, 0 to validate on (none)" in output.err

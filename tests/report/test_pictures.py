@@ -50,6 +50,15 @@ def test_one_epoch_does_not_hide_the_others():
     assert [text.get_text() for text in legends[1].get_texts()] == ["a", "b"]
 
 
+def test_epochs_that_are_not_known_are_left_free():
+    """The others stand where they were; one alone is a point."""
+    lines = [("a", [None, 2.0, 1.0]), ("a", [None, None, 3.0]), ("a", [None]), ("a", [4.0])]
+    (axes,) = pictures.over_epochs(lines, lines[-1:], "loss", {"a": "C0"}).axes
+    drawn = [line.get_xydata()[~np.isnan(line.get_ydata())].tolist() for line in axes.get_lines()]
+    assert drawn == [[[2, 2], [3, 1]], [[3, 3]], [], [[1, 4]], [[1, 4]]]
+    assert [line.get_marker() for line in axes.get_lines()] == ["None", ".", "None", ".", "."]
+
+
 def test_points_at_one_place_share_a_name():
     rows = [{"variant": name, "test_accuracy": 0.5, "bytes": 7} for name in ("a", "b")]
     rows.append({"variant": "c", "test_accuracy": 0.6, "bytes": 9, "failure": "wrong"})

@@ -1,11 +1,13 @@
 """States are exact, atomic, and a damaged one is set aside."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 
-from kdtoolkit import data
-from kdtoolkit.training import NonFiniteError, NonFiniteVariableError, Patriarch, loop
+from kdtoolkit import data, files
+from kdtoolkit.training import NonFiniteError, NonFiniteVariableError, Patriarch, checkpoint, loop
 from kdtoolkit.training.checkpoint import Checkpoints
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -76,6 +78,81 @@ def test_goes_on_under_a_strategy(tmp_path, two_replicas):
     # Sums over threads of two replicas are not ordered: rounding, not bits.
     for a, b in zip(expected, run(tmp_path / "killed", 2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def history(tmp_path):
+    """A function that runs a training of three epochs and returns its recorded history."""
+    digits = data.load("digits", train_examples=40)
+
+    def build():
+        image = keras.Input(digits.info.image_shape)
+        x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(image))
+        x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+        return keras.Model(image, keras.layers.Dense(10)(x))
+
+    def train(name, *callbacks, evaluate=lambda network: {}):
+        settings = loop.Settings(SCHEDULES["digits"], 3, 20, callbacks=list(callbacks))
+        training = loop.Training(tmp_path / name, settings)
+        training.complete(build, lambda: Patriarch(build()), digits, evaluate)
+        return files.read_record(tmp_path / name / "results.json")["history"]
+
+    return train
+
+
+class Kill(keras.callbacks.Callback):
+    """What a kill in an epoch does: its first batches are lost."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.last = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.last:
+            raise KeyboardInterrupt
+
+
+def killed(network):
+    raise KeyboardInterrupt
+
+
+def test_history_is_that_of_a_training_without_interruptions(history):
+    """Killed in two epochs, and between the last state and the record."""
+    expected = history("whole")
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(expected)
+    assert {len(values) for values in expected.values()} == {3}
+    for interruption in ({"epoch": 1}, {"epoch": 2}, {"evaluate": killed}):
+        epoch = interruption.pop("epoch", None)
+        with pytest.raises(KeyboardInterrupt):
+            history("killed", *([] if epoch is None else [Kill(epoch)]), **interruption)
+    assert history("killed") == expected
+
+
+def test_history_of_a_state_without_one(history, tmp_path):
+    """A state of an older version: what it does not tell of is not taken for the first epochs."""
+    expected = history("whole")
+    with pytest.raises(KeyboardInterrupt):
+        history("older", Kill(1))
+    (path,) = (tmp_path / "older").glob("*.state")
+    arrays = checkpoint._unpack(path.read_bytes())
+    header = json.loads(arrays["header"].tobytes())
+    del header["notes"]["history"]
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    path.write_bytes(checkpoint._pack(arrays))
+    assert history("older") == {name: [None, *values[1:]] for name, values in expected.items()}
+
+
+def test_history_of_what_is_not_finite(history):
+    """A loss of validation images may overflow where that of training images does not."""
+
+    class Overflow(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["val_loss"] = [np.inf, np.nan, 1.0][epoch]
+
+    assert history("overflow", Overflow())["val_loss"] == [None, None, 1.0]
 
 
 def overflowing(scale):
