@@ -86,7 +86,7 @@ def flatness(noisy: Mapping[str, Sequence[Noisy]], normalized: bool = False) -> 
         sigmas = [row.sigma for row in rows]
         for axes, draws in (
             (panels[0], [100 * np.array(row.accuracies) for row in rows]),
-            (panels[1], [np.array(row.losses) for row in rows]),
+            (panels[1], [np.array(row.losses, float) for row in rows]),  # None: not finite
         ):
             (line,) = axes.plot(sigmas, [each.mean() for each in draws], ".-", label=name)
             low, high = zip(*((each.min(), each.max()) for each in draws), strict=True)
@@ -130,7 +130,7 @@ def exit_features(
     _, places = np.unique(labels, return_inverse=True)
     for axes, (name, projection) in zip(panels, projections.items(), strict=True):
         points = np.asarray(projection.points)
-        for place in range(places.max() + 1):
+        for place in np.unique(places):
             axes.plot(*points[places == place].T, "o", markersize=2, markeredgewidth=0)
         share = sum(projection.variance)
         axes.set(title=f"{name}: within / between {ratios[name]:.2f}", xticks=[], yticks=[])

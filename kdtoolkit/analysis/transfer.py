@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from kdtoolkit._checks import POSITIVE, check
+from kdtoolkit._checks import POSITIVE, ArgumentError, Words, check
 from kdtoolkit._types import Network
 from kdtoolkit.data import Split
 from kdtoolkit.models.contract import check_logits
@@ -53,9 +53,11 @@ def linear_probe(
         c: inverse strength of the L2 penalty, positive; fixed, not chosen.
 
     Raises:
-        ArgumentError: `c` is not positive.
+        ArgumentError: `c` is not positive, or the labels to learn from are all the same.
     """
     check("c", c, POSITIVE)
+    if len(np.unique(labels)) < 2:
+        raise ArgumentError("labels", "at least two classes", Words("one"), must="have")
     features = np.asarray(features, np.float64)
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1)  # of a channel that never answers

@@ -125,7 +125,7 @@ def numbers(analysis: Analysis, looked: Looked) -> dict:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: dataclasses as dicts, arrays as lists, NaN as None."""
+    """What JSON can hold: dataclasses as dicts, arrays as lists, what is not finite as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -136,7 +136,7 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _with_exits(subject):
@@ -281,7 +281,7 @@ def _exit_features(looked, subject):
     _with_exits(subject)
     features = analysis.features_by_exit(subject.network, subject.splits["test"])
     labels = subject.labels("test")
-    drawn = labels < _DRAWN_CLASSES
+    drawn = np.isin(labels, np.unique(labels)[:_DRAWN_CLASSES])
     planes = {name: analysis.principal_components(x) for name, x in features.items()}
     return {
         "ratios": {name: analysis.scatter_ratio(x, labels) for name, x in features.items()},
@@ -369,7 +369,7 @@ def _agreement(looked, subject):
     if teacher is not None:
         pairs[""] = (teacher.logits("test"), deepest)
     if not pairs:
-        raise LeftOut("its teacher is not among the networks")
+        raise LeftOut("none of the networks taught it")
     return {"pairs": {end: analysis.teacher_agreement(*pair) for end, pair in pairs.items()}}
 
 
@@ -425,9 +425,9 @@ ANALYSES = {
     ),
     "gradients": Analysis(
         "Mean absolute gradient of each convolution on training images: of the deepest exit's "
-        "cross-entropy alone, of that of all exits, and of all terms of self-distillation "
-        "(Zhang et al., Figure 5). In the table: all terms over the deepest exit alone, "
-        "geometric mean over the backbone.",
+        "cross-entropy alone, of that of all exits, and of all terms of self-distillation at "
+        "their usual weights (Zhang et al., Figure 5). In the table: all terms over the deepest "
+        "exit alone, geometric mean over the backbone.",
         _gradients,
         _gradients_pictures,
         {"gradient_ratio": ("gradient, times", ".2f")},

@@ -1,6 +1,7 @@
 """All networks of output directories, by name, and who taught them. Nothing imports TensorFlow."""
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def find(paths: Sequence[str], argument: str) -> list[Found]:
     found: list[Found] = []
     for path, place in zip(paths, places, strict=True):
         prefix = os.path.relpath(place, above)
-        if os.path.isfile(place):
+        if os.path.isfile(place) and zipfile.is_zipfile(place):
             name = os.path.splitext(prefix)[0]
             found.append(Found(name, Path(place), files.sha256(place)))
         elif os.path.isdir(place):

@@ -129,7 +129,7 @@ def _run(flags, found):
         "analyses": {
             name: {
                 "networks": {
-                    network: ANALYSES[name].row(numbers)
+                    network: _analyses.plain(ANALYSES[name].row(numbers))
                     for network, numbers in result["networks"].items()
                 },
                 "left_out": result["left_out"],
@@ -256,7 +256,7 @@ def _complete(name, looked, key, directory):
     except (OSError, ValueError, KeyError) as error:
         if path.exists() and files.is_damage(error):
             files.set_aside(path)
-    print(f"{name} of {len(looked.subjects)} networks", file=sys.stderr)
+    print(f"{name} of {_counted(looked.subjects)}", file=sys.stderr)
     numbers = _analyses.numbers(ANALYSES[name], looked)
     files.make_directory(directory)
     files.write_record(path, {**numbers, "key": key})
@@ -281,7 +281,8 @@ def _left_out(results):
 
 def _show(flags, results):
     lines = [
-        f"\n{_title(results)} on {flags.dataset}: at most {flags.images:,} images of each split\n"
+        f"\n{_counted(results['given']['networks'])} on {flags.dataset}: at most "
+        f"{flags.images:,} images of each split\n"
     ]
     for name, rows in _tables(results):
         if rows:
@@ -292,9 +293,8 @@ def _show(flags, results):
     return "\n".join(lines)
 
 
-def _title(results):
-    count = len(results["given"]["networks"])
-    return f"{count} network{'s' * (count != 1)}"
+def _counted(networks):
+    return f"{len(networks)} network{'s' * (len(networks) != 1)}"
 
 
 def _page(flags, results, directory):
@@ -320,7 +320,7 @@ def _page(flags, results, directory):
     left_out = list(_left_out(results))
     if left_out:
         sections.append(report.Section("left out", left_out))
-    return f"{_title(results)} on {flags['dataset']}", sections
+    return f"{_counted(results['given']['networks'])} on {flags['dataset']}", sections
 
 
 _FIGURES = "report.html shows it, analysis/NAME.json holds the numbers."

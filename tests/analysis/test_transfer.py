@@ -45,3 +45,5 @@ def test_features_without_variance_and_range():
     assert analysis.linear_probe(x, y, u, v) > 0.8
     with pytest.raises(ArgumentError, match="positive"):
         analysis.linear_probe(x, y, u, v, c=0)
+    with pytest.raises(ArgumentError, match="at least two classes"):
+        analysis.linear_probe(x, 0 * y, u, v)

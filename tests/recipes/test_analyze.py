@@ -10,7 +10,7 @@ import pytest
 
 from kdtoolkit import analysis, data, files, models
 from kdtoolkit.data import beside
-from kdtoolkit.recipes import _networks
+from kdtoolkit.recipes import _analyses, _networks
 from kdtoolkit.recipes import analyze as analyze_module
 from kdtoolkit.recipes._command import UsageError
 from kdtoolkit.recipes.analyze import RECIPE
@@ -162,7 +162,7 @@ def test_every_analysis_has_numbers_or_says_why_not(analyzed):
     with_exits = analyzed["gradients"]
     assert list(with_exits["networks"]) == ["exits/self_distillation"]
     assert set(with_exits["left_out"].values()) == {"it has one exit"}
-    assert analyzed["agreement"]["left_out"]["alone"] == "its teacher is not among the networks"
+    assert analyzed["agreement"]["left_out"]["alone"] == "none of the networks taught it"
 
 
 def test_page_and_table_show_all(runs, analyzed, capsys):
@@ -204,6 +204,33 @@ def test_goes_on_with_what_is_finished(runs, capsys):
     assert files.read_record(kept)["networks"]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_noise_beyond_what_numbers_hold(runs, monkeypatch):
+    """A loss that is not finite has no number in a record, and no point in a picture."""
+    monkeypatch.chdir(runs)
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(8)(keras.layers.Dense(8)(keras.layers.Flatten()(image)))
+    keras.Model(image, keras.layers.Dense(10)(x)).save("dense.keras")
+    flags = ["dense.keras", "--only=flatness", "--sigmas=0,1e25", "--output_dir=wild"]
+    assert analyze(runs, *flags) == 0
+    record = files.read_record(runs / "wild" / "analysis" / "flatness.json")
+    calm, wild = (row["losses"] for row in record["networks"]["dense"]["noisy"])
+    assert None not in calm and None in wild
+
+
+def test_features_of_the_classes_that_are_there(monkeypatch):
+    """The first ten of them, though few images may be looked at and all be of later classes."""
+    random, labels = np.random.default_rng(0), np.arange(30) % 12 + 50
+    found = {"exit_1": random.normal(size=(30, 4)), "exit_2": random.normal(size=(30, 4))}
+    monkeypatch.setattr(analysis, "features_by_exit", lambda network, split: found)
+    split = data.Split(np.zeros((30, 2, 2, 1), np.uint8), labels, None)
+    subject = _analyses.Subject(None, "with exits", "deepest", {"test": split})
+    numbers = _analyses.plain(_analyses._exit_features(None, subject))
+    assert sorted(set(numbers["labels"])) == list(range(50, 60))
+    (figure,) = _analyses._exit_features_pictures({"one": numbers}).values()
+    assert [len(axes.lines) for axes in figure.axes] == [10, 10]
+
+
 def test_groups_come_from_the_data(monkeypatch):
     """Of the test images, which must be the same ones in the same order by both labels."""
     random = np.random.default_rng(0)
@@ -236,6 +263,7 @@ def test_groups_come_from_the_data(monkeypatch):
     [
         ([], ["--networks", "given"]),
         (["absent"], ["--networks", "a .keras file or a recipe's output directory", "absent"]),
+        (["text.keras"], ["--networks", "a .keras file", "text.keras"]),
         (["."], ["--networks", "not the output directory of a finished born_again"]),
         (["alone.keras", "./alone.keras"], ["--networks", "different", "twice"]),
         (["alone.keras", "--only=energi"], ["--only", "energi", "energy"]),
@@ -250,6 +278,8 @@ def test_groups_come_from_the_data(monkeypatch):
 )
 def test_mistake_is_one_line(arguments, parts, runs, capsys, monkeypatch):
     monkeypatch.chdir(runs)
+    monkeypatch.setattr(analyze_module._session, "load", None)  # what is said before data are read
+    (runs / "text.keras").write_text("no archive")
     assert RECIPE.main(arguments) == 2
     shown, said = capsys.readouterr()
     assert not shown and said.count("\n") == 1
