@@ -151,6 +151,8 @@ def test_block_runs(block, names, capsys):
         names["images"] = names["x"]
     if "data.from_arrays" in block or "data.Arrays" in block:
         names["data"] = data
+    # This untrained network has a point or two.
+    block = block.replace("operating_point = 3", "operating_point = 0")
     if "train_generations" in block:  # images of no more pixels than there are
         block = block.replace("image_size=64", "image_size=16")
     if "student = training" in block:
