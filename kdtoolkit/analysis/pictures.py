@@ -64,7 +64,8 @@ def second_choices(counts: Mapping[str, np.ndarray], groups: np.ndarray | None =
         shares = np.asarray(matrix, float) / np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
         shares = shares if order is None else shares[np.ix_(order, order)]
         mappable = axes.imshow(shares, cmap="magma_r", norm=PowerNorm(0.5, 0, 1))
-        axes.set(title=name, xlabel="second choice", ylabel="true class", xticks=[], yticks=[])
+        axes.set(xlabel="second choice", ylabel="true class", xticks=[], yticks=[])
+        axes.set_title(name, parse_math=False)
         if groups is not None and order is not None:
             _frame_groups(axes, np.asarray(groups)[order])
     if mappable is not None:
@@ -191,7 +192,8 @@ def _rows(panels):
     for one, (label, values) in zip(axes, panels.items(), strict=True):
         one.plot(list(values.values()), range(count), "o")
         one.set_xlabel(label)
-        one.set_yticks(range(count), list(values) if one is axes[0] else [], fontsize=8)
+        names = list(values) if one is axes[0] else []
+        one.set_yticks(range(count), names, fontsize=8, parse_math=False)
         one.invert_yaxis()
         one.margins(0.15)
         one.grid(alpha=_FAINT)
@@ -221,4 +223,6 @@ def _finish(*panels):
     for axes in panels:
         axes.grid(alpha=_FAINT)
         beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axes.legend(fontsize=7, **(beside if len(axes.lines) > _MOST_INSIDE else {}))
+        legend = axes.legend(fontsize=7, **(beside if len(axes.lines) > _MOST_INSIDE else {}))
+        for text in legend.get_texts():  # names of files and directories, which may hold a $
+            text.set_parse_math(False)

@@ -54,7 +54,7 @@ def _training(directory) -> Iterator[report.Section]:
     colors = {group: f"C{number}" for number, group in enumerate(groups)}
     words = "After each epoch: on training images as they were being learned"
     if any(name.startswith(_VALIDATION) for _, own in histories for name in own):
-        words += " (lines) and on validation images (dashed)"
+        words += " (lines; of one epoch points) and on validation images (dashed; crosses)"
     parts: list = [f"{words}."]
     for figure in order:
         trained, validated = (

@@ -136,21 +136,21 @@ def over_epochs(
 
     Args:
         curves: group of a training, and its value after each epoch; one of None is not drawn.
-        validated: likewise, of validation images; dashed.
+        validated: likewise, of validation images; dashed. One epoch alone is a point, a cross here.
         label: of the vertical axis, which is logarithmic where one epoch would hide the others.
         colors: of the groups; the legend has its order.
     """
     figure = Figure(figsize=(4.6, 3.2))
     # A page has many of these: a layout takes as long again.
-    axes = figure.add_axes((0.16, 0.15, 0.82, 0.82))
-    for lines, line in ((curves, "-"), (validated, "--")):
+    axes = figure.add_axes((0.19, 0.15, 0.79, 0.82))
+    for lines, line, point in ((curves, "-", "."), (validated, "--", "x")):
         for group, values in lines:
             known = [math.nan if value is None else value for value in values]
-            marker = "." if len(values) - list(values).count(None) == 1 else None
+            marker = point if len(values) - list(values).count(None) == 1 else None
             epochs = range(1, len(values) + 1)
             axes.plot(epochs, known, line, marker=marker, color=colors[group])
     axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     shown = [value for _, own in (*curves, *validated) for value in own if value is not None]
     if shown and min(shown) > 0 and max(shown) > _OUTLIER * statistics.median(shown):
         axes.set_yscale("log")
@@ -200,7 +200,7 @@ def by_generation(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
     for name, values in curves.items():
         axes.plot(range(len(values)), values, "o-", label=name)
     axes.set(xlabel="generation", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -217,7 +217,7 @@ def sorted_confidences(scores: Mapping[str, Sequence[float]]) -> Figure:
     for name, values in scores.items():
         axes.semilogy(range(1, len(values) + 1), values, ".-", label=name)
     axes.set(xlabel="place of the class among an image's scores", ylabel="mean probability")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -13,6 +13,7 @@ from kdtoolkit.analysis import (
     Reliability,
     pictures,
 )
+from kdtoolkit.report.svg import svg
 
 
 def points(axes):
@@ -92,3 +93,14 @@ def test_pictures_need_no_tensorflow():
         "sys.exit(bool({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_names_are_shown_as_they_are():
+    """A $ begins no formula, and a backslash no command."""
+    name = r"runs$1/\new$2"
+    drawn = [
+        pictures.energy({name: np.array([0.7, 0.3])}),
+        pictures.second_choices({name: np.eye(2)}),
+        pictures.transfer({name: 0.5}),
+    ]
+    assert all(f">{name}<" in svg(figure, "names") for figure in drawn)

@@ -169,7 +169,7 @@ def test_page_says_what_the_run_does_not_have(copied):
     def page():
         return _page.write(recipe, directory).read_text()
 
-    assert "validation images (dashed)" in page() and "FAILED" not in page()
+    assert "validation images (dashed; crosses)" in page() and "FAILED" not in page()
     results = files.read_record(directory / "results.json")
     lost = {"path": "export/a.tflite", "check": "FAILED", "failure": "differs by <1>"}
     files.write_record(

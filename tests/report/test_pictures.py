@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -56,7 +58,21 @@ def test_epochs_that_are_not_known_are_left_free():
     (axes,) = pictures.over_epochs(lines, lines[-1:], "loss", {"a": "C0"}).axes
     drawn = [line.get_xydata()[~np.isnan(line.get_ydata())].tolist() for line in axes.get_lines()]
     assert drawn == [[[2, 2], [3, 1]], [[3, 3]], [], [[1, 4]], [[1, 4]]]
-    assert [line.get_marker() for line in axes.get_lines()] == ["None", ".", "None", ".", "."]
+    assert [line.get_marker() for line in axes.get_lines()] == ["None", ".", "None", ".", "x"]
+
+
+def test_one_epoch_has_its_number_and_labels_are_whole():
+    one = [("a", [0.0825]), ("a", [0.0675])]
+    for figure in (
+        pictures.over_epochs(one, [], "accuracy", {"a": "C0"}),
+        pictures.by_generation({"a": [0.5]}, "accuracy"),
+    ):
+        figure.savefig(io.BytesIO())
+        (axes,) = figure.axes
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert [tick % 1 for tick in ticks] == [0]
+        assert axes.yaxis.label.get_window_extent().x0 >= 0
 
 
 def test_points_at_one_place_share_a_name():
