@@ -15,6 +15,7 @@ from kdtoolkit.recipes import analyze as analyze_module
 from kdtoolkit.recipes._command import UsageError
 from kdtoolkit.recipes.analyze import RECIPE
 from kdtoolkit.training import evaluation, record
+from tests.report.browser import NEEDS_CHROMIUM, check_pages
 
 IMAGES = 60
 
@@ -177,6 +178,11 @@ def test_page_and_table_show_all(runs, analyzed, capsys):
     assert "finished on" in said
     for words in ("born/generation_1", "closed form", "gradients leaves out", "5 networks"):
         assert words in shown
+
+
+@NEEDS_CHROMIUM
+def test_page_in_a_browser(runs, analyzed, tmp_path):
+    check_pages({runs / "all" / "report.html": len(analyzed) + 1}, tmp_path)
 
 
 def test_goes_on_with_what_is_finished(runs, capsys):

@@ -18,6 +18,7 @@ from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
 from tests.processes import run
 from tests.recipes import small_family
+from tests.report.browser import NEEDS_CHROMIUM, check_pages
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +206,12 @@ def test_chosen_file_is_the_smallest_that_keeps_the_limit(parts, searched):
     assert recorded | {row["path"] for row in found["files_tried"]} <= set(found["files"])
     page = (directory / "report.html").read_text()
     assert all(f">{row['name']}</td>" in page for row in found["files_tried"])
+
+
+@NEEDS_CHROMIUM
+def test_page_in_a_browser(searched, tmp_path):
+    _, directory = searched
+    check_pages({directory / "report.html": 2 + 5}, tmp_path)
 
 
 def test_interrupted_search_ends_as_one_that_was_not(searched, tmp_path):

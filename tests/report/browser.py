@@ -10,9 +10,11 @@ import subprocess
 import threading
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 _SECONDS = 60
 
 
@@ -87,12 +89,13 @@ class Browser:
 
     @property
     def requests(self):
-        """Addresses that the page asked for."""
-        return [
+        """Addresses that the page asked for; not pictures that are in the page itself."""
+        urls = [
             event["params"]["request"]["url"]
             for event in self.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
+        return [url for url in urls if not url.startswith("data:")]
 
     @property
     def complaints(self):
@@ -121,3 +124,23 @@ def drawn(browser, pixels):
         int((np.abs(pixels[top:bottom, left:right] - ground).max(axis=-1) > 40).sum())
         for top, bottom, left, right in boxes
     ]
+
+
+def check_pages(pages, directory):
+    """On a screen and on a telephone: all plots drawn, nothing too wide, no request, no complaint.
+
+    Args:
+        pages: path -> least number of plots.
+        directory: for the browser.
+    """
+    browser = Browser(directory / "user")
+    try:
+        for page, least in pages.items():
+            for width in (1280, 400):
+                counts = drawn(browser, browser.open(page, width))
+                assert len(counts) >= least and min(counts) > 500, (page, width, counts)
+                assert browser.value("document.documentElement.scrollWidth") <= width, (page, width)
+                assert browser.requests == [page.as_uri()]
+                assert browser.complaints == []
+    finally:
+        browser.close()

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from kdtoolkit.report import Code, Picture, Section, Table, pictures, write_page
-from tests.report.browser import CHROMIUM, Browser, drawn
+from tests.report.browser import NEEDS_CHROMIUM, Browser, drawn
 
 ROWS = [
     {"variant": "original", "test_accuracy": 0.9, "bytes": 1000, "ms": 2.0},
@@ -89,7 +89,7 @@ def test_nothing_comes_from_elsewhere(page):
     assert not re.search(r"url\((?!#)|@import", page.read_text())
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@NEEDS_CHROMIUM
 def test_page_in_a_browser(page, tmp_path):
     """Three points in the accent's colour, of light and of dark, which no other text has."""
     browser = Browser(tmp_path / "user")
