@@ -82,6 +82,8 @@ def _of_run(directory: Path, prefix: str, path: str, argument: str) -> list[Foun
 
     try:
         results = files.read_record(directory / record.RESULTS)
+        if results["recipe"] not in _PARTS:
+            raise ValueError(f"it is that of {results['recipe']}")
         parts = list(_PARTS[results["recipe"]](directory, results))
         for part in parts:
             if part.path is None:
@@ -89,7 +91,8 @@ def _of_run(directory: Path, prefix: str, path: str, argument: str) -> list[Foun
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"{argument}: {path} is not the output directory of a finished "
-            f"{', '.join(_PARTS)}: {error!r}. A {record.NETWORK} can be named itself"
+            f"{', '.join(_PARTS)} ({type(error).__name__}: {error}). A {record.NETWORK} can be named "
+            "itself"
         ) from error
     return [
         Found(
@@ -142,6 +145,8 @@ def _students(directory: Path, results: Mapping) -> Iterator[_Part]:
 
 
 def _compressed(directory: Path, results: Mapping) -> Iterator[_Part]:
+    if results["network"] is None:
+        raise ValueError("it trained no network")
     yield _Part(results["network"])
 
 

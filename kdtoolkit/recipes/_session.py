@@ -11,7 +11,7 @@ from pathlib import Path
 from kdtoolkit import cluster, files
 from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.export.rows import MOST_IMAGES, file_facts, parity_facts
-from kdtoolkit.recipes import _flags, _report
+from kdtoolkit.recipes import _flags, _page, _report
 from kdtoolkit.recipes._command import (
     Done,
     RunError,
@@ -327,6 +327,7 @@ def finish(recipe, flags, output_dir, data, parts, export=None):
             output_dir, recipe, flags.arguments, flags.seed, data=facts, **parts, **more
         )
 
+    files.remove(output_dir / _page.NAME)  # of another start: killed now, it would stay for good
     write()
     exports = export() if export is not None else []
     return write(exports=exports, finished=_report.now(), files=_report.left(output_dir))

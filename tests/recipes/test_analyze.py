@@ -210,6 +210,15 @@ def test_goes_on_with_what_is_finished(runs, capsys):
     assert files.read_record(kept)["networks"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "why"), [("compress", "it trained no network"), ("shrink", "it is that of shrink")]
+)
+def test_directory_without_networks_says_why(recipe, why, tmp_path):
+    write_run(tmp_path / "run", recipe, {}, network=None)
+    with pytest.raises(UsageError, match=f"ValueError: {why}"):
+        _networks.find([str(tmp_path / "run")], "--networks")
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_noise_beyond_what_numbers_hold(runs, monkeypatch):
     """A loss that is not finite has no number in a record, and no point in a picture."""

@@ -259,6 +259,23 @@ def test_run_killed_while_it_exports_goes_on(copied, capsys):
     assert {row["format"] for row in again["exports"]} == {"saved_model", "litert"}
 
 
+def test_page_of_an_older_start_does_not_outlast_a_kill(copied, monkeypatch):
+    recipe, argv, directory = copied
+    page = directory / "report.html"
+    page.write_text("older")
+    (directory / "export" / "labels.txt").unlink()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_page, "write", kill)
+        recipe._main(argv)
+    assert not page.exists()
+    assert recipe.main(argv) == 0
+    assert "<h1>resnet8 in generations on digits</h1>" in page.read_text()
+
+
 def test_workers_prepare_their_process_before_they_meet(monkeypatch, tmp_path):
     """A kernel that was made before operations are deterministic keeps to what held then."""
     workers = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {}}
