@@ -91,8 +91,8 @@ def _of_run(directory: Path, prefix: str, path: str, argument: str) -> list[Foun
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"{argument}: {path} is not the output directory of a finished "
-            f"{', '.join(_PARTS)} ({type(error).__name__}: {error}). A {record.NETWORK} can be named "
-            "itself"
+            f"{', '.join(_PARTS)} ({type(error).__name__}: {error}). "
+            f"A {record.NETWORK} can be named itself"
         ) from error
     return [
         Found(

@@ -214,6 +214,7 @@ def test_goes_on_with_what_is_finished(runs, capsys):
     ("recipe", "why"), [("compress", "it trained no network"), ("shrink", "it is that of shrink")]
 )
 def test_directory_without_networks_says_why(recipe, why, tmp_path):
+    (tmp_path / "run").mkdir()
     write_run(tmp_path / "run", recipe, {}, network=None)
     with pytest.raises(UsageError, match=f"ValueError: {why}"):
         _networks.find([str(tmp_path / "run")], "--networks")
