@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from kdtoolkit.analysis.numbers import Agreement, Calibration, Noisy, Projection
 
 _PANEL = 4.0  # inches
 _FAINT = 0.3
 _COLUMNS = 4  # panels side by side
+_LINES = cycler(linestyle=["-", ":", "-."]) * rcParamsDefault["axes.prop_cycle"]
 _MOST_INSIDE = 12  # lines whose legend leaves some of them to be seen
 
 
@@ -41,7 +44,7 @@ def generations(
     """
     figure, (axes,) = _panels(1)
     for name, scores in measured.items():
-        (line,) = axes.plot(scores, "o-", label=name)
+        (line,) = axes.plot(scores, marker="o", label=name)
         if name in expected:
             axes.plot(expected[name], "--", color=line.get_color(), label=f"{name}, closed form")
     most = max(map(len, measured.values()))
@@ -89,7 +92,7 @@ def flatness(noisy: Mapping[str, Sequence[Noisy]], normalized: bool = False) -> 
             (panels[0], [100 * np.array(row.accuracies) for row in rows]),
             (panels[1], [np.array(row.losses, float) for row in rows]),  # None: not finite
         ):
-            (line,) = axes.plot(sigmas, [each.mean() for each in draws], ".-", label=name)
+            (line,) = axes.plot(sigmas, [each.mean() for each in draws], marker=".", label=name)
             low, high = zip(*((each.min(), each.max()) for each in draws), strict=True)
             axes.fill_between(sigmas, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     for axes, label in zip(panels, ("accuracy (%)", "loss (nats)"), strict=True):
@@ -156,12 +159,12 @@ def reliability(calibrations: Mapping[str, Calibration]) -> Figure:
     """
     figure, panels = _panels(2)
     for axes, when in zip(panels, ("before", "after"), strict=True):
-        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+        axes.plot([0, 1], [0, 1], "-", color="0.6", linewidth=1)
         for name, calibration in calibrations.items():
             found = getattr(calibration, when)
             kept = np.asarray(found.counts) > 0
             points = (np.asarray(x, float)[kept] for x in (found.confidences, found.accuracies))
-            axes.plot(*points, ".-", label=f"{name}, error {100 * found.error:.1f}%")
+            axes.plot(*points, marker=".", label=f"{name}, error {100 * found.error:.1f}%")
         axes.set(title=f"{when} its temperature", xlabel="confidence", ylabel="accuracy")
     _finish(*panels)
     return figure
@@ -206,6 +209,8 @@ def _panels(count, width=_PANEL, height=_PANEL):
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns + 1, height * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set_prop_cycle(_LINES)
     for unused in panels[count:]:
         unused.remove()
     return figure, panels[:count]
@@ -216,7 +221,7 @@ def _frame_groups(axes: Axes, groups):
     for start, end in zip([0, *edges], [*edges, len(groups)], strict=True):
         square = [start - 0.5, end - 0.5, end - 0.5, start - 0.5, start - 0.5]
         across = [start - 0.5, start - 0.5, end - 0.5, end - 0.5, start - 0.5]
-        axes.plot(square, across, color="#0b5cad", linewidth=0.6)
+        axes.plot(square, across, "-", color="#0b5cad", linewidth=0.6)
 
 
 def _finish(*panels):

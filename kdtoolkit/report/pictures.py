@@ -13,7 +13,7 @@ from kdtoolkit._types import PathLike
 from kdtoolkit.report.svg import ACCENT, ALARM, svg
 
 DROPS = "accuracy lost"
-_MOST_NAMED = 12  # lines of a chart that its legend has room for
+_MOST_NAMED = 10  # lines of a chart that a legend tells apart: as many as there are colours
 _OUTLIER = 30  # times the median, which is a line at the bottom then
 
 

@@ -104,3 +104,17 @@ def test_names_are_shown_as_they_are():
         pictures.transfer({name: 0.5}),
     ]
     assert all(f">{name}<" in svg(figure, "names") for figure in drawn)
+
+
+def test_no_two_of_many_networks_are_drawn_alike():
+    names = [f"network {number}" for number in range(25)]
+    bins = Reliability(np.array([1]), np.array([0.7]), np.array([0.5]), 0.2)
+    for figure in (
+        pictures.energy(dict.fromkeys(names, np.array([0.7, 0.3]))),
+        pictures.generations({name: [0.6, 0.7] for name in names}, {}),
+        pictures.flatness({name: [Noisy(0.1, (0.5,), (1.0,))] for name in names}),
+        pictures.reliability(dict.fromkeys(names, Calibration(2.0, bins, bins))),
+    ):
+        for axes in figure.axes:
+            lines = [line for line in axes.lines if line.get_label().startswith("network")]
+            assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 25
