@@ -196,3 +196,11 @@ def test_site_is_built_strictly(tmp_path):
     for page in tmp_path.rglob("*.html"):  # nothing is fetched from elsewhere
         text = page.read_text()
         assert not re.search(r'(?:src|<link[^>]*href)="https?://', text), page
+
+
+def test_architecture_names_every_module():
+    """But for the families and methods, of which each has a file."""
+    words = set(re.findall(r"\w+", (ROOT / "docs" / "architecture.md").read_text()))
+    modules = (ROOT / "kdtoolkit").rglob("*.py")
+    named = {path.stem for path in modules if path.parent.name not in ("models", "methods")}
+    assert named - words == {"__init__", "__main__"}
