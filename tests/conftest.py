@@ -47,8 +47,11 @@ def pytest_runtest_teardown(item, nextitem):
         _freeze()
 
 
-def pytest_runtest_setup():
+def pytest_runtest_setup(item):
     """Undoes what a command in this process has set for all that comes after it.
+
+    And has plots of pages drawn where a module looks at them and says so, `DRAWN`: they take half a
+    second for each run of a recipe.
 
     Deterministic operations last until the process ends, and Keras then refuses XLA. TensorFlow
     looked at oneDNN's variable when it was imported: processes that a later test compares with this
@@ -56,6 +59,9 @@ def pytest_runtest_setup():
     """
     from tensorflow.python.util import _pywrap_determinism
 
+    from kdtoolkit.report import page, svg
+
+    page.inline = svg.inline if getattr(item.module, "DRAWN", False) else _undrawn
     _pywrap_determinism.enable(False)
     if _ONEDNN_AT_FIRST is None:
         os.environ.pop(_ONEDNN, None)
@@ -63,13 +69,25 @@ def pytest_runtest_setup():
         os.environ[_ONEDNN] = _ONEDNN_AT_FIRST
 
 
+def _undrawn(figure, name):
+    return f'<svg id="{name}"></svg>'
+
+
 def pytest_xdist_auto_num_workers():
-    """As many as there are cores: one more waits less, and takes the caches from the others."""
-    return len(os.sched_getaffinity(0))
+    """As many as there are cores, and one that mostly waits: see `tests.scheduling`."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.scheduling import WaitingFilesApart
+
+    return WaitingFilesApart(config, log)
 
 
 def pytest_collection_modifyitems(items):
-    """Worker processes first: a file of them takes minutes, and is not to be left to the end."""
+    """Files of worker processes first: each takes minutes, and is not to be left to the end."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 

@@ -6,6 +6,7 @@ FILE is the end of its path. With 0 as SIGNAL nothing happens. Of channels there
 """
 
 import os
+import signal
 import sys
 from unittest import mock
 
@@ -15,6 +16,8 @@ from kdtoolkit.recipes import shrink
 
 def main(number, file, *flags):
     replace = os.replace
+    # As in a terminal, also where a shell started all of it in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def replace_and_end(source, path):
         replace(source, path)

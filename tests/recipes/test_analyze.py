@@ -17,6 +17,7 @@ from kdtoolkit.recipes.analyze import RECIPE
 from kdtoolkit.training import evaluation, record
 from tests.report.browser import NEEDS_CHROMIUM, check_pages
 
+DRAWN = True
 IMAGES = 60
 
 

@@ -27,6 +27,7 @@ from kdtoolkit.recipes import (
 from kdtoolkit.training import distribution
 from tests.report.browser import NEEDS_CHROMIUM, check_pages
 
+DRAWN = True
 FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
 RECIPES = {
     "born_again": (born_again, ["--generations=0"]),

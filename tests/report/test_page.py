@@ -11,6 +11,7 @@ from scipy import ndimage
 from kdtoolkit.report import Code, Picture, Section, Table, pictures, write_page
 from tests.report.browser import NEEDS_CHROMIUM, Browser, drawn
 
+DRAWN = True
 ROWS = [
     {"variant": "original", "test_accuracy": 0.9, "bytes": 1000, "ms": 2.0},
     {"variant": "80% <sparse>", "test_accuracy": 0.875, "bytes": 250, "ms": None},
