@@ -74,16 +74,8 @@ def _undrawn(figure, name):
 
 
 def pytest_xdist_auto_num_workers():
-    """As many as there are cores, and one that mostly waits: see `tests.scheduling`."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
-def pytest_xdist_make_scheduler(config, log):
-    if config.getvalue("dist") != "loadfile":
-        return None
-    from tests.scheduling import WaitingFilesApart
-
-    return WaitingFilesApart(config, log)
+    """As many as there are cores: one more waits less, and takes the caches from the others."""
+    return len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items):
