@@ -10,7 +10,7 @@ import sys
 import keras
 
 from kdtoolkit import analysis, data, losses, models
-from kdtoolkit.report import pictures
+from kdtoolkit.analysis import pictures
 
 digits = data.load("digits")
 images, labels = (digits.preprocessing(digits.train.images), digits.train.labels)
@@ -30,5 +30,5 @@ for name, loss in losses_by_name.items():
     primary[name] = scores[name][0]
     print(f"{name}: primary score {primary[name]:.3f}, second {scores[name][1]:.3f}")
 
-figure = pictures.sorted_confidences(scores)
+figure = pictures.energy(scores)
 figure.savefig(sys.argv[1] if sys.argv[1:] else "tolerant_teacher.png", dpi=110)

@@ -14,7 +14,7 @@ from kdtoolkit.training import record
 NAME = "report.html"
 _VALIDATION = "val_"
 # Charts that come first; those of a method's own terms follow.
-_FIRST = ("accuracy", "loss", "labels", "primary_score")
+_FIRST = ("accuracy", "loss", "primary_score")
 
 
 def write(recipe: _command.Recipe, directory: Path) -> Path:

@@ -204,6 +204,7 @@ def _show(flags, results):
 
 
 def _page(flags, results, directory):
+    from kdtoolkit.analysis.pictures import energy
     from kdtoolkit.report import pictures
 
     rows = results["generations"]
@@ -224,7 +225,7 @@ def _page(flags, results, directory):
     if scores:
         parts.append(
             report.Picture(
-                pictures.sorted_confidences(scores),
+                energy(scores),
                 "How sure generations are on test images: mean of the largest probability, of the "
                 "second largest, and so on. A tolerant one leaves more to second choices.",
             )

@@ -204,20 +204,3 @@ def by_generation(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
-
-
-def sorted_confidences(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """Returns mean sorted confidences, on a logarithmic scale: a line for each name.
-
-    Args:
-        scores: name -> mean of the largest probability, of the second largest, ....
-    """
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    for name, values in scores.items():
-        axes.semilogy(range(1, len(values) + 1), values, ".-", label=name)
-    axes.set(xlabel="place of the class among an image's scores", ylabel="mean probability")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    return figure
