@@ -1,12 +1,20 @@
-"""Blocks of Python in README and docs run, recipes' command lines are such, links are alive."""
+"""Code in README and docs runs, command lines are such, links are alive.
 
+Python runs, indented lines are commands that are checked as when they run, `text` is no code, and
+whatever else there is says in the line before it why no test runs it: `MARKS`.
+"""
+
+import glob
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -14,8 +22,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kdtoolkit import data, export, losses, methods, models, training
+from kdtoolkit import _export, cli, data, export, launch, losses, methods, models, training
+from kdtoolkit.edge import __main__ as edge
 from kdtoolkit.recipes import analyze, born_again, compress, distill, self_distillation, shrink
+from kdtoolkit.study import command as study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,25 +37,65 @@ RECIPES = {
     "self_distillation": self_distillation,
     "shrink": shrink,
 }
+# What the line before a block says that no test runs.
+MARKS = ("(needs a GPU)", "(needs a network)", "(on the device)", "(in a browser)")
+# What is tried, or no code: commands have no language.
+TRIED = ("python", "text", "")
 # Calls that train several networks.
 LONG = ("comparison.compare(", "compression.compress(", "train_generations(")
 # What a reader has to have and a test has not.
 NEEDS = {"import mediapipe": "mediapipe"}
 
 
-def blocks():
-    for page in PAGES:
-        found = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
-        for number, block in enumerate(found):
-            yield pytest.param(block, id=f"{page.relative_to(ROOT).as_posix()}-{number}")
+class Block(NamedTuple):
+    """Code of a page.
+
+    Attributes:
+        name: of the page, and which of its blocks this is.
+        language: what the fence says; empty for indented lines, which are commands.
+        text: the lines of code.
+        before: the last line of the paragraph before it.
+    """
+
+    name: str
+    language: str
+    text: str
+    before: str
+
+
+def code(page, name):
+    """Yields the `Block`s of a page's text."""
+    fenced = r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```$"
+    indented = r"(?<=\n\n)(?P<indented>(?: {4}[^\n]*\n)+)"
+    for number, found in enumerate(re.finditer(f"{fenced}|{indented}", page, re.S | re.M)):
+        before = page[: found.start()].rstrip().rpartition("\n")[2]
+        text = found["fenced"] or textwrap.dedent(found["indented"] or "")
+        yield Block(f"{name}-{number}", found["language"] or "", text, before)
+
+
+BLOCKS = [
+    block for page in PAGES for block in code(page.read_text(), page.relative_to(ROOT).as_posix())
+]
+
+
+def is_marked(block):
+    return any(mark in block.before for mark in MARKS)
+
+
+def named(blocks):
+    return [pytest.param(block, id=block.name) for block in blocks]
+
+
+def of(language):
+    return named(block for block in BLOCKS if block.language == language)
 
 
 def commands():
-    for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(r"^ +python -m kdtoolkit\.recipes\.(.*)$", text, re.M):
-            name, *argv = shlex.split(line)
-            yield pytest.param(name, argv, id=f"{page.stem}-{name}-{argv[0] if argv else ''}")
+    for block in BLOCKS:
+        if block.language or is_marked(block):
+            continue
+        for line in block.text.replace("\\\n", " ").splitlines():
+            yield pytest.param(shlex.split(line), id=f"{block.name}-{line[:40]}")
 
 
 def classifier(shape=(8, 8, 1), classes=10):
@@ -99,8 +149,15 @@ def place(tmp_path_factory):
         "    x, y = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2\n"
         "    return data.Arrays(x, y)\n"
     )
+    early = directory / "saved_models" / "self_distillation-digits-resnet8-0" / "export"
+    early.mkdir(parents=True)
+    shutil.copy(file.path, early / "early_exit-int8.tflite")
+    (directory / "my_photos").mkdir()
+    for name in ("your.png", "my_photos/1.jpg", "my_photos/2.jpg"):
+        Image.fromarray(pixels.integers(0, 256, (9, 9), np.uint8)).save(directory / name)
+    for name in ("recipes", "benchmarks"):
+        (directory / name).symlink_to(ROOT / name)
     (directory / "own_method.py").write_text(_own_method())
-    (directory / "recipes").symlink_to(ROOT / "recipes")
     return directory
 
 
@@ -122,7 +179,7 @@ def names(place, tmp_path, monkeypatch):
     known = {
         "keras": keras,
         "np": np,
-        "json": __import__("json"),
+        "json": json,
         "mine": digits,
         "network": classifier(),
         "fresh_network": classifier(),
@@ -151,8 +208,9 @@ def names(place, tmp_path, monkeypatch):
     return known
 
 
-@pytest.mark.parametrize("block", blocks())
+@pytest.mark.parametrize("block", of("python"))
 def test_block_runs(block, names, capsys):
+    block = block.text
     if any(words in block for words in LONG) and os.environ.get("KDTOOLKIT_TEST") != "all":
         pytest.skip("it trains networks: with KDTOOLKIT_TEST=all")
     for words, package in NEEDS.items():
@@ -180,12 +238,64 @@ def test_block_runs(block, names, capsys):
         assert keras.models.load_model(path).output_shape == (None, 10)
 
 
-@pytest.mark.parametrize(("name", "argv"), commands())
-def test_command_line_is_one(name, argv, place, monkeypatch):
-    """It is parsed and checked as when it runs; recipes' own tests run such lines."""
+@pytest.mark.parametrize("argv", commands())
+def test_command_line_is_one(argv, place, monkeypatch):
+    """It is parsed and checked as when it runs; the commands' own tests run such lines."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
-    RECIPES[name].RECIPE.parse(argv)
+    check_command(argv, monkeypatch)
+
+
+def check_command(argv, monkeypatch):
+    match argv:
+        case ["python", "-m", module, *rest] if module.startswith("kdtoolkit.recipes."):
+            RECIPES[module.rpartition(".")[2]].RECIPE.parse(rest)
+        case ["python", "-m", "kdtoolkit.edge", *rest]:  # of two images no limit is certain
+            rest = [path for word in rest for path in glob.glob(word) or [word]]
+            assert edge.main(rest) == ("certify" in rest)
+        case ["kdtoolkit", "launch", *rest]:
+            worker = {"type": "worker", "index": 0}
+            config = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": worker}
+            monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+            monkeypatch.setattr(launch, "run", lambda inner, *_: check_command(inner, monkeypatch))
+            launch.main(rest)
+        case ["kdtoolkit", "export", *rest]:
+            _export._parse(rest)
+        case ["kdtoolkit", "study", *rest]:
+            study._parse(rest)
+        case ["kdtoolkit", "recipes" | "describe" as name, *rest]:
+            assert cli.main([name, *rest]) == 0
+        case [variable, where, "pytest", *rest] if "=" in variable and "=" in where:
+            (path,) = (word for word in rest if word.endswith(".py"))
+            assert variable.partition("=")[0] in (ROOT / path).read_text()
+        case _:
+            raise AssertionError("neither tried here nor marked with why it is not")
+
+
+@pytest.mark.parametrize("block", named(b for b in BLOCKS if b.language not in TRIED))
+def test_what_no_test_runs_is_marked(block):
+    assert is_marked(block), f"one of {MARKS} before it, or ```text"
+
+
+@pytest.mark.parametrize("block", of("js"))
+def test_javascript_is_such(block, tmp_path):
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    path = tmp_path / "block.mjs"
+    path.write_text(block.text)
+    done = subprocess.run([node, "--check", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocks_are_told_apart():
+    page = (
+        "Run it (needs a GPU):\n\n    pip install x\n\nAnd:\n\n```js\na\n```\n\n    b \\\n      c\n"
+    )
+    first, second, third = code(page, "page")
+    assert (first.language, first.text, is_marked(first)) == ("", "pip install x\n", True)
+    assert (second.language, second.text, is_marked(second)) == ("js", "a\n", False)
+    with pytest.raises(AssertionError, match="nor marked"):
+        check_command(shlex.split(first.text), None)
+    assert (third.text, third.name) == ("b \\\n  c\n", "page-2")
 
 
 def test_links_of_the_readme_are_alive():
