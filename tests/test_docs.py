@@ -126,6 +126,7 @@ def place(tmp_path_factory):
     ).files
     shutil.copy(file.path, directory / "early_exit-int8.tflite")
     export.to_litert(classifier(), directory / "student.tflite", digits.preprocessing)
+    classifier().save(directory / "mine.keras")
     flags = [
         "--generations=0",
         "--train_examples=60",
