@@ -26,6 +26,7 @@ from kdtoolkit import _export, cli, data, export, launch, losses, methods, model
 from kdtoolkit.edge import __main__ as edge
 from kdtoolkit.recipes import analyze, born_again, compress, distill, self_distillation, shrink
 from kdtoolkit.study import command as study
+from tests.models.test_state_dict import random_state
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,7 +45,7 @@ TRIED = ("python", "text", "")
 # Calls that train several networks.
 LONG = ("comparison.compare(", "compression.compress(", "train_generations(")
 # What a reader has to have and a test has not.
-NEEDS = {"import mediapipe": "mediapipe"}
+NEEDS = {"import mediapipe": "mediapipe", "import torch": "torch"}
 
 
 class Block(NamedTuple):
@@ -126,7 +127,11 @@ def place(tmp_path_factory):
     ).files
     shutil.copy(file.path, directory / "early_exit-int8.tflite")
     export.to_litert(classifier(), directory / "student.tflite", digits.preprocessing)
-    classifier().save(directory / "mine.keras")
+    for name in ("mine", "teacher"):
+        classifier().save(directory / f"{name}.keras")
+    resnet = models.build("resnet8", digits.info.image_shape, 10, padding="torch")
+    np.savez(directory / "resnet8.npz", **random_state(resnet)[0])
+    np.save(directory / "logits.npy", np.zeros((8 * len(digits.train), 10), np.float32))
     flags = [
         "--generations=0",
         "--train_examples=60",
@@ -192,6 +197,8 @@ def names(place, tmp_path, monkeypatch):
         "x": pixels,
         "y": labels % 2,
         "preprocessing": digits.preprocessing,
+        "logits_of": lambda images: images.reshape(len(images), -1)[:, :10],
+        "torch_network": lambda images: images.flatten(1)[:, :10],
         "student": classifier(),
         "model": classifier(),
     }
@@ -221,6 +228,7 @@ def test_block_runs(block, names, capsys):
         names["images"] = names["x"]
     if "data.from_arrays" in block or "data.Arrays" in block:
         names["data"] = data
+    block = block.replace(".pth", ".npz")
     # This untrained network has a point or two.
     block = block.replace("operating_point = 3", "operating_point = 0")
     if "train_generations" in block:  # images of no more pixels than there are
