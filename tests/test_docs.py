@@ -200,6 +200,7 @@ def names(place, tmp_path, monkeypatch):
         "logits_of": lambda images: images.reshape(len(images), -1)[:, :10],
         "torch_network": lambda images: images.flatten(1)[:, :10],
         "student": classifier(),
+        "teacher": classifier(),
         "model": classifier(),
     }
     known["model"].compile("sgd", "sparse_categorical_crossentropy")
@@ -243,6 +244,9 @@ def test_block_runs(block, names, capsys):
         assert "'method': 'kd+attention', 'runs': 1" in capsys.readouterr().out
     if "compression.compress" in block:
         assert "('50% channels, int8', " in capsys.readouterr().out
+    if "keras.distillation" in block:
+        equal = zip(names["student"].get_weights(), names["same"].get_weights(), strict=True)
+        assert all(np.allclose(keras_own, ours, atol=1e-6) for keras_own, ours in equal)
     for path in Path().glob("*.keras"):
         assert keras.models.load_model(path).output_shape == (None, 10)
 
