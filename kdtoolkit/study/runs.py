@@ -41,7 +41,8 @@ def run_study(
     """Runs what a study lacks, and writes its results after every run.
 
     Called again after an interruption it goes on in the epoch where it stopped, with the same
-    figures. A run whose results are written is not run again, and its directory may be removed.
+    figures. A run whose results are written is not run again, and its directory may be removed:
+    where another run needs it, the same networks are trained again, and the results stay.
 
     Args:
         plan: of `read_plan`.
@@ -162,17 +163,9 @@ def _check(plan, output_dir, where):
 
 
 def _run(plan, arm, seed, output_dir, where):
-    directory = _directory(output_dir, arm, seed)
-    outcomes = directory.with_name(f"{directory.name}.json")
+    outcomes = _outcomes(output_dir, arm, seed)
     if not outcomes.exists():
-        patriarch = ""
-        if arm.patriarch_of is not None:
-            theirs = _directory(output_dir, plan.arm(arm.patriarch_of), seed) / "generation_0"
-            patriarch = os.fspath(theirs) if theirs.exists() else ""
-        files.make_directory(directory.parent)
-        print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
-        given = [arm.recipe, os.fspath(outcomes), patriarch]
-        _process("worker", given, arm, seed, output_dir, where)
+        _train(plan, arm, seed, output_dir, where)
     found = files.read_record(outcomes)
     facts = {
         "commit": _commit(),
@@ -184,6 +177,24 @@ def _run(plan, arm, seed, output_dir, where):
     if any(one.get(_MILLISECONDS, 0) is None for one in figures.values()):
         figures = _with_milliseconds(figures, arm, seed, output_dir, where)
     return Run(arm.name, seed, _command_line(arm, seed), facts, figures, correct)
+
+
+def _train(plan, arm, seed, output_dir, where):
+    """Runs an arm with a seed, after those whose directories it needs and that are gone."""
+    for other in plan.arms:
+        if f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values())):
+            kept = _directory(output_dir, other, seed), _outcomes(output_dir, other, seed)
+            if not all(path.exists() for path in kept):
+                _train(plan, other, seed, output_dir, where)
+    directory, outcomes = _directory(output_dir, arm, seed), _outcomes(output_dir, arm, seed)
+    patriarch = ""
+    if arm.patriarch_of is not None:
+        theirs = _directory(output_dir, plan.arm(arm.patriarch_of), seed) / "generation_0"
+        patriarch = os.fspath(theirs) if theirs.exists() else ""
+    files.make_directory(directory.parent)
+    print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
+    given = [arm.recipe, os.fspath(outcomes), patriarch]
+    _process("worker", given, arm, seed, output_dir, where)
 
 
 def _timed(outcomes):
@@ -225,6 +236,10 @@ def _process(module, given, arm, seed, output_dir, where):
 
 def _directory(output_dir, arm, seed):
     return output_dir / arm.name / f"seed_{seed}"
+
+
+def _outcomes(output_dir, arm, seed):
+    return output_dir / arm.name / f"seed_{seed}.json"
 
 
 def _arguments(arm: Arm, seed: int, output_dir: Path) -> list[str]:

@@ -150,3 +150,36 @@ def test_milliseconds_are_measured_when_a_run_ends_and_again_when_asked(
     assert called[5:] == [("timing", 4)] and milliseconds() == [5.0, 7.0]
     found = study.read_results(tmp_path / "exits.json").runs["a", 3]
     assert "milliseconds_per_image" not in found.outcomes["other"]
+
+
+def test_a_network_that_is_gone_is_trained_again_where_an_arm_needs_it(tmp_path, monkeypatch):
+    """And what was found of it stays; with processes that only write what the real ones would."""
+    plan, started = tmp_path / "chain.toml", []
+
+    def process(module, given, arm, seed, output_dir, where):
+        started.append((arm.name, seed))
+        (output_dir / arm.name / f"seed_{seed}").mkdir(exist_ok=True)
+        outcomes = {"it": {"test_accuracy": len(started), "correct": pack([True])}}
+        environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
+        record = {"environment": environment, "finished": "now", "outcomes": outcomes}
+        files.write_record(given[1], record)
+
+    def arm(name, before=None):
+        model = f"{{runs}}/{before}/seed_{{seed}}" if before else "resnet8"
+        return f'[arms.{name}]\nrecipe = "born_again"\nflags = {{ model = "{model}" }}\n'
+
+    def run(output_dir, *arms):
+        plan.write_text('title = "chain"\nseeds = [0, 1]\n' + "".join(arms))
+        assert cli.main(["study", str(plan), f"--output_dir={tmp_path / output_dir}"]) == 0
+        found = study.read_results(tmp_path / "chain.json").runs
+        return {key: one.outcomes["it"]["test_accuracy"] for key, one in found.items()}
+
+    monkeypatch.setattr(runs, "_process", process)
+    arms = [arm("first"), arm("second", "first")]
+    before = run("out", *arms)
+    assert started == [("first", 0), ("second", 0), ("first", 1), ("second", 1)]
+    started.clear()
+    after = run("elsewhere", *arms, arm("third", "second"), arm("alone"))
+    chain = ["first", "second", "third", "alone"]
+    assert started == [(name, seed) for seed in (0, 1) for name in chain]
+    assert before.items() <= after.items()
