@@ -1,4 +1,4 @@
-"""What docs/methods.md says of other packages' formulas, from the formulas in NumPy float64."""
+"""What documents say of other packages' formulas, from the formulas in NumPy float64."""
 
 import numpy as np
 import pytest
@@ -38,6 +38,41 @@ def test_textbrewer_distillation(hard, soft, temperature):
 
     expected = reference.gradient(theirs, STUDENT)
     np.testing.assert_allclose(scale * gradient(ours), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.9, 0.1), (0.5, 2.0), (None, 1.0)])
+def test_torchdistill_distillation(alpha, beta):
+    """`alpha CE + beta T^2 KL`; without an alpha `KL` alone, without `T^2`."""
+    temperature = 4.0
+
+    def theirs(z):
+        divergence = reference.divergence(TEACHER, z, temperature) / temperature**2
+        if alpha is None:
+            return divergence
+        return alpha * reference.crossentropy(ONE_HOT, z) + beta * temperature**2 * divergence
+
+    weight = 1 / temperature**2 if alpha is None else beta
+
+    def ours(z):
+        taught = losses.distillation_divergence(TEACHER, z, temperature)
+        return (alpha or 0) * losses.crossentropy(ONE_HOT, z) + weight * taught
+
+    expected = reference.gradient(theirs, STUDENT)
+    np.testing.assert_allclose(gradient(ours), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_torchdistill_divides_similarities_by_absolute_sums():
+    """Of the products of all pairs; the paper and ours by their L2 norm."""
+    features = [tf.constant(f, tf.float32) for f in (TEACHER, STUDENT)]
+
+    def distance(order):
+        products = [f @ f.T for f in (TEACHER, STUDENT)]
+        rows = [g / np.linalg.norm(g, order, axis=1, keepdims=True) for g in products]
+        return ((rows[0] - rows[1]) ** 2).sum() / len(TEACHER) ** 2
+
+    ours = losses.similarity_distance(*features).numpy()
+    np.testing.assert_allclose(ours, distance(2), rtol=1e-5)
+    assert ours > 2 * distance(1)
 
 
 def textbrewer_temperatures(w, base, beta):
