@@ -164,7 +164,9 @@ def place(tmp_path_factory):
     for name in ("recipes", "benchmarks"):
         (directory / name).symlink_to(ROOT / name)
     (directory / "own_method.py").write_text(_own_method())
-    return directory
+    yield directory
+    methods.registry._REGISTRY.pop("logits_distance", None)  # of the method of one's own
+    data.catalog._registered.pop("spots", None)
 
 
 def _own_method():
