@@ -5,6 +5,7 @@ second one reads of a file or finds in a directory is what the chief sent it.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,8 @@ RECIPES = {
     ),
 }
 
+# What the recipes share is tried with one; the other one goes through rounds of pruning and files.
+TRIED = list(RECIPES) if os.environ.get("KDTOOLKIT_TEST") == "all" else ["distill"]
 RESULTS = {"compress": "variants", "distill": "methods"}
 STAGES = {"compress": 2, "distill": 3}  # with one that is pruned; as many as the student
 
@@ -67,7 +70,7 @@ def network(stages):
     return keras.Model(image, keras.layers.Dense(10)(x))
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=TRIED)
 def runs(request, tmp_path_factory):
     """The recipe and the directories of one process with two replicas, the chief, the other."""
     recipe, flags = request.param, RECIPES[request.param]
@@ -138,7 +141,7 @@ def test_same_figures(runs):
             assert row[name] == pytest.approx(expected[name], rel=1e-6), name
 
 
-@pytest.mark.parametrize("runs", ["compress"], indirect=True)
+@pytest.mark.parametrize("runs", ["distill"], indirect=True)
 def test_finished_run_ends_all_workers(runs):
     """The chief finds it, and shows it; the other learns that from it."""
     recipe, _, *directories = runs

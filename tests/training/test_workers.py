@@ -20,6 +20,7 @@ from tests.training.test_methods import Networks
 from tests.training.test_step import linear
 
 STARTED = []
+VICTIMS = (1, 0) if os.environ.get("KDTOOLKIT_TEST") == "all" else (1,)
 
 
 def start(*arguments):
@@ -157,7 +158,7 @@ def test_moving_statistics_are_the_mean_of_the_replicas(stepped, two_replicas):
 def test_killed_workers_end_with_the_same_weights(whole, tmp_path):
     """Bit for bit. The one that is left says who is gone, in one line, and ends."""
     killed, moments = tmp_path, random.Random(0)
-    for victim in (1, 0):
+    for victim in VICTIMS:
         processes = start("resume", killed)
         processes[0].stdout.readline()  # it trains
         time.sleep(moments.uniform(0, 2))
