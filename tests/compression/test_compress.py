@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,7 +177,11 @@ def test_channels_go_in_rounds_down_to_a_target(network, digits, tmp_path):
     assert len(times) == 2 and same(again.network, result.network)
 
 
-@pytest.mark.parametrize("kinds", [("int8",), ("qat", "int8"), ()])
+# Of two kinds the first one's file is to be small: with KDTOOLKIT_TEST=all.
+KINDS = [("int8",), ()] + [("qat", "int8")] * (os.environ.get("KDTOOLKIT_TEST") == "all")
+
+
+@pytest.mark.parametrize("kinds", KINDS)
 def test_channels_go_down_to_the_bytes_of_a_file(kinds, digits, tmp_path):
     """Of the first kind that is asked for."""
     network = small(width=24)
