@@ -131,7 +131,9 @@ def place(tmp_path_factory):
         classifier().save(directory / f"{name}.keras")
     resnet = models.build("resnet8", digits.info.image_shape, 10, padding="torch")
     np.savez(directory / "resnet8.npz", **random_state(resnet)[0])
-    np.save(directory / "logits.npy", np.zeros((8 * len(digits.train), 10), np.float32))
+    views = 8 * len(digits.train)
+    np.save(directory / "shown.npy", np.zeros((views, *digits.info.image_shape), np.float32))
+    np.save(directory / "logits.npy", np.zeros((views, 10), np.float32))
     flags = [
         "--generations=0",
         "--train_examples=60",
