@@ -126,7 +126,10 @@ def place(tmp_path_factory):
         network, digits, directory / "made", quantizations=["int8"], keep_beaten=True
     ).files
     shutil.copy(file.path, directory / "early_exit-int8.tflite")
-    export.to_litert(classifier(), directory / "student.tflite", digits.preprocessing)
+    chosen = directory / "saved_models" / "shrink-photos-MobileNetV2-0" / "export" / "chosen.tflite"
+    chosen.parent.mkdir(parents=True)
+    for path in (directory / "student.tflite", chosen):
+        export.to_litert(classifier(), path, digits.preprocessing, labels=digits.info.labels)
     for name in ("mine", "teacher"):
         classifier().save(directory / f"{name}.keras")
     resnet = models.build("resnet8", digits.info.image_shape, 10, padding="torch")

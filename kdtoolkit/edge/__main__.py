@@ -33,7 +33,8 @@ def _main(argv):
 def _classify(argv):
     parser = Parser(
         prog="python -m kdtoolkit.edge",
-        description="Classifies images with a packaged early-exit classifier.",
+        description="Classifies images with a .tflite file that kdtoolkit wrote: a classifier of "
+        "one graph, or a packaged early-exit classifier.",
         epilog="`certify MODEL IMAGES...` says how far its decisions may be trusted.",
     )
     _add_inputs(parser)
@@ -44,8 +45,13 @@ def _classify(argv):
         help="index of one of the model's operating points, cheapest first (default: the model's)",
     )
     arguments = parser.parse_args(argv)
-    classifier = _load(arguments)
+    # Imported late, for --help and mistakes to answer at once.
+    from kdtoolkit.edge.single import Classifier, load
+
+    classifier = load(arguments.model, arguments.threads)
     if arguments.operating_point is not None:
+        if isinstance(classifier, Classifier):
+            raise ValueError("--operating_point applies to a file with early exits")
         classifier.operating_point = arguments.operating_point
     for path in arguments.images:
         label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
@@ -67,10 +73,11 @@ def _certify(argv):
     arguments = parser.parse_args(argv)
     for name in ("limit", "confidence"):
         check(name, getattr(arguments, name), INSIDE_0_1)
-    classifier = _load(arguments)
     from kdtoolkit.edge.certify import certify
+    from kdtoolkit.edge.classifier import EarlyExitClassifier
     from kdtoolkit.edge.decisions import decide
 
+    classifier = EarlyExitClassifier(arguments.model, arguments.threads)
     # (exits, images, classes)
     logits = np.stack([classifier.logits(_open(path)) for path in arguments.images], axis=1)
     decisions = [
@@ -91,16 +98,9 @@ def _certify(argv):
 
 
 def _add_inputs(parser):
-    parser.add_argument("model", help=".tflite file written by kdtoolkit.export.to_early_exit")
+    parser.add_argument("model", help=".tflite file that kdtoolkit wrote")
     parser.add_argument("images", nargs="+", metavar="image", help="image file")
-    parser.add_argument("--threads", type=int, default=1, help="threads a stage may use")
-
-
-def _load(arguments):
-    # Imported late, for --help and mistakes to answer at once.
-    from kdtoolkit.edge.classifier import EarlyExitClassifier
-
-    return EarlyExitClassifier(arguments.model, arguments.threads)
+    parser.add_argument("--threads", type=int, default=1, help="threads it may use")
 
 
 def _open(path):

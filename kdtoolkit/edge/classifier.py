@@ -1,7 +1,6 @@
 """The classifier that stops as soon as it is sure."""
 
 import functools
-import math
 import os
 import threading
 import time
@@ -9,20 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
-from kdtoolkit import bounded
 from kdtoolkit._checks import Integers, check
-from kdtoolkit.data.wording import shown
-from kdtoolkit.edge import images, package
+from kdtoolkit.edge import images, opening, package
 from kdtoolkit.edge.stage import Stage
-
-_LARGE = 2**31
-"""Bytes that a graph's tensors may have together, however small its file is.
-
-All are counted, though LiteRT lets many of them share their memory: it says no more before it
-allocates. A ResNet-50 for images of 224x224 has 1.1 GB of them, and a file of 102 MB.
-"""
 
 _FEW, _AT_ONCE, _SMALL = 4, 32, 2**21
 """From how many images on a stage runs on how many at once, of a graph whose tensors have so few
@@ -82,12 +71,8 @@ class EarlyExitClassifier:
         check("threads", threads, Integers(1))
         self.path = path
         self._lock = threading.Lock()  # of what LiteRT keeps between setting inputs and outputs
-        try:
+        with opening.blaming(path):
             self._load(threads)
-        # LiteRT raises RuntimeError for a graph that this version of it cannot run.
-        except (OSError, ValueError, RuntimeError) as error:
-            cause = shown(getattr(error, "strerror", None) or str(error).partition("\n")[0], 400)
-            raise ValueError(f"Cannot use {os.fspath(path)!r} as a classifier: {cause}") from error
 
     def _load(self, threads):
         read = package.Package.read(self.path)
@@ -101,7 +86,7 @@ class EarlyExitClassifier:
         # NumPy divides by an array faster than by a number.
         self._divisors = [np.array(value, np.float32) for value in read.temperatures]
         self.operating_point = read.operating_point
-        interpreter = Interpreter(model_path=os.fspath(self.path), num_threads=threads)
+        interpreter, size = opening.open_interpreter(self.path, threads)
         self._stages = [
             Stage(interpreter, f"stage_{number + 1}") for number in range(len(self.exits))
         ]
@@ -109,13 +94,6 @@ class EarlyExitClassifier:
         (details,) = self._stages[0].runner.get_input_details().values()
         if tuple(details["shape"]) != (1, *self.image_shape):
             raise ValueError(f"its image_shape is not that of its graph, {details['shape'][1:]}")
-        size = sum(map(_bytes, _tensors(interpreter)))
-        most = max(_LARGE, bounded.MOST_EXPANSION * os.path.getsize(self.path))
-        if size > most:
-            raise ValueError(
-                f"its tensors have {size:,} bytes together. Accepted: {most:,}, the larger "
-                f"of {_LARGE:,} and {bounded.MOST_EXPANSION} times the size of the file"
-            )
         # Each stage allocates its memory on its first run: here, rather than for the first image.
         classes = self.logits(np.zeros(self.image_shape, np.uint8)).shape[1]
         if classes != len(self.labels):
@@ -166,7 +144,7 @@ class EarlyExitClassifier:
         Raises:
             ValueError: an image is not a uint8 array of such a shape.
         """
-        if not _several(image):
+        if not several(image):
             return self._predict(image, self._thresholds)
         predictions, thresholds = [], self._thresholds
         for some in self._parts(image):
@@ -183,7 +161,7 @@ class EarlyExitClassifier:
             float32 `(exits, classes)`, not divided by the temperatures; of several images
             `(n, exits, classes)`.
         """
-        if not _several(image):
+        if not several(image):
             return self._logits([image])[0]
         parts = [self._logits(some) for some in self._parts(image)]
         empty = np.empty((0, len(self.exits), len(self.labels)), np.float32)
@@ -271,15 +249,6 @@ class EarlyExitClassifier:
         return predictions
 
 
-def _several(image):
+def several(image: object) -> bool:
+    """Whether these are several images: a list of them, or an array of four axes."""
     return isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
-
-
-def _tensors(interpreter):
-    """Details of the tensors of all stages; nothing is allocated for them yet."""
-    for subgraph in range(interpreter.num_subgraphs()):
-        yield from interpreter.get_tensor_details(subgraph)
-
-
-def _bytes(tensor):
-    return math.prod(map(int, tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize

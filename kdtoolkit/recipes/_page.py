@@ -99,9 +99,8 @@ def _exports(results, directory) -> Iterator[report.Section]:
 
 
 _HOW = {
-    "early_exit": "A file that stops early, from the command line; in Python it is a "
-    "kdtoolkit.edge.EarlyExitClassifier:",
-    "litert": "A LiteRT file; image: uint8, of the network's size:",
+    "litert": "A LiteRT file, from the command line, on any image; in Python it is what "
+    "kdtoolkit.edge.load returns:",
     "saved_model": "A SavedModel, in TensorFlow and in what serves such models; image: uint8, of "
     "the network's size:",
 }

@@ -149,28 +149,20 @@ def table(rows: Sequence[Mapping], columns: Mapping[str, tuple[str, str]]) -> st
 
 
 def kind(row: Mapping) -> str:
-    """Returns how an exported file is run: `early_exit`, `litert` or `saved_model`."""
-    if row["path"].endswith(".tflite"):
-        return "early_exit" if row.get("format") == "early_exit" else "litert"
-    return "saved_model"
+    """Returns how an exported file is run: `litert` or `saved_model`."""
+    return "litert" if row["path"].endswith(".tflite") else "saved_model"
 
 
 def how_to_run(row: Mapping, directory: Path) -> str:
     """Returns the lines that run an exported file.
 
     Args:
-        row: of the file, with its `path` and `format`.
+        row: of the file, with its `path`.
         directory: of the run.
     """
     path = str(directory / row["path"])
-    if kind(row) == "early_exit":
-        return f"python -m kdtoolkit.edge {shlex.quote(path)} IMAGE"
     if kind(row) == "litert":
-        return (
-            "from ai_edge_litert.interpreter import Interpreter\n\n"
-            f"classify = Interpreter({path!r}).get_signature_runner('serving_default')\n"
-            "probabilities = classify(image=image[None])['probabilities'][0]"
-        )
+        return f"python -m kdtoolkit.edge {shlex.quote(path)} IMAGE"
     return (
         "import tensorflow as tf\n\n"
         f"classify = tf.saved_model.load({path!r}).signatures['serving_default']\n"

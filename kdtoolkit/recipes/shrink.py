@@ -306,10 +306,7 @@ def _more_time(tried):
 def _how_to_run(flags, results):
     (row,) = results["exports"]
     yield f"It is {os.path.join(flags.output_dir, row['path'])}; run it with"
-    for line in _report.how_to_run(row, Path(flags.output_dir)).splitlines():
-        yield f"    {line}".rstrip()
-    if _report.kind(row) != "early_exit":
-        yield "image: uint8, of the network's size."
+    yield f"    {_report.how_to_run(row, Path(flags.output_dir))}"
 
 
 def _page(flags, results, directory):

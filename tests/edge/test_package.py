@@ -313,7 +313,7 @@ def test_a_graph_of_more_memory_than_small_devices_have(tmp_path):
 
 def test_a_large_graph_of_a_large_file_is_no_bomb(model, monkeypatch):
     """Its tensors are in proportion to its weights: no file is too large for being large."""
-    monkeypatch.setattr("kdtoolkit.edge.classifier._LARGE", 0)
+    monkeypatch.setattr("kdtoolkit.edge.opening._LARGE", 0)
     EarlyExitClassifier(model)
     monkeypatch.setattr("kdtoolkit.bounded.MOST_EXPANSION", 1)
     assert_refused(model, f"Accepted: {model.stat().st_size:,}, ")

@@ -14,6 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from kdtoolkit import data, files, training
 from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.edge.__main__ import main as edge_command
 from kdtoolkit.recipes import shrink
 from kdtoolkit.training import checkpoint, evaluation
 from tests.processes import run
@@ -96,7 +97,12 @@ def test_photos_and_trained_weights(photos, tmp_path, monkeypatch, capsys):
     assert outcomes["early_exit"] == "small has no place where an exit saves anything"
     assert outcomes["early_exit"] in " ".join(output.split())
     assert found["verdict"] in output
-    assert f"Interpreter('{directory}/export/chosen.tflite')" in output
+    command = f"python -m kdtoolkit.edge {directory}/export/chosen.tflite IMAGE"
+    assert f"    {command}" in output.splitlines()
+    photo = next((photos / "photos").rglob("*.png"))
+    assert edge_command([str(directory / "export" / "chosen.tflite"), str(photo)]) == 0
+    said = capsys.readouterr().out.split("\t")
+    assert said[0] == str(photo) and said[1] in ("ant", "bee")
     assert (directory / "export" / "labels.txt").read_text().split() == ["ant", "bee"]
     row = results(directory / "classifier" / "generation_0")
     images, labels = loaded.test.pixels()
