@@ -126,7 +126,13 @@ def place(tmp_path_factory):
         network, digits, directory / "made", quantizations=["int8"], keep_beaten=True
     ).files
     shutil.copy(file.path, directory / "early_exit-int8.tflite")
-    chosen = directory / "saved_models" / "shrink-photos-MobileNetV2-0" / "export" / "chosen.tflite"
+    chosen = (
+        directory
+        / "saved_models"
+        / "shrink-photos-keras:MobileNetV2-ms-0"
+        / "export"
+        / "chosen.tflite"
+    )
     chosen.parent.mkdir(parents=True)
     for path in (directory / "student.tflite", chosen):
         export.to_litert(classifier(), path, digits.preprocessing, labels=digits.info.labels)
