@@ -180,8 +180,8 @@ def _run(plan, arm, seed, output_dir, where):
 
 
 def _train(plan, arm, seed, output_dir, where):
-    """Runs an arm with a seed, after those whose directories it needs and that are gone."""
-    for other in plan.arms:
+    """Runs an arm with a seed, after those before it whose directories it needs and that are gone."""
+    for other in plan.arms[: plan.arms.index(arm)]:
         if f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values())):
             kept = _directory(output_dir, other, seed), _outcomes(output_dir, other, seed)
             if not all(path.exists() for path in kept):
@@ -192,6 +192,8 @@ def _train(plan, arm, seed, output_dir, where):
         theirs = _directory(output_dir, plan.arm(arm.patriarch_of), seed) / "generation_0"
         patriarch = os.fspath(theirs) if theirs.exists() else ""
     files.make_directory(directory.parent)
+    # They tell that the run has ended: not of a directory that is gone.
+    outcomes.unlink(missing_ok=True)
     print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
     given = [arm.recipe, os.fspath(outcomes), patriarch]
     _process("worker", given, arm, seed, output_dir, where)

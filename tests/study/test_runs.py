@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,10 +155,13 @@ def test_milliseconds_are_measured_when_a_run_ends_and_again_when_asked(
 
 def test_a_network_that_is_gone_is_trained_again_where_an_arm_needs_it(tmp_path, monkeypatch):
     """And what was found of it stays; with processes that only write what the real ones would."""
-    plan, started = tmp_path / "chain.toml", []
+    plan, started, stop_at = tmp_path / "chain.toml", [], None
 
     def process(module, given, arm, seed, output_dir, where):
         started.append((arm.name, seed))
+        if len(started) == stop_at:
+            (output_dir / arm.name / f"seed_{seed}").mkdir()
+            raise runs.RunFailedError(arm.name, seed, 1)
         (output_dir / arm.name / f"seed_{seed}").mkdir(exist_ok=True)
         outcomes = {"it": {"test_accuracy": len(started), "correct": pack([True])}}
         environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
@@ -170,7 +174,8 @@ def test_a_network_that_is_gone_is_trained_again_where_an_arm_needs_it(tmp_path,
 
     def run(output_dir, *arms):
         plan.write_text('title = "chain"\nseeds = [0, 1]\n' + "".join(arms))
-        assert cli.main(["study", str(plan), f"--output_dir={tmp_path / output_dir}"]) == 0
+        status = cli.main(["study", str(plan), f"--output_dir={tmp_path / output_dir}"])
+        assert status == (0 if stop_at is None else 1)
         found = study.read_results(tmp_path / "chain.json").runs
         return {key: one.outcomes["it"]["test_accuracy"] for key, one in found.items()}
 
@@ -183,3 +188,15 @@ def test_a_network_that_is_gone_is_trained_again_where_an_arm_needs_it(tmp_path,
     chain = ["first", "second", "third", "alone"]
     assert started == [(name, seed) for seed in (0, 1) for name in chain]
     assert before.items() <= after.items()
+    # One that was stopped while it was trained again is not taken for whole.
+    for name in ("first", "second", "third"):
+        shutil.rmtree(tmp_path / "elsewhere" / name / "seed_0")
+    started.clear()
+    stop_at = 2
+    arms += [arm("third", "second"), arm("alone"), arm("fourth", "third"), arm("own", "own")]
+    run("elsewhere", *arms)
+    assert started == [("first", 0), ("second", 0)]
+    started.clear()
+    stop_at = None
+    run("elsewhere", *arms)
+    assert started[:4] == [(name, 0) for name in ("second", "third", "fourth", "own")]
