@@ -51,7 +51,10 @@ def _classify(argv):
     classifier = load(arguments.model, arguments.threads)
     if arguments.operating_point is not None:
         if isinstance(classifier, Classifier):
-            raise ValueError("--operating_point applies to a file with early exits")
+            raise ValueError(
+                "--operating_point applies to a file with early exits. "
+                f"Received: --operating_point={arguments.operating_point}, {arguments.model!r}"
+            )
         classifier.operating_point = arguments.operating_point
     for path in arguments.images:
         label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))

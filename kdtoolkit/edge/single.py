@@ -21,10 +21,11 @@ _SIGNATURE, _INPUT, _OUTPUT = "serving_default", "image", "probabilities"
 class Classifier:
     """Runs a classifier of one graph, such as `student.tflite` or a file of `compress`.
 
-    Threads may share one object: they take turns at it.
+    Threads may share one object: they take turns at it. Such a file has no checksum of its graph:
+    damage to weights shows as other probabilities.
 
     Args:
-        path: `.tflite` file that `kdtoolkit.export.to_litert` or a recipe wrote.
+        path: `.tflite` file that a recipe wrote, or `kdtoolkit.export.to_litert` with `labels`.
         threads: that it may use.
 
     Attributes:
@@ -53,18 +54,16 @@ class Classifier:
         if found != {"inputs": [_INPUT], "outputs": [_OUTPUT]}:
             raise ValueError(f"it has no signature {_SIGNATURE} from {_INPUT} to {_OUTPUT}")
         self._graph = Stage(interpreter, _SIGNATURE)
-        takes = self._graph.runner.get_input_details()[_INPUT]
-        self.image_shape = tuple(map(int, takes["shape"][1:]))
-        if takes["dtype"] != np.uint8 or len(self.image_shape) != 3:
-            kind = np.dtype(takes["dtype"])
-            raise ValueError(f"it takes {kind} {takes['shape']}, not pixels of one image")
-        # Real values are (stored - zero) * scale; floats have a scale of 0.
-        scale, zero = self._graph.runner.get_output_details()[_OUTPUT]["quantization"]
-        self._scale, self._zero = (np.float32(scale), zero) if scale else (np.float32(1), 0)
+        self.image_shape = _image_shape(self._graph.runner.get_input_details()[_INPUT])
+        self._scale, self._zero = _quantization(self._graph.runner.get_output_details()[_OUTPUT])
         # Memory is allocated in the first run: here, rather than for the first image.
-        classes = len(self.probabilities(np.zeros(self.image_shape, np.uint8)))
-        if classes != len(self.labels):
-            raise ValueError(f"it has {len(self.labels)} labels, but {classes} classes")
+        black = np.zeros((1, *self.image_shape), np.uint8)
+        shape, accepted = np.shape(self._graph(image=black)[_OUTPUT]), (1, len(self.labels))
+        if shape != accepted:
+            raise ValueError(
+                f"its {_OUTPUT} must have the shape {accepted}, one for each label. "
+                f"Received: {shape}"
+            )
 
     @overload
     def predict(self, image: np.ndarray) -> Any: ...  # its shape decides
@@ -108,10 +107,10 @@ class Classifier:
 
 
 def load(path: str | os.PathLike, threads: int = 1) -> EarlyExitClassifier | Classifier:
-    """Opens any `.tflite` that this package wrote, as the classifier that it is.
+    """Opens a `.tflite` of either kind as the classifier that it is.
 
     Args:
-        path: the file.
+        path: file for a `Classifier` or an `EarlyExitClassifier`.
         threads: that it may use.
 
     Raises:
@@ -121,6 +120,31 @@ def load(path: str | os.PathLike, threads: int = 1) -> EarlyExitClassifier | Cla
         names, _ = _names(path)
     kind = EarlyExitClassifier if package.EARLY_EXIT in names else Classifier
     return kind(path, threads)
+
+
+def _image_shape(takes):
+    """`(height, width, channels)` that an input takes, from LiteRT's details of it."""
+    # Sizes that are not fixed are -1 there, and 1 in "shape".
+    shape, kind = tuple(map(int, takes["shape_signature"])), np.dtype(takes["dtype"])
+    if kind != np.uint8 or len(shape) != 4 or min(shape[1:]) < 1 or shape[3] not in (1, 3):
+        raise ValueError(
+            f"its {_INPUT} must be uint8 (1, height, width, channels), with 1 or 3 channels. "
+            f"Received: {kind} {shape}"
+        )
+    return shape[1:]
+
+
+def _quantization(returns):
+    """Scale and zero point of an output: its real values are (stored - zero point) * scale."""
+    kind, (scale, zero) = np.dtype(returns["dtype"]), returns["quantization"]
+    if kind == np.float32:
+        return np.float32(1), 0
+    if kind not in (np.uint8, np.int8) or not scale:
+        raise ValueError(
+            f"its {_OUTPUT} must be float32, or uint8 or int8 with a scale. "
+            f"Received: {kind}, scale {scale}"
+        )
+    return np.float32(scale), zero
 
 
 def _names(path):

@@ -1,8 +1,12 @@
 """Files of one graph: what Keras says of an image, as a prediction; and files that are none."""
 
+import os
+import threading
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
@@ -77,7 +81,9 @@ def test_the_command(student, tmp_path, capsys):
     found = capsys.readouterr().out.split("\t")
     assert found[:4] == [path, expected.label, f"{expected.confidence:.4f}", "network"]
     assert main([str(student), path, "--operating_point=0"]) == 2
-    assert capsys.readouterr().err.startswith("kdtoolkit.edge: --operating_point applies to a file")
+    error = capsys.readouterr().err
+    assert error.startswith("kdtoolkit.edge: --operating_point applies to a file with early exits")
+    assert error.endswith(f"Received: --operating_point=0, {str(student)!r}\n")
     assert main(["certify", str(student), path]) == 2
     assert "early_exit.json" in capsys.readouterr().err
 
@@ -99,6 +105,74 @@ def test_what_is_no_such_classifier(network, student, model, tmp_path):
     fewer = tmp_path / "fewer.tflite"
     fewer.write_bytes(unlabelled.read_bytes())
     associated.append(fewer, {"labels.txt": "a\nb\n"})
-    refuses(fewer, "it has 2 labels, but 4 classes")
+    refuses(fewer, r"must have the shape \(1, 2\), one for each label. Received: \(1, 4\)")
     with pytest.raises(ValueError, match="Argument `threads`"):
         edge.Classifier(student, threads=0)
+
+
+def written(path, function, shape=(1, *networks.IMAGE_SHAPE), kind=tf.uint8, **options):
+    """A file as this package names things, around any function of its `image`."""
+    takes = tf.TensorSpec(shape, kind, name="image")
+    module = tf.Module()
+    module.run = tf.function(
+        lambda image: {"probabilities": function(tf.cast(image, tf.float32))},
+        input_signature=[takes],
+    )
+    directory = os.fspath(path.with_suffix(""))
+    tf.saved_model.save(module, directory, signatures={"serving_default": module.run})
+    converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+    for name, value in options.items():
+        setattr(converter, name, value)
+    path.write_bytes(converter.convert())
+    associated.append(path, {"labels.txt": "dark\nbright\n"})
+    return path
+
+
+def dark_and_bright(image):
+    """Two probabilities of each image, which do not depend on its size."""
+    bright = tf.reduce_mean(image, (1, 2, 3)) / 255
+    return tf.stack([1 - bright, bright], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": tf.float32}, r"must be uint8 .* Received: float32 \(1, 8, 10, 3\)"),
+        ({"shape": (1, None, None, 3)}, r"must be uint8 .* Received: uint8 \(1, -1, -1, 3\)"),
+        ({"shape": (1, 8, 10, 2)}, "with 1 or 3 channels"),
+        ({"shape": (1, 0, 10, 3)}, "must be uint8"),
+        ({"function": lambda x: dark_and_bright(x)[0]}, r"\(1, 2\), .* Received: \(2,\)"),
+        ({"function": lambda x: dark_and_bright(x)[..., None]}, r"Received: \(1, 2, 1\)"),
+        ({"function": lambda x: tf.reduce_mean(x)}, r"Received: \(\)"),
+        ({"function": lambda x: dark_and_bright(x) > 0.5}, "must be float32, .* Received: bool"),
+    ],
+)
+def test_graphs_that_take_or_return_something_else(options, message, tmp_path):
+    path = written(tmp_path / "other.tflite", **{"function": dark_and_bright, **options})
+    with pytest.raises(ValueError, match=message):
+        edge.load(path)
+
+
+def test_graphs_of_any_number_of_images_and_of_grey_ones(tmp_path):
+    image = np.full((30, 20, 4), 255, np.uint8)
+    for shape in ((None, 8, 10, 3), (1, 8, 10, 1)):
+        classifier = edge.load(written(tmp_path / "it.tflite", dark_and_bright, shape))
+        assert classifier.image_shape == shape[1:]
+        assert classifier.predict(image)[:3] == ("bright", 1, pytest.approx(1))
+        assert classifier.predict(image[..., 0] // 255)[:3] == ("dark", 0, pytest.approx(254 / 255))
+
+
+def test_threads_share_a_classifier(student):
+    classifier, found = edge.Classifier(student), {}
+    expected = [classifier.probabilities(image) for image in IMAGES]
+
+    def run(thread):
+        found[thread] = [classifier.probabilities(image) for _ in range(50) for image in IMAGES]
+
+    threads = [threading.Thread(target=run, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        np.testing.assert_array_equal(found[number], expected * 50)
