@@ -180,7 +180,7 @@ def _run(plan, arm, seed, output_dir, where):
 
 
 def _train(plan, arm, seed, output_dir, where):
-    """Runs an arm with a seed, after those before it whose directories it needs and that are gone."""
+    """Runs an arm with a seed, after those before it that it needs and whose networks are gone."""
     for other in plan.arms[: plan.arms.index(arm)]:
         if f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values())):
             kept = _directory(output_dir, other, seed), _outcomes(output_dir, other, seed)

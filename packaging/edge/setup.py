@@ -23,7 +23,7 @@ RANGES = re.findall(r"^    ([a-z-]+)([<>=].*)$", (ROOT / "setup.cfg").read_text(
 setup(
     name="kdtoolkit-edge",
     version=VERSION,
-    description="Runs early-exit classifiers of kdtoolkit with NumPy and LiteRT alone",
+    description="Runs classifiers of kdtoolkit with NumPy and LiteRT alone",
     license="Apache-2.0",
     python_requires=">=3.11",
     package_dir={"": SOURCE},

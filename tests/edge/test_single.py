@@ -162,6 +162,22 @@ def test_graphs_of_any_number_of_images_and_of_grey_ones(tmp_path):
         assert classifier.predict(image[..., 0] // 255)[:3] == ("dark", 0, pytest.approx(254 / 255))
 
 
+def test_signed_integers_become_probabilities(tmp_path):
+    path = written(
+        tmp_path / "signed.tflite",
+        dark_and_bright,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([image[None]] for image in IMAGES),
+        inference_input_type=tf.uint8,
+        inference_output_type=tf.int8,
+    )
+    run = Interpreter(str(path)).get_signature_runner("serving_default")
+    assert run(image=IMAGES[:1])["probabilities"].dtype == np.int8
+    bright = IMAGES[0].mean() / 255
+    found = edge.load(path).probabilities(IMAGES[0])
+    np.testing.assert_allclose(found, [1 - bright, bright], atol=0.02)
+
+
 def test_threads_share_a_classifier(student):
     classifier, found = edge.Classifier(student), {}
     expected = [classifier.probabilities(image) for image in IMAGES]
