@@ -18,7 +18,8 @@ def fit(image, image_shape):
 
     Args:
         image: uint8 `(height, width)` or `(height, width, channels)` with 1, 3 or 4 channels.
-        image_shape: `(height, width, channels)` with 1 or 3 channels.
+        image_shape: `(height, width, channels)`; of other channels than 1 or 3 an image must have
+            that shape already.
 
     Returns:
         uint8 of shape `image_shape`; the image itself where it has that already.
@@ -31,6 +32,9 @@ def fit(image, image_shape):
         raise ArgumentError("image", "a uint8 array of pixels from 0 to 255", Words(kind))
     if image.shape == image_shape:
         return image
+    if image_shape[-1] not in (1, 3):
+        received = Words(f"shape {image.shape}")
+        raise ArgumentError("image", f"shape {image_shape}", received, must="have")
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:

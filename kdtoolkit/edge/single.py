@@ -77,7 +77,8 @@ class Classifier:
         Args:
             image: uint8 `(height, width)` or `(height, width, channels)` with 1, 3 or 4 channels,
                 converted and scaled as by `EarlyExitClassifier.predict`; or several: `(n, height,
-                width, channels)`, or a list of images of any sizes.
+                width, channels)`, or a list of images of any sizes. A network of other channels
+                takes images of `image_shape` alone.
 
         Returns:
             A `Prediction`, whose `exit` is `"network"`; for several images a list of them.
@@ -126,10 +127,9 @@ def _image_shape(takes):
     """`(height, width, channels)` that an input takes, from LiteRT's details of it."""
     # Sizes that are not fixed are -1 there, and 1 in "shape".
     shape, kind = tuple(map(int, takes["shape_signature"])), np.dtype(takes["dtype"])
-    if kind != np.uint8 or len(shape) != 4 or min(shape[1:]) < 1 or shape[3] not in (1, 3):
+    if kind != np.uint8 or len(shape) != 4 or min(shape[1:]) < 1:
         raise ValueError(
-            f"its {_INPUT} must be uint8 (1, height, width, channels), with 1 or 3 channels. "
-            f"Received: {kind} {shape}"
+            f"its {_INPUT} must be uint8 (1, height, width, channels). Received: {kind} {shape}"
         )
     return shape[1:]
 

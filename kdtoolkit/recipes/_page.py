@@ -99,8 +99,8 @@ def _exports(results, directory) -> Iterator[report.Section]:
 
 
 _HOW = {
-    "litert": "A LiteRT file, from the command line, on any image; in Python it is what "
-    "kdtoolkit.edge.load returns:",
+    "litert": "A LiteRT file, on any image, from the command line; in Python kdtoolkit.edge.load "
+    "opens it:",
     "saved_model": "A SavedModel, in TensorFlow and in what serves such models; image: uint8, of "
     "the network's size:",
 }
