@@ -96,15 +96,14 @@ def define_network(flags):
 
 def define_training(flags):
     group = "Training"
-    usual = "(default: the published one of the network's family: 128, 0.1, 1e-4 for CIFAR ResNets"
-    usual += "; 64, 0.1, 1e-4 for digits)"
+    usual = "(default: that of --schedule: 128, 0.1, 1e-4 of cifar_resnet; 64, 0.1, 1e-4 of digits)"
     flags.add(
         "integer",
         group,
         "epochs",
         None,
         "Epochs of each training; the learning rate drops at the same fractions of them (default: "
-        "the published ones, 164 for CIFAR ResNets; 40 for digits).",
+        "those of --schedule: 164 of cifar_resnet, 40 of digits).",
     )
     flags.add(
         "string",
