@@ -166,9 +166,13 @@ def place(tmp_path_factory):
         "    x, y = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2\n"
         "    return data.Arrays(x, y)\n"
     )
-    early = directory / "saved_models" / "self_distillation-digits-resnet8-0" / "export"
-    early.mkdir(parents=True)
-    shutil.copy(file.path, early / "early_exit-int8.tflite")
+    for run, exported, source in (
+        ("self_distillation-digits-resnet8-0", "exit_1.tflite", chosen),
+        ("certified", "early_exit-int8.tflite", file.path),
+    ):
+        target = directory / "saved_models" / run / "export" / exported
+        target.parent.mkdir(parents=True)
+        shutil.copy(source, target)
     (directory / "my_photos").mkdir()
     for name in ("your.png", "my_photos/1.jpg", "my_photos/2.jpg"):
         Image.fromarray(pixels.integers(0, 256, (9, 9), np.uint8)).save(directory / name)
@@ -296,6 +300,20 @@ def check_command(argv, monkeypatch):
             assert variable.partition("=")[0] in (ROOT / path).read_text()
         case _:
             raise AssertionError("neither tried here nor marked with why it is not")
+
+
+def test_runs_of_a_page_have_directories_of_their_own(place, monkeypatch):
+    """Another run's directory is refused: a reader could not follow the page in order."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    runs = {}
+    for command in commands():
+        (argv,), page = command.values, command.id.partition(".md-")[0]
+        match argv:
+            case ["python", "-m", module, *rest] if module.startswith("kdtoolkit.recipes."):
+                flags, _ = RECIPES[module.rpartition(".")[2]].RECIPE.parse(rest)
+                directory = flags["output_dir"].value
+                assert runs.setdefault((page, directory), argv) == argv
 
 
 @pytest.mark.parametrize("block", named(b for b in BLOCKS if b.language not in TRIED))
