@@ -173,13 +173,17 @@ COMMANDS = {
 
 def interrupted(command, number, *paths):
     """Sends a signal to a command once it has printed 1; returns its status and what it said."""
+    # A background process, and what it starts, ignores SIGINT; Python then leaves that as it is.
+    heeding = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-c", heeding, *command],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getcwd()])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout.readline() == "1\n"
     process.send_signal(number)

@@ -64,7 +64,7 @@ class Preprocessing:
         frequencies = counts / counts.sum(axis=1, keepdims=True)
         mean = frequencies @ _GREY_LEVELS
         variance = np.sum(frequencies * (_GREY_LEVELS - mean[:, None]) ** 2, axis=1)
-        return cls(shape, mean, np.maximum(np.sqrt(variance), 1 / 255))
+        return cls(shape, tuple(mean), tuple(np.maximum(np.sqrt(variance), 1 / 255)))
 
     def __call__(self, images: TensorLike) -> Any:
         """Normalises.

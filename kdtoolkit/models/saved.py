@@ -299,14 +299,16 @@ def _without_softmax(network):
 
 def _unregistered(config):
     """Names of the classes in a model's config that neither Keras nor a registration knows."""
-    found = set()
-    if isinstance(config, dict):
-        name = config.get("class_name")
-        known = str(config.get("module")).partition(".")[0] in ("keras", "builtins")
-        if name and "registered_name" in config and not known:
-            registered = keras.saving.get_registered_object(config["registered_name"] or name)
-            found |= {name} if registered is None else set()
-        config = list(config.values())
-    if isinstance(config, list):
-        found = found.union(*map(_unregistered, config))
+    found, left = set(), [config]  # no recursion: a file may nest as deeply as it likes
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            name = part.get("class_name")
+            known = str(part.get("module")).partition(".")[0] in ("keras", "builtins")
+            if name and "registered_name" in part and not known:
+                registered = keras.saving.get_registered_object(part["registered_name"] or name)
+                found |= {name} if registered is None else set()
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
     return found

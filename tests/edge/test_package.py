@@ -330,5 +330,5 @@ def test_parts_that_claim_more_bytes_than_there_are(model, tmp_path):
     content[entry + 20 : entry + 28] = struct.pack("<II", 2**19, 2**19)
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"or is cut short: EOFError$"):
+    with pytest.raises(ValueError, match=r"or is cut short: (EOFError$|Overlapped entries)"):
         EarlyExitClassifier(path)
