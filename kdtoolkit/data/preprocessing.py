@@ -55,6 +55,7 @@ class Preprocessing:
             constant channel becomes zero.
         """
         counts: Any = 0
+        shape: Any = ()
         for batch in batches:
             shape = batch.shape[1:]
             # Counting grey levels is exact and needs no float copy of the images.

@@ -19,7 +19,7 @@ _SIGNATURE, _INPUT, _OUTPUT = "serving_default", "image", "probabilities"
 
 
 class Classifier:
-    """Runs a classifier of one graph, such as `student.tflite` or a file of `compress`.
+    """Runs a classifier of one graph, such as student.tflite or a file of `compress`.
 
     Threads may share one object: they take turns at it. Such a file has no checksum of its graph:
     damage to weights shows as other probabilities.
