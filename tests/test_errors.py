@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ import tensorflow as tf
 from kdtoolkit import _errors, files
 from kdtoolkit.recipes import born_again
 
+ROOT = Path(__file__).parents[1]
 FULL = (
     "{{function_node __wrapped__SaveV2_device_/job:localhost}} run/x; No space left on device\n"
     "\tFailed to flush 11 events [Op:SaveV2]"
@@ -180,7 +182,7 @@ def interrupted(command, number, *paths):
     )
     process = subprocess.Popen(
         [sys.executable, "-c", heeding, *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getcwd()])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,5 +1,6 @@
 """`analyze`: which networks of a directory it finds, what it says of them, and goes on with."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -61,8 +62,8 @@ def runs(tmp_path_factory, digits):
 
 
 def analyze(runs, *arguments):
-    os.chdir(runs)
-    return RECIPE.main([f"--images={IMAGES}", *arguments])
+    with contextlib.chdir(runs):
+        return RECIPE.main([f"--images={IMAGES}", *arguments])
 
 
 ALL = ("born", "exits", "alone.keras", "--transfer_dataset=digits", "--output_dir=all")
@@ -70,9 +71,7 @@ ALL = ("born", "exits", "alone.keras", "--transfer_dataset=digits", "--output_di
 
 @pytest.fixture(scope="module")
 def analyzed(runs):
-    where = os.getcwd()
     assert analyze(runs, *ALL, "--sigmas=0,0.1") == 0
-    os.chdir(where)
     return files.read_record(runs / "all" / "results.json")["analyses"]
 
 
