@@ -55,9 +55,8 @@ class Preprocessing:
             constant channel becomes zero.
         """
         counts: Any = 0
-        shape: Any = ()
         for batch in batches:
-            shape = batch.shape[1:]
+            shape: Any = batch.shape[1:]
             # Counting grey levels is exact and needs no float copy of the images.
             counts = counts + np.stack(
                 [np.bincount(batch[..., c].ravel(), minlength=256) for c in range(shape[-1])]

@@ -3,9 +3,11 @@
 The `.tflite` ecosystem calls them associated files; `zipfile` and `unzip` open them in place.
 """
 
+import contextlib
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO
 
 from kdtoolkit import bounded
 from kdtoolkit._checks import ArgumentError, Words
@@ -25,6 +27,25 @@ def append(path: str | os.PathLike, contents: Mapping[str, str]) -> None:
         for name, text in contents.items():
             # A ZipInfo has a constant date: the same texts make the same bytes.
             archive.writestr(zipfile.ZipInfo(name), text)
+
+
+@contextlib.contextmanager
+def opened(file: IO[bytes], needed: str) -> Iterator[zipfile.ZipFile]:
+    """Opens the zip of a file, to be read in this block.
+
+    Args:
+        file: the `.tflite`, open.
+        needed: what is read of it, for the message.
+
+    Raises:
+        ValueError: the zip, or what is read of it in this block, is absent or damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
+        cause = str(error) or type(error).__name__
+        raise ValueError(f"it carries no readable {needed}, or is cut short: {cause}") from error
 
 
 def read(archive: zipfile.ZipFile, name: str) -> bytes:

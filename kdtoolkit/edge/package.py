@@ -13,7 +13,6 @@ import json
 import math
 import numbers
 import os
-import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -161,17 +160,10 @@ class Package:
         """
         bounded.check_regular(path)
         with open(path, "rb") as file:
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    labels = associated.read_labels(archive)
-                    values = json.loads(associated.read(archive, EARLY_EXIT))
-                    end = min(info.header_offset for info in archive.infolist())
-            except Exception as error:  # Whatever zipfile, zlib and json raise for damaged bytes.
-                cause = str(error) or type(error).__name__
-                raise ValueError(
-                    f"it carries no readable {associated.LABELS} and {EARLY_EXIT}, or is cut "
-                    f"short: {cause}"
-                ) from error
+            with associated.opened(file, f"{associated.LABELS} and {EARLY_EXIT}") as archive:
+                labels = associated.read_labels(archive)
+                values = json.loads(associated.read(archive, EARLY_EXIT))
+                end = min(info.header_offset for info in archive.infolist())
             if not isinstance(values, dict) or values.pop("format", None) not in _FORMATS:
                 raise ValueError(
                     f"its {EARLY_EXIT} is not of format {' or '.join(map(str, _FORMATS))}"

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-import zipfile
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -150,13 +149,5 @@ def _quantization(returns):
 def _names(path):
     """Names of the associated files, and the labels that one of them holds."""
     bounded.check_regular(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist(), associated.read_labels(archive)
-    except OSError:
-        raise
-    except Exception as error:  # whatever zipfile and zlib raise for damaged bytes
-        cause = str(error) or type(error).__name__
-        raise ValueError(
-            f"it carries no readable {associated.LABELS}, or is cut short: {cause}"
-        ) from error
+    with open(path, "rb") as file, associated.opened(file, associated.LABELS) as archive:
+        return archive.namelist(), associated.read_labels(archive)
