@@ -66,7 +66,7 @@ class Augmenter(abc.ABC):
             images: uint8 `(b, height, width, channels)`.
             draws: those of `plan`, the rows of these images.
             preprocessing: a `Preprocessing`.
-            cropped: whether the images are their `boxes` already.
+            cropped: whether the images are their `boxes` already, and mirrored.
 
         Returns:
             float32, of the same shape.
@@ -81,6 +81,17 @@ class Augmenter(abc.ABC):
 
         Returns:
             int32 `(b, 4)` or `(4,)`: top, left, height, width.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
+
+    def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
+        """Which of these boxes are mirrored.
+
+        Args:
+            draws: as in `boxes`.
+
+        Returns:
+            bool `(b,)` or `()`.
         """
         raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
 

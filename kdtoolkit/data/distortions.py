@@ -1,4 +1,4 @@
-"""Random crops, flips, tilts and colours: batched TensorFlow, given what was drawn."""
+"""Random crops, flips and colours: batched TensorFlow, given what was drawn."""
 
 import math
 
@@ -73,39 +73,36 @@ def crop_boxes(heights, widths, draws, augmentation):
     return tf.cast(tf.stack([top, left, box_height, box_width], axis=-1), tf.int32)
 
 
-def warp(images, boxes, draws, augmentation):
-    """Enlarges boxes to the size of their images, tilts them and mirrors some.
+def enlarge(images, boxes, mirrored):
+    """Enlarges boxes to the size of their images, and mirrors some.
 
-    Bilinear. What a tilted box has outside the image are the pixels at the image's edge.
+    Bilinear. What is half a pixel outside the image are the pixels at its edge.
 
     Args:
-        images: float32 `(b, height, width, channels)`.
-        boxes: `(b, 4)`: top, left, height, width.
-        draws: `photographs.Draws` of the images.
-        augmentation: a `PhotographAugmentation`.
+        images: `(b, height, width, channels)`, uint8 or float32.
+        boxes: integers `(b, 4)`: top, left, height, width.
+        mirrored: bool `(b,)`.
 
     Returns:
-        Like `images`.
+        float32, of the same shape.
     """
     height, width = images.shape[1:3]
     top, left, box_height, box_width = tf.unstack(tf.cast(boxes, tf.float32), axis=1)
-    angle = math.radians(augmentation.rotation) * (2 * draws.angle - 1)
-    mirror = tf.where(draws.flip < 0.5, -1.0, 1.0)
-    # From a pixel's place to that in the source: from the centre, mirrored, turned, scaled.
-    scale_x, scale_y = box_width / width, box_height / height
-    a, b = scale_x * tf.cos(angle) * mirror, -scale_x * tf.sin(angle)
-    c, d = scale_y * tf.sin(angle) * mirror, scale_y * tf.cos(angle)
-    x, y = (width - 1) / 2, (height - 1) / 2
-    shift_x = left + (box_width - 1) / 2 - a * x - b * y
-    shift_y = top + (box_height - 1) / 2 - c * x - d * y
-    nothing = tf.zeros_like(a)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a, b, shift_x, c, d, shift_y, nothing, nothing], axis=1),
-        output_shape=[height, width],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
+
+    def ends(start, length, wanted, size):
+        """Places of the first and last pixel in the padded image, in parts of its extent."""
+        step = length / wanted
+        first = start + step / 2 + 0.5
+        return first / (size + 1), (first + step * (wanted - 1)) / (size + 1)
+
+    upper, lower = ends(top, box_height, height, height)
+    left, right = ends(left, box_width, width, width)
+    left, right = tf.where(mirrored, right, left), tf.where(mirrored, left, right)
+    return tf.image.crop_and_resize(
+        tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC"),
+        tf.stack([upper, left, lower, right], axis=1),
+        tf.range(tf.shape(images)[0]),
+        (height, width),
     )
 
 
@@ -116,22 +113,25 @@ def jitter(images, draws, augmentation):
     grey of the image, and with the image in grey. Clipped once, at the end.
 
     Args:
-        images: float32 `(b, height, width, channels)`, from 0 to 255.
+        images: `(b, height, width, channels)`, from 0 to 255.
         draws: `photographs.Draws` of the images.
         augmentation: a `PhotographAugmentation`.
 
     Returns:
-        Like `images`.
+        float32, of the same shape.
     """
 
     def factor(strength, drawn):
-        return (1 + strength * (2 * drawn - 1))[:, None, None, None]
+        return (1 + strength * (2 * drawn - 1))[:, None, None]
 
     brightness = factor(augmentation.brightness, draws.brightness)
     contrast = factor(augmentation.contrast, draws.contrast)
     saturation = factor(augmentation.saturation, draws.saturation)
-    grey = tf.tensordot(images, _LUMA, 1)[..., None] if images.shape[-1] == 3 else images
-    # The three blends multiplied out: each is linear, and grey stays as grey as it was.
-    mean = (1 - contrast) * tf.reduce_mean(grey, axis=(1, 2), keepdims=True)
-    mixed = contrast * (saturation * images + (1 - saturation) * grey)
-    return tf.clip_by_value(brightness * (mixed + mean), 0, 255)
+    channels = images.shape[-1]
+    luma = tf.constant(_LUMA if channels == 3 else (1.0,))[:, None]
+    pixels = tf.reshape(tf.cast(images, tf.float32), [-1, math.prod(images.shape[1:3]), channels])
+    # Each blend is linear, and grey stays as grey as it was: all three are one matrix an image.
+    mean = (1 - contrast) * (tf.reduce_mean(pixels, axis=1, keepdims=True) @ luma)
+    mixed = contrast * (saturation * tf.eye(channels) + (1 - saturation) * luma)
+    changed = pixels @ (brightness * mixed) + brightness * mean
+    return tf.reshape(tf.clip_by_value(changed, 0, 255), tf.shape(images))

@@ -86,7 +86,7 @@ def load(
         strict_data: whether an image file that cannot be read is an error; otherwise such files
             of a folder are left out, and one warning says how many they are and names a few.
         augmentation: of the training images, `"crop"` (shifted by a few pixels, mirrored) or
-            `"photograph"` (crops of random size, mirrored, tilted, in other colours); None for
+            `"photograph"` (crops of random size, mirrored, in other colours); None for
             what suits the data set: photograph for ImageNet and for folders of colour images of at
             least 96 pixels, else crop, which mirrors no characters.
 

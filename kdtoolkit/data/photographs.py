@@ -18,7 +18,7 @@ class PhotographPlan(NamedTuple):
 
     Attributes:
         order: as in `EpochPlan`.
-        draws: what is drawn for image `i`, in the epoch, float32 `(n, 9)`.
+        draws: what is drawn for image `i`, in the epoch, float32 `(n, 8)`.
     """
 
     order: np.ndarray
@@ -27,12 +27,11 @@ class PhotographPlan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PhotographAugmentation(Augmenter):
-    """Random crop of random size and proportions, mirrored or not, tilted, in other colours.
+    """Random crop of random size and proportions, mirrored or not, in other colours.
 
     Attributes:
         area: smallest and largest part of the image that a crop covers.
         aspect: narrowest and widest crop, width over height.
-        rotation: largest angle either way, in degrees.
         brightness, contrast, saturation: a factor is between 1 less and 1 more this much.
     """
 
@@ -41,7 +40,6 @@ class PhotographAugmentation(Augmenter):
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    rotation: float = 10.0
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
@@ -61,23 +59,19 @@ class PhotographAugmentation(Augmenter):
 
         from kdtoolkit.data import distortions
 
-        (rows,) = draws
-        drawn = Draws(*tf.unstack(rows, axis=-1))
-        count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-        if cropped:
-            boxes = tf.repeat(tf.constant([[0, 0, height, width]]), count, axis=0)
-        else:
+        if not cropped:
+            count, (height, width) = tf.shape(images)[0], images.shape[1:3]
             boxes = self.boxes(tf.fill([count], height), tf.fill([count], width), draws)
-        images = distortions.warp(tf.cast(images, tf.float32), boxes, drawn, self)
-        return preprocessing(distortions.jitter(images, drawn, self))
+            images = distortions.enlarge(images, boxes, self.mirrored(draws))
+        return preprocessing(distortions.jitter(images, _columns(draws), self))
 
     def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        import tensorflow as tf
-
         from kdtoolkit.data import distortions
 
-        (rows,) = draws
-        return distortions.crop_boxes(heights, widths, Draws(*tf.unstack(rows, axis=-1)), self)
+        return distortions.crop_boxes(heights, widths, _columns(draws), self)
+
+    def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
+        return _columns(draws).flip < 0.5
 
 
 _KINDS: dict[str, type[Augmenter]] = {"crop": Augmentation, "photograph": PhotographAugmentation}
@@ -117,7 +111,6 @@ class Draws(NamedTuple):
     top: np.ndarray
     left: np.ndarray
     flip: np.ndarray
-    angle: np.ndarray
     brightness: np.ndarray
     contrast: np.ndarray
     saturation: np.ndarray
@@ -127,7 +120,15 @@ def draw(count, seed, generation, epoch):
     """Draws an epoch: row `i` is a function of `(seed, generation, epoch, i)` alone.
 
     Returns:
-        float32 `(count, 9)`, whose columns are `Draws`.
+        float32 `(count, 8)`, whose columns are `Draws`.
     """
     columns = len(Draws._fields)
     return random_fractions(count, columns, Purpose.PHOTOGRAPHS, seed, generation, epoch)
+
+
+def _columns(draws):
+    """`Draws` as tensors, of the one part of a `PhotographPlan` that is drawn."""
+    import tensorflow as tf
+
+    (rows,) = draws
+    return Draws(*tf.unstack(rows, axis=-1))

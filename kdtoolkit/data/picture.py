@@ -135,6 +135,20 @@ def is_plain(image, image_shape):
     return not (is_turned or _is_large(image) or "progressive" in image.info)
 
 
+def shrunk(pixels):
+    """Averages squares of pixels, of the least size that leaves no large image.
+
+    Args:
+        pixels: uint8 `(height, width, channels)`.
+    """
+    height, width, channels = pixels.shape
+    factor = 1
+    while -(-height // factor) * -(-width // factor) > _LARGE:
+        factor += 1
+    reduced = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).reduce(factor)
+    return np.asarray(reduced).reshape(reduced.height, reduced.width, channels)
+
+
 def _is_large(image):
     return image.width * image.height > _LARGE
 

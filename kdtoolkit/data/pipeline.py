@@ -56,21 +56,15 @@ class _Split(abc.ABC):
             cardinality.
         """
         steps = self.steps_per_epoch(batch_size)
-        ordered = self._ordered(batch_size)
 
-        def finish(example, draws):
-            images, labels = example
+        def finish(images, labels, *draws):
             return self._prepare(images, *draws), labels
 
         if views is None:
-            return _finish(ordered, lambda *example: finish(example, ()), steps)
-
-        def slices(view, order, *draws):
-            return tf.data.Dataset.from_tensor_slices(draws).batch(batch_size)
-
+            return _finish(self._ordered(batch_size), finish, steps)
         plans = self._plans(range(views.count), views.seed, views.generation, views)
-        examples = tf.data.Dataset.zip(ordered.repeat(views.count), plans.flat_map(slices))
-        return _finish(examples, finish, steps * views.count)
+        ordered = plans.flat_map(lambda view, order, *draws: self._ordered(batch_size, *draws))
+        return _finish(ordered, finish, steps * views.count)
 
     def in_views(self, views: Views, attach: Attach | None = None) -> Self:
         """This split, its epochs augmented from a fixed set and not afresh.
@@ -187,8 +181,8 @@ class _Split(abc.ABC):
         """Arrays that tell the images of this split from others."""
 
     @abc.abstractmethod
-    def _ordered(self, batch_size):
-        """Dataset of the batches of stored images and labels, in their order."""
+    def _ordered(self, batch_size, *draws):
+        """Dataset of the batches of stored images and labels, in their order, and of draws."""
 
     @abc.abstractmethod
     def _shuffled(self, plans, batch_size, on_device):
@@ -273,12 +267,13 @@ class Split(_Split):
     def _identity(self):
         return self.images, self.labels
 
-    def _ordered(self, batch_size):
+    def _ordered(self, batch_size, *draws):
         gather = self._gather(self.images, self.labels)
 
         def batch(step):
             start = step * batch_size
-            return gather(tf.range(start, tf.minimum(start + batch_size, len(self))))
+            end = tf.minimum(start + batch_size, len(self))
+            return *gather(tf.range(start, end)), *(part[start:end] for part in draws)
 
         steps = tf.data.Dataset.range(self.steps_per_epoch(batch_size))
         return parallel_map(steps, batch)
@@ -313,11 +308,11 @@ class StreamingSplit(_Split):
     """Images read from their files in every epoch.
 
     Image files are read in the order of `epoch_plan`: such a split is the same, byte for byte, as a
-    `Split` of its images, whatever is done to them.
+    `Split` of its images. Of TensorFlow Datasets' files an epoch is in that order within every
+    `SORT_WINDOW` records, so that a split of no more than one window is the same too.
 
-    Of TensorFlow Datasets' files an epoch is in that order within every `SORT_WINDOW` records, so
-    that a split of no more than one window is the same too; but a `PhotographAugmentation` crops
-    the images as they are stored, before they are scaled, and of a `Split` the scaled ones.
+    But a `PhotographAugmentation` cuts its crops out of the images as they are stored, and of a
+    `Split` out of the scaled ones, of which a small crop is less sharp.
 
     Memory holds, for each core, an image while it is decoded and a batch while it is augmented, two
     batches ahead, and of records two windows. Of every image it holds what is drawn for an epoch,
@@ -360,19 +355,12 @@ class StreamingSplit(_Split):
     def _identity(self):
         return self._stream.identity()
 
-    def _ordered(self, batch_size):
-        images = parallel_map(
-            self._stream.stored(), lambda _, example: self._stream.decode(example)
-        )
-        return images.batch(batch_size)
+    def _ordered(self, batch_size, *draws):
+        def decode(position, example):
+            drawn = [part[position] for part in draws]
+            return *self._decode(example, *drawn), *drawn
 
-    def _plans(self, epochs, seed, generation, views, augment=True):
-        if views is not None and self._cropped:
-            accepted = (
-                "None for streamed records of photographs, which are cropped before they are scaled"
-            )
-            raise ArgumentError("views", accepted, views)
-        return super()._plans(epochs, seed, generation, views, augment)
+        return parallel_map(self._stream.stored(), decode).batch(batch_size)
 
     def _shuffled(self, plans, batch_size, on_device):
         if on_device:
@@ -390,7 +378,7 @@ class StreamingSplit(_Split):
 
     @property
     def _cropped(self):
-        return self._stream.crops and self.augmentation.crops_stored
+        return self.augmentation.crops_stored
 
     def _decode(self, example, *draws):
         if not draws or not self._cropped:
@@ -399,7 +387,10 @@ class StreamingSplit(_Split):
         def box(height, width):
             return self.augmentation.boxes(height, width, draws)
 
-        return self._stream.decode_crop(example, box)
+        image, label = self._stream.decode_crop(example, box)
+        # One by one: in a batch, those that stay as they are would be copied as well.
+        mirrored = self.augmentation.mirrored(draws)
+        return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image), label
 
 
 def _spread(size, count):

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit._machine import cores
-from kdtoolkit.data.scaling import cover, to_uint8
+from kdtoolkit.data import jpeg
+from kdtoolkit.data.scaling import cover, cut, stretch
 from kdtoolkit.data.stream import Stream
 
 SORT_WINDOW = 4096
@@ -26,8 +27,6 @@ class Records(Stream):
         starts: position, among these examples, of the first one in each file or after, int64.
         label: name of the feature that is the label.
     """
-
-    crops = True
 
     def __init__(self, info, split):
         """
@@ -126,16 +125,13 @@ class Records(Stream):
         example = self._features.deserialize_example(record, decoders=skip)
         encoded, channels = example["image"], self._info.image_shape[-1]
 
-        def crop_jpeg():  # without decoding all of it
-            height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
-            return tf.io.decode_and_crop_jpeg(encoded, choose(height, width), channels)
+        def crop_jpeg():
+            return jpeg.decode_box(encoded, choose, channels)
 
         def crop_any():
             image = tf.io.decode_image(encoded, channels, expand_animations=False)
-            top, left, height, width = tf.unstack(choose(tf.shape(image)[0], tf.shape(image)[1]))
-            return image[top : top + height, left : left + width]
+            return cut(image, choose(tf.shape(image)[0], tf.shape(image)[1]))
 
         image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_any)
-        image = tf.image.resize(image, self._info.image_shape[:2], antialias=True)
-        image = tf.ensure_shape(to_uint8(image), self._info.image_shape)
+        image = tf.ensure_shape(stretch(image, self._info.image_shape[:2]), self._info.image_shape)
         return image, tf.cast(example[self.label], tf.int32)

@@ -32,6 +32,23 @@ def cover(images, size):
         return to_uint8(images)
 
 
+def stretch(image, size):
+    """Scales an image to a size, whatever its proportions; otherwise as `cover`."""
+    with tf.device("CPU:0"):
+        return to_uint8(tf.image.resize(image, size, antialias=True))
+
+
+def cut(image, box):
+    """A box of an image.
+
+    Args:
+        image: `(height, width, channels)`.
+        box: top, left, height and width, integers `(4,)`.
+    """
+    top, left, height, width = tf.unstack(box)
+    return image[top : top + height, left : left + width]
+
+
 def cover_all(images, size):
     """As `cover`, of an array of images, a part of them at a time; a NumPy array."""
     if tuple(images.shape[1:3]) == tuple(size):

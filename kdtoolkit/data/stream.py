@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,7 +49,7 @@ def reading(info: DatasetInfo) -> Iterator[None]:
             raise
         if said := re.search(r"assertion failed: \[(Cannot read .*)\]$", cause):
             cause = re.sub(r"\\(.)", r"\1", said[1])  # TensorFlow escapes quotation marks
-        elif info.kind == "folder" and "DecodeJpeg" in error.message:
+        elif info.kind == "folder" and "Jpeg" in error.message:
             from kdtoolkit.data import image_files
 
             if file := image_files.undecodable(info.path):
@@ -66,11 +66,8 @@ class Stream(abc.ABC):
         info: of the data set.
     """
 
-    crops: ClassVar[bool] = False
-    """Whether `decode_crop` cuts a box out of an image before it is scaled."""
-
     in_order: ClassVar[bool] = False
-    """Whether `shuffled` has any order that it is given: images in memory show the same then."""
+    """Whether `shuffled` has any order that it is given."""
 
     labels: np.ndarray | None = None
     """int32 `(n,)`; None where only reading tells them."""
@@ -105,7 +102,10 @@ class Stream(abc.ABC):
     def decode(self, example: Tensor) -> tuple[Tensor, Tensor]:
         """A stored example -> (uint8 image of the data set's shape, int32 label)."""
 
-    def decode_crop(self, example, choose):
+    @abc.abstractmethod
+    def decode_crop(
+        self, example: Tensor, choose: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Likewise, but what is scaled to the data set's shape is a box of the stored image.
 
         Args:
@@ -113,7 +113,6 @@ class Stream(abc.ABC):
             choose: function of the stored height and width, integer tensors, that returns the box:
                 top, left, height and width, int32 `(4,)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
 
     @abc.abstractmethod
     def identity(self) -> tuple[np.ndarray, ...]:

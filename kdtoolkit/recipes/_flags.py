@@ -83,7 +83,7 @@ def define_data(flags):
         "augmentation",
         None,
         "Of the training images: crop (shifted by a few pixels, mirrored) or photograph (crops of "
-        "random size, mirrored, tilted, in other colours). Default: photograph for ImageNet and "
+        "random size, mirrored, in other colours). Default: photograph for ImageNet and "
         "for folders of colour images of at least 96 pixels, else crop, where characters are not "
         "mirrored.",
     )

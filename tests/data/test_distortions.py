@@ -1,4 +1,4 @@
-"""Crops, tilts and colours of photographs, against NumPy in float64, SciPy and Pillow."""
+"""Crops and colours of photographs, against NumPy in float64, SciPy and Pillow."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 from kdtoolkit.data import distortions
 from kdtoolkit.data.photographs import Draws, PhotographAugmentation, draw
 
-STILL = PhotographAugmentation((1, 1), (1, 1), 0, 0, 0, 0)
+STILL = PhotographAugmentation((1, 1), (1, 1), 0, 0, 0)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 9, 12, 3)).astype(np.float32)
 
@@ -92,57 +92,34 @@ class TestCropBoxes:
         assert boxes.numpy()[0].tolist() == [0, 34, 100, 133]
 
 
-class TestWarp:
-    def test_nothing_drawn_changes_nothing(self):
-        warped = distortions.warp(IMAGES, whole(IMAGES), draws(), STILL)
-        np.testing.assert_allclose(warped, IMAGES, atol=1e-3)
+class TestEnlarge:
+    def test_whole_images_stay_as_they_are(self):
+        enlarged = distortions.enlarge(IMAGES, whole(IMAGES), [False] * 3)
+        np.testing.assert_allclose(enlarged, IMAGES, atol=1e-3)
+        of_bytes = distortions.enlarge(IMAGES.astype(np.uint8), whole(IMAGES), [False] * 3)
+        assert of_bytes.dtype == tf.float32
+        np.testing.assert_array_equal(of_bytes, enlarged)
 
     def test_some_are_mirrored(self):
-        warped = distortions.warp(IMAGES, whole(IMAGES), draws(flip=[0.49, 0.5, 0.1]), STILL)
+        enlarged = distortions.enlarge(IMAGES, whole(IMAGES), [True, False, True])
         expected = np.stack([IMAGES[0, :, ::-1], IMAGES[1], IMAGES[2, :, ::-1]])
-        np.testing.assert_allclose(warped, expected, atol=1e-3)
+        np.testing.assert_allclose(enlarged, expected, atol=1e-3)
 
-    def test_quarter_turn(self):
-        images = IMAGES[:, :, :9]
-        quarter = dataclasses.replace(STILL, rotation=90)
-        warped = distortions.warp(images, whole(images), draws(angle=[0, 0.5, 1]), quarter)
-        expected = np.stack([np.rot90(images[0], -1), images[1], np.rot90(images[2])])
-        np.testing.assert_allclose(warped, expected, atol=2e-3)
-
-    def test_boxes_are_enlarged_as_pillow_does(self):
-        boxes = np.array([[2, 3, 6, 8], [0, 0, 3, 4], [6, 8, 3, 4]])
-        warped = distortions.warp(IMAGES, boxes, draws(), STILL).numpy()
-        for image, (top, left, height, width), found in zip(IMAGES, boxes, warped, strict=True):
-            for channel in range(3):
-                box = (left, top, left + width, top + height)
-                expected = Image.fromarray(image[..., channel]).resize(
-                    (12, 9), Image.Resampling.BILINEAR, box
-                )
-                # Pillow repeats the pixels at the edge of a box, where this looks beyond them.
-                inside = found[2:-2, 2:-2, channel]
-                np.testing.assert_allclose(inside, np.asarray(expected)[2:-2, 2:-2], atol=1e-2)
-
-    def test_all_at_once_as_scipy_does(self):
-        augmentation = dataclasses.replace(STILL, rotation=30)
-        boxes = np.array([[2, 3, 6, 8], [0, 0, 9, 12], [6, 8, 3, 4]])
-        drawn = draws(angle=[0.1, 0.8, 0.3], flip=[0, 1, 0])
-        warped = distortions.warp(IMAGES, boxes, drawn, augmentation).numpy()
+    def test_as_scipy_does(self):
+        boxes = np.array([[2, 3, 6, 8], [0, 0, 9, 12], [6, 8, 3, 4], [0, 0, 1, 1]])
+        images = np.concatenate([IMAGES, IMAGES[:1]])
+        mirrored = np.array([True, False, False, True])
+        enlarged = distortions.enlarge(images, boxes, mirrored).numpy()
         rows, columns = np.mgrid[:9, :12]
         for i, (top, left, height, width) in enumerate(boxes):
-            angle = np.radians(30 * (2 * drawn.angle[i] - 1.0))
-            y, x = rows - 4.0, columns - 5.5
-            x = -x if drawn.flip[i] < 0.5 else x
-            turned_x = x * np.cos(angle) - y * np.sin(angle)
-            turned_y = x * np.sin(angle) + y * np.cos(angle)
-            place = (
-                top + (height - 1) / 2 + turned_y * height / 9,
-                left + (width - 1) / 2 + turned_x * width / 12,
-            )
+            # Pixels have their place in the middle: of a pixel's edges, ours and theirs meet.
+            x = 11 - columns if mirrored[i] else columns
+            place = top + (rows + 0.5) * height / 9 - 0.5, left + (x + 0.5) * width / 12 - 0.5
             for channel in range(3):
                 expected = ndimage.map_coordinates(
-                    IMAGES[i, ..., channel].astype(float), place, order=1, mode="nearest"
+                    images[i, ..., channel].astype(float), place, order=1, mode="nearest"
                 )
-                np.testing.assert_allclose(warped[i, ..., channel], expected, atol=5e-3)
+                np.testing.assert_allclose(enlarged[i, ..., channel], expected, atol=5e-3)
 
 
 class TestJitter:
@@ -188,13 +165,12 @@ class TestJitter:
 def test_works_in_a_graph_of_unknown_batch():
     augmentation = PhotographAugmentation()
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 9, 12, 3]), tf.TensorSpec([None, 9])])
+    @tf.function(input_signature=[tf.TensorSpec([None, 9, 12, 3]), tf.TensorSpec([None, 8])])
     def distort(images, drawn):
         drawn = Draws(*tf.unstack(drawn, axis=1))
         heights = tf.fill(tf.shape(images)[:1], 9)
         boxes = distortions.crop_boxes(heights, heights, drawn, augmentation)
-        return distortions.jitter(
-            distortions.warp(images, boxes, drawn, augmentation), drawn, augmentation
-        )
+        enlarged = distortions.enlarge(images, boxes, drawn.flip < 0.5)
+        return distortions.jitter(enlarged, drawn, augmentation)
 
     assert distort(IMAGES, draw(3, 0, 0, 0)).shape == (3, 9, 12, 3)

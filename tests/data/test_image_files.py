@@ -1,5 +1,6 @@
 """A folder of images that is streamed, against the same folder in memory."""
 
+import contextlib
 import os
 import warnings
 
@@ -14,11 +15,14 @@ from kdtoolkit.data import (
     Split,
     StreamingSplit,
     Views,
+    distortions,
+    epoch_plan,
     load,
     loading,
     picture,
     reading,
 )
+from kdtoolkit.data.photographs import Draws
 
 SIZE = (24, 28)
 SPLITS = ("train", "validation", "test")
@@ -77,12 +81,13 @@ def assert_same(batches, others):
 @pytest.mark.parametrize(
     "options",
     [
-        {"augmentation": "crop"},
-        {"augmentation": "photograph", "train_examples": 5, "validation_fraction": 0.3},
+        {},
+        {"train_examples": 5, "validation_fraction": 0.3},
     ],
 )
 def test_is_the_folder_in_memory(folder, streamed, options):
     """Cuts, order, labels, pixels and views: every byte of what a network is given."""
+    options = {"augmentation": "crop", **options}
     stream, memory = streamed(folder, **options), held(folder, **options)
     assert stream.info == memory.info
     assert stream.preprocessing == memory.preprocessing
@@ -105,6 +110,51 @@ def test_is_the_folder_in_memory(folder, streamed, options):
         data.train.in_views(views).epochs(5, seed=3, epochs=2) for data in (stream, memory)
     )
     assert_same(one, other)
+
+
+def test_photographs_are_cropped_as_they_are_stored(folder, streamed, monkeypatch):
+    """Of every kind of file, against Pillow: cut out upright, scaled, mirrored."""
+    steady = PhotographAugmentation(brightness=0, contrast=0, saturation=0)
+    train = streamed(folder, augmentation="photograph").train
+    train.augmentation = steady
+    drawn = Draws(*epoch_plan(len(train), 3, 0, 1, steady).draws.T)
+    (epoch,) = train.epochs(len(train), seed=3, first_epoch=1, epochs=2)
+    order = epoch_plan(len(train), 3, 0, 1).order
+    shown = 255 * (epoch[0] * np.array(train.preprocessing.std) + train.preprocessing.mean)
+    mirrored = set()
+    for index, pixels in zip(order, shown.numpy(), strict=True):
+        with picture.opened(train._stream._paths[index]) as image:
+            whole = Image.fromarray(picture.pixels(image, 3))
+        sizes = np.array([whole.height]), np.array([whole.width])
+        one = Draws(*(column[index : index + 1] for column in drawn))
+        top, left, height, width = distortions.crop_boxes(*sizes, one, steady).numpy()[0]
+        box = whole.crop((left, top, left + width, top + height))
+        expected = np.asarray(box.resize(SIZE[::-1], Image.Resampling.BILINEAR), float)
+        mirrored.add(one.flip[0] < 0.5)
+        if one.flip[0] < 0.5:
+            expected = expected[:, ::-1]
+        # As in test_photographs.py.
+        assert np.abs(pixels - expected)[:, 4:-4].max() <= 1.01
+    assert mirrored == {False, True}
+    # Images that are called large here: none is averaged, for none is as large as to need it.
+    monkeypatch.setattr(picture.Turns, "of", lambda self, image: contextlib.nullcontext(True))
+    assert_same([epoch], train.epochs(len(train), seed=3, first_epoch=1, epochs=2))
+
+
+def test_a_large_photograph_is_averaged_before_it_is_cropped(folder, streamed, monkeypatch):
+    train = streamed(folder, augmentation="photograph").train
+    whole = [train._stream._covering(index).shape for index in range(len(train))]
+    monkeypatch.setattr(picture, "_LARGE", 600)
+    for index, (height, width, channels) in enumerate(whole):
+        pixels = train._stream._shrunk(index)
+        # 50 x 40 pixels and a few less: of every two by two one is left.
+        assert pixels.shape == (-(-height // 2), -(-width // 2), channels)
+        with picture.opened(train._stream._paths[index]) as image:
+            stored = picture.pixels(image, 3).astype(float)
+        expected = stored[:2, :2].mean(axis=(0, 1))
+        assert np.abs(pixels[0, 0] - expected).max() <= 0.51
+    (epoch,) = train.epochs(len(train), seed=3, epochs=1)
+    assert epoch[0].shape == (len(train), *SIZE, 3)
 
 
 def test_two_replicas_share_each_batch(folder, streamed, two_replicas):
@@ -258,8 +308,9 @@ class TestDamage:
         assert warned[0].filename == __file__
 
     @pytest.mark.parametrize("kind", ["jpg", "png"])
-    def test_seen_while_training_is_named(self, folder, streamed, kind, capfd):
-        data = streamed(folder)
+    @pytest.mark.parametrize("augmentation", ["crop", "photograph"])
+    def test_seen_while_training_is_named(self, folder, streamed, kind, augmentation, capfd):
+        data = streamed(folder, augmentation=augmentation)
         paths = (os.path.relpath(path, folder) for path in data.train._stream._paths)
         name = next(path for path in paths if path.endswith(kind))
         # An end as it should be, and nothing before it.
