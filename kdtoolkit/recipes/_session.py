@@ -217,20 +217,25 @@ def prepare_process(flags):
 
 def load(flags):
     """Loads the data into a prepared process; what is wrong with them is a `UsageError`."""
-    from kdtoolkit import data
-
     prepare_process(flags)
     with blaming("dataset"), blaming_arguments(flags, name="dataset"):
-        return data.load(
-            flags.dataset,
-            flags.data_dir,
-            image_size=flags.image_size,
-            label=flags.label,
-            validation_fraction=flags.validation_fraction,
-            train_examples=flags.train_examples,
-            strict_data=flags.strict_data,
-            augmentation=flags.augmentation,
-        )
+        return labelled(flags, flags.label)
+
+
+def labelled(flags, label):
+    """Loads the data of a run with the label of this name, its own or another one."""
+    from kdtoolkit import data
+
+    return data.load(
+        flags.dataset,
+        flags.data_dir,
+        image_size=flags.image_size,
+        label=label,
+        validation_fraction=flags.validation_fraction,
+        train_examples=flags.train_examples,
+        strict_data=flags.strict_data,
+        augmentation=flags.augmentation,
+    )
 
 
 @contextlib.contextmanager

@@ -192,18 +192,10 @@ def _groups(flags, data):
     import numpy as np
 
     from kdtoolkit import analysis
-    from kdtoolkit.data import load
 
     if flags.group_label is None:
         return None
-    other = load(
-        flags.dataset,
-        flags.data_dir,
-        image_size=flags.image_size,
-        label=flags.group_label,
-        validation_fraction=flags.validation_fraction,
-        train_examples=flags.train_examples,
-    )
+    other = _session.labelled(flags, flags.group_label)
     (images, labels), (same, groups) = (x.test.spread(_MOST_GROUPED) for x in (data, other))
     if not np.array_equal(images, same):
         raise UsageError(f"--group_label={flags.group_label}: its images come in another order")
