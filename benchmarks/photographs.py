@@ -141,7 +141,6 @@ def _keras(arguments):
         pixels = {"value_range": (0, 255)}
         layers = [
             keras.layers.RandomFlip("horizontal"),
-            keras.layers.RandomRotation(10 / 360, fill_mode="nearest"),
             keras.layers.RandomZoom((-0.6, 0.0), (-0.6, 0.0), fill_mode="nearest"),
             keras.layers.RandomBrightness(0.4, **pixels),
             keras.layers.RandomContrast(0.4, **pixels),

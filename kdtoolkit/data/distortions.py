@@ -128,10 +128,11 @@ def jitter(images, draws, augmentation):
     contrast = factor(augmentation.contrast, draws.contrast)
     saturation = factor(augmentation.saturation, draws.saturation)
     channels = images.shape[-1]
-    luma = tf.constant(_LUMA if channels == 3 else (1.0,))[:, None]
+    # What is not in colour has nothing to saturate: every channel is its own grey.
+    grey = tf.tile(tf.constant(_LUMA)[:, None], [1, 3]) if channels == 3 else tf.eye(channels)
     pixels = tf.reshape(tf.cast(images, tf.float32), [-1, math.prod(images.shape[1:3]), channels])
     # Each blend is linear, and grey stays as grey as it was: all three are one matrix an image.
-    mean = (1 - contrast) * (tf.reduce_mean(pixels, axis=1, keepdims=True) @ luma)
-    mixed = contrast * (saturation * tf.eye(channels) + (1 - saturation) * luma)
+    mean = (1 - contrast) * (tf.reduce_mean(pixels, axis=1, keepdims=True) @ grey)
+    mixed = contrast * (saturation * tf.eye(channels) + (1 - saturation) * grey)
     changed = pixels @ (brightness * mixed) + brightness * mean
     return tf.reshape(tf.clip_by_value(changed, 0, 255), tf.shape(images))

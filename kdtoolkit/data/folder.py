@@ -22,8 +22,6 @@ _EXPECTED = (
 _NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".db", ".ini")
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
-_TURNED = (5, 6, 7, 8)
-"""Orientations of EXIF whose rows are the columns of the picture."""
 
 
 class FolderSource(source.Source):
@@ -325,7 +323,7 @@ def image_shape(paths):
     shapes = set()
 
     def add(_, image):
-        shapes.add((*_upright_size(image), picture.is_grey(image)))
+        shapes.add((*picture.upright_size(image), picture.is_grey(image)))
 
     errors = _open_all(add, paths, range(len(paths)), "looking at images")
     if not shapes:
@@ -334,13 +332,6 @@ def image_shape(paths):
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     shape = height, width, 1 if all(grey for *_, grey in shapes) else 3
     return shape, tuple(paths[index] for index in errors)
-
-
-def _upright_size(image):
-    """`(height, width)` of an opened image as it is decoded, by its header."""
-    # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
-    orientation = image.getexif().get(picture.ORIENTATION) if "exif" in image.info else None
-    return image.size if orientation in _TURNED else image.size[::-1]
 
 
 def everything(labels):
@@ -355,8 +346,8 @@ def read(files, class_names, image_shape, finish, choose=everything, unreadable=
         files: `ImageFiles`.
         class_names: one a class.
         image_shape: `(height, width, channels)`, channels 1 or 3.
-        finish: called with each uint8 `(stored height, stored width, channels)`; returns one of
-            `image_shape`.
+        finish: called with each uint8 `(height, width, channels)`, of the stored size or as small
+            as `picture.draft` lets it be; returns one of `image_shape`.
         choose: function of the labels of the files that can be read, in order; returns the indices
             of each wanted part. No other file is decoded. Where one cannot be, it chooses again.
         unreadable: paths that are known not to be readable.
@@ -380,7 +371,7 @@ def read(files, class_names, image_shape, finish, choose=everything, unreadable=
     known = set(unreadable)
     due = [index for index, path in enumerate(files.paths) if path in known]
     while True:
-        errors = _open_all(decode, files.paths, due, "reading images")
+        errors = _open_all(decode, files.paths, due, "reading images", image_shape[:2])
         decoded[due] = True
         readable[list(errors)] = False
         if errors:
@@ -417,12 +408,14 @@ def whole(files, class_names, image_shape, strict=False):
 
     def look(index, image):
         plain[index] = picture.is_plain(image, image_shape)
-        size = _upright_size(image)
+        size = picture.upright_size(image)
         if not _has_end(files.paths[index]):
             picture.upright(image)
         check_cover((*size, image_shape[-1]), image_shape[:2])
 
-    errors = _open_all(look, files.paths, range(len(files.paths)), "checking images")
+    errors = _open_all(
+        look, files.paths, range(len(files.paths)), "checking images", image_shape[:2]
+    )
     if not errors:
         return files, plain, []
     readable = np.ones(len(files.paths), bool)
@@ -456,13 +449,17 @@ def _check_readable(files, class_names, readable, errors, strict):
         raise ValueError(f"No image of class {class_names[label]!r} can be read. {first}")
 
 
-def _open_all(function, paths, indices, title):
-    """Calls `function(index, image)` for some files; returns index -> error for broken ones."""
+def _open_all(function, paths, indices, title, size=None):
+    """Calls `function(index, image)` for some files; returns index -> error for broken ones.
+
+    Args:
+        size: as `picture.opened` takes it.
+    """
     turns = picture.Turns()
 
     def apply(index):
         try:
-            with picture.opened(paths[index]) as image, turns.of(image):
+            with picture.opened(paths[index], size) as image, turns.of(image):
                 function(index, image)
         except ValueError as error:
             return index, str(error)

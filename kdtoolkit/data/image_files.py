@@ -17,6 +17,7 @@ from kdtoolkit.data.scaling import check_cover, cover, cut, stretch
 from kdtoolkit.data.stream import Stream
 from kdtoolkit.data.threads import in_threads
 
+_SMALL = 3  # A crop may cover a tenth of an image, a third of its height and width.
 # TensorFlow does not say which file it cannot decode: one of those of the streams that are in use.
 _in_use: weakref.WeakSet["ImageFileStream"] = weakref.WeakSet()
 
@@ -26,7 +27,7 @@ class ImageFileStream(Stream):
 
     Pixels are those that `folder.read` gives, turned and scaled in the same way, but where a box is
     cut out of the stored image. TensorFlow decodes what both decode to the same bits, in two thirds
-    of the time, and of a box little more than that.
+    of the time, and of such a file nothing beyond a box (see `jpeg.decode_box`).
 
     Args:
         info: of the data set.
@@ -72,7 +73,7 @@ class ImageFileStream(Stream):
         shape = self._info.image_shape
         pixels = self._pixels(
             example,
-            lambda content: jpeg.decode(content, shape[-1]),
+            lambda content: jpeg.decode(content, shape[-1], shape[:2]),
             lambda: self._by_pillow(self._covering, example),
         )
         is_of_size = tf.reduce_all(tf.shape(pixels)[:2] == shape[:2])
@@ -87,7 +88,9 @@ class ImageFileStream(Stream):
             return cut(pixels, choose(tf.shape(pixels)[0], tf.shape(pixels)[1]))
 
         box = self._pixels(
-            example, lambda content: jpeg.decode_box(content, choose, shape[-1]), cut_out
+            example,
+            lambda content: jpeg.decode_box(content, choose, shape[-1], shape[:2]),
+            cut_out,
         )
         return tf.ensure_shape(stretch(box, shape[:2]), shape), self._tensors[1][example]
 
@@ -117,7 +120,8 @@ class ImageFileStream(Stream):
         for path in self._paths:
             names.update(os.fsencode(os.path.relpath(path, self._info.path)) + b"\0")
         sizes = np.array([os.path.getsize(path) for path in self._paths], np.int64)
-        return np.frombuffer(names.digest(), np.uint8), sizes, self.labels
+        # At the edges of a box it shows who decodes.
+        return np.frombuffer(names.digest(), np.uint8), sizes, self.labels, self._plain
 
     def by_tensorflow(self):
         """Paths of the files that TensorFlow decodes."""
@@ -130,16 +134,18 @@ class ImageFileStream(Stream):
     def _covering(self, position):
         """Pixels of a file, to be brought to the data set's size."""
         height, width, channels = self._info.image_shape
-        with picture.opened(self._paths[position]) as image, self._turns.of(image) as large:
+        path, size = self._paths[position], (height, width)
+        with picture.opened(path, size) as image, self._turns.of(image) as large:
             pixels = picture.pixels(image, channels)
-            check_cover(pixels.shape, (height, width))
+            check_cover(pixels.shape, size)
             # A large one is scaled before it is the next one's turn.
-            return np.asarray(cover(pixels, (height, width))) if large else pixels
+            return np.asarray(cover(pixels, size)) if large else pixels
 
     def _shrunk(self, position):
-        """Pixels of a file, a large one's averaged until it is large no more."""
-        channels = self._info.image_shape[-1]
-        with picture.opened(self._paths[position]) as image, self._turns.of(image) as large:
+        """Pixels of a file, of which a box is cut; a large one's are averaged until it is none."""
+        height, width, channels = self._info.image_shape
+        path, size = self._paths[position], (_SMALL * height, _SMALL * width)
+        with picture.opened(path, size) as image, self._turns.of(image) as large:
             pixels = picture.pixels(image, channels)
             return picture.shrunk(pixels) if large else pixels
 
@@ -174,8 +180,12 @@ def decodes_as_pillow():
     for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
         file = io.BytesIO()
         Image.fromarray(noise).save(file, "JPEG", subsampling=subsampling)
-        with tf.device("CPU:0"):
-            decoded = jpeg.decode(file.getvalue(), 3).numpy()
-        if not np.array_equal(decoded, np.asarray(Image.open(file))):
-            return False
+        for factor in picture.FACTORS:
+            size = (17 // factor, 26 // factor)
+            with tf.device("CPU:0"):
+                decoded = jpeg.decode(file.getvalue(), 3, size).numpy()
+            image = Image.open(file)
+            picture.draft(image, size)
+            if not np.array_equal(decoded, np.asarray(image)):
+                return False
     return True

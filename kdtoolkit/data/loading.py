@@ -68,8 +68,9 @@ def load(
     of 8,192 training images.
 
     - Of a folder these are the same share of each class. Everything else is the same, byte for
-      byte, as in memory: cuts, order, pixels, crops and flips. A split of no more than `HELD_LIMIT`
-      bytes is held in memory. Files are looked at before training by their headers and their
+      byte, as in memory: cuts, order, pixels, crops and flips; but photographs are cropped as they
+      are stored. A split of no more than `HELD_LIMIT` bytes is held in memory, unless it is
+      cropped so. Files are looked at before training by their headers and their
       last bytes, and decoded where they are neither JPEG nor PNG or do not end as they should; one
       that turns out to be damaged later is a `DamagedDataError`, within `reading`.
     - Of a TensorFlow Datasets set they are the first in stored order; cuts are random but not
@@ -221,12 +222,15 @@ def _stream(info, choose, streams):
     )
     preprocessing = Preprocessing.measure(_some(train).first_images(_MEASURED_IMAGES))
 
-    def split(stream):
-        if stream.in_order and len(stream) * math.prod(info.image_shape) <= HELD_LIMIT:
+    def split(stream, hold=True):
+        is_small = len(stream) * math.prod(info.image_shape) <= HELD_LIMIT
+        if stream.in_order and is_small and hold:
             return Split(*stream.load(), preprocessing, info.augmentation)
         return StreamingSplit(stream, preprocessing, info.augmentation)
 
-    return Data(info, preprocessing, split(train), split(validation), split(test))
+    # Whatever `train_examples` says, crops are cut out of the images as they are stored.
+    hold = not info.augmentation.crops_stored
+    return Data(info, preprocessing, split(train, hold), split(validation), split(test))
 
 
 def _some(stream):

@@ -18,8 +18,14 @@ MOST_PIXELS = 2**27
 """Of a file: room for photographs of a hundred megapixels, and less than 2 GiB to decode one."""
 ORIENTATION = 0x0112
 """EXIF's tag of how an image is to be turned."""
+FACTORS = (8, 4, 2, 1)
+"""By which of these an image may be smaller when it comes out of a decoder of JPEG."""
 
+_TURNED = (5, 6, 7, 8)  # orientations whose rows are the columns of the picture
 _LARGE = 2**24  # pixels
+# Times as high and wide as it is shown: scaled from there, a photograph of 12 megapixels is as it
+# would be from the whole of it but for 0.2 grey levels in the mean, and it takes a quarter as long.
+_SHARP = 2
 # Whatever a file is called: Pillow's other decoders are rarely used, and one runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _SAME_COLOURS = (("RGB", 3), ("L", 3), ("L", 1))
@@ -31,8 +37,12 @@ _EIGHT_BITS = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
 
 
 @contextlib.contextmanager
-def opened(path):
+def opened(path, size=None):
     """Opens an image file without decoding it, for `is_grey` and `upright`.
+
+    Args:
+        path: of the file.
+        size: as `draft` takes it; None for the image as it is stored.
 
     Whatever is raised while it is open becomes a `ValueError` of one line that names it, but for
     what the machine lacks, which is no fault of the file. Pillow warns of more than 89 megapixels;
@@ -54,6 +64,8 @@ def opened(path):
                     f"it must have at most {MOST_PIXELS:,} pixels. "
                     f"Received: {image.width} x {image.height}"
                 )
+            if size is not None:
+                draft(image, size)
             yield image
     except MemoryError as error:
         raise MemoryError(f"Image {str(path)!r} cannot be read") from error
@@ -63,6 +75,36 @@ def opened(path):
             raise
         cause = shown(str(error).partition("\n")[0]) or type(error).__name__
         raise ValueError(f"Cannot read image {str(path)!r}: {cause}") from error
+
+
+def draft(image, size):
+    """Lets a large JPEG image be decoded at a half, a quarter or an eighth, which is much faster.
+
+    Args:
+        image: of `opened`; it is changed in place, its size too.
+        size: `(height, width)` that it will be scaled to cover once it is upright.
+    """
+    if image.format != "JPEG":
+        return
+    height, width = needed(size)
+    image.draft(None, (height, width) if is_turned(image) else (width, height))
+
+
+def needed(size):
+    """Height and width that an image is decoded at, at least, before it is scaled to a size."""
+    return tuple(_SHARP * length for length in size)
+
+
+def upright_size(image):
+    """`(height, width)` of an opened image as it is decoded, by its header."""
+    return image.size if is_turned(image) else image.size[::-1]
+
+
+def is_turned(image):
+    """Whether the rows of an opened image are the columns of the picture, as its EXIF says."""
+    # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
+    known = image.format == "JPEG" or "exif" in image.info
+    return known and image.getexif().get(ORIENTATION) in _TURNED
 
 
 def is_grey(image):
@@ -131,8 +173,8 @@ def is_plain(image, image_shape):
     """
     if image.format != "JPEG" or (image.mode, image_shape[-1]) not in _SAME_COLOURS:
         return False
-    is_turned = image.getexif().get(ORIENTATION, 1) != 1
-    return not (is_turned or _is_large(image) or "progressive" in image.info)
+    is_upright = image.getexif().get(ORIENTATION, 1) == 1
+    return is_upright and not (_is_large(image) or "progressive" in image.info)
 
 
 def shrunk(pixels):

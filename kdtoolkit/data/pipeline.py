@@ -60,11 +60,12 @@ class _Split(abc.ABC):
         def finish(images, labels, *draws):
             return self._prepare(images, *draws), labels
 
+        ordered = self._ordered(batch_size)
         if views is None:
-            return _finish(self._ordered(batch_size), finish, steps)
+            return _finish(ordered(), finish, steps)
         plans = self._plans(range(views.count), views.seed, views.generation, views)
-        ordered = plans.flat_map(lambda view, order, *draws: self._ordered(batch_size, *draws))
-        return _finish(ordered, finish, steps * views.count)
+        shown = plans.flat_map(lambda view, order, *draws: ordered(*draws))
+        return _finish(shown, finish, steps * views.count)
 
     def in_views(self, views: Views, attach: Attach | None = None) -> Self:
         """This split, its epochs augmented from a fixed set and not afresh.
@@ -181,8 +182,8 @@ class _Split(abc.ABC):
         """Arrays that tell the images of this split from others."""
 
     @abc.abstractmethod
-    def _ordered(self, batch_size, *draws):
-        """Dataset of the batches of stored images and labels, in their order, and of draws."""
+    def _ordered(self, batch_size):
+        """Function of draws: dataset of batches of stored images, labels and draws, in order."""
 
     @abc.abstractmethod
     def _shuffled(self, plans, batch_size, on_device):
@@ -267,16 +268,18 @@ class Split(_Split):
     def _identity(self):
         return self.images, self.labels
 
-    def _ordered(self, batch_size, *draws):
+    def _ordered(self, batch_size):
         gather = self._gather(self.images, self.labels)
 
-        def batch(step):
-            start = step * batch_size
-            end = tf.minimum(start + batch_size, len(self))
-            return *gather(tf.range(start, end)), *(part[start:end] for part in draws)
+        def ordered(*draws):
+            def batch(step):
+                start = step * batch_size
+                end = tf.minimum(start + batch_size, len(self))
+                return *gather(tf.range(start, end)), *(part[start:end] for part in draws)
 
-        steps = tf.data.Dataset.range(self.steps_per_epoch(batch_size))
-        return parallel_map(steps, batch)
+            return parallel_map(tf.data.Dataset.range(self.steps_per_epoch(batch_size)), batch)
+
+        return ordered
 
     def _shuffled(self, plans, batch_size, on_device):
         # Indices stand for the images that the device has.
@@ -298,7 +301,8 @@ class Split(_Split):
 
     def _gather(self, images, labels):
         # One copy for the pipeline, captured as a tensor: no constant of a graph, which may not
-        # exceed 2 GiB, and never on an accelerator, which the pipeline would read back.
+        # exceed 2 GiB (so never call this in one), and never on an accelerator, which the pipeline
+        # would read back.
         with tf.device("CPU:0"):
             images, labels = tf.constant(images), tf.constant(labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
@@ -355,12 +359,15 @@ class StreamingSplit(_Split):
     def _identity(self):
         return self._stream.identity()
 
-    def _ordered(self, batch_size, *draws):
-        def decode(position, example):
-            drawn = [part[position] for part in draws]
-            return *self._decode(example, *drawn), *drawn
+    def _ordered(self, batch_size):
+        def ordered(*draws):
+            def decode(position, example):
+                drawn = [part[position] for part in draws]
+                return *self._decode(example, *drawn), *drawn
 
-        return parallel_map(self._stream.stored(), decode).batch(batch_size)
+            return parallel_map(self._stream.stored(), decode).batch(batch_size)
+
+        return ordered
 
     def _shuffled(self, plans, batch_size, on_device):
         if on_device:

@@ -126,7 +126,7 @@ class Records(Stream):
         encoded, channels = example["image"], self._info.image_shape[-1]
 
         def crop_jpeg():
-            return jpeg.decode_box(encoded, choose, channels)
+            return jpeg.decode_box(encoded, choose, channels, self._info.image_shape[:2])
 
         def crop_any():
             image = tf.io.decode_image(encoded, channels, expand_animations=False)

@@ -57,7 +57,7 @@ def _classify(argv):
             )
         classifier.operating_point = arguments.operating_point
     for path in arguments.images:
-        label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path))
+        label, _, confidence, exit_name, milliseconds = classifier.predict(_open(path, classifier))
         path = shown(path, len(path))  # in one column of one line
         print(f"{path}\t{shown(label)}\t{confidence:.4f}\t{exit_name}\t{milliseconds:.2f} ms")
     return 0
@@ -82,7 +82,9 @@ def _certify(argv):
 
     classifier = EarlyExitClassifier(arguments.model, arguments.threads)
     # (exits, images, classes)
-    logits = np.stack([classifier.logits(_open(path)) for path in arguments.images], axis=1)
+    logits = np.stack(
+        [classifier.logits(_open(path, classifier)) for path in arguments.images], axis=1
+    )
     decisions = [
         decide(logits, classifier.temperatures, point.thresholds)[0]
         for point in classifier.operating_points
@@ -106,7 +108,7 @@ def _add_inputs(parser):
     parser.add_argument("--threads", type=int, default=1, help="threads it may use")
 
 
-def _open(path):
+def _open(path, classifier):
     try:
         import PIL  # noqa: F401
 
@@ -115,7 +117,7 @@ def _open(path):
         raise ValueError("Opening image files needs Pillow: pip install pillow") from error
     with (
         warnings.catch_warnings(action="ignore"),
-        picture.opened(path) as image,
+        picture.opened(path, classifier.image_shape[:2]) as image,
     ):
         return np.asarray(picture.upright(image))
 

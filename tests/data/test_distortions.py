@@ -162,6 +162,17 @@ class TestJitter:
         np.testing.assert_allclose(found, grey / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channels_are_each_their_own_grey(channels):
+    images = RNG.integers(0, 256, (3, 9, 12, channels)).astype(np.float32)
+    augmentation = dataclasses.replace(STILL, saturation=0.5, contrast=0.5)
+    drawn = draws(saturation=[0, 0.2, 1], contrast=[0.7, 0.5, 0])
+    found = distortions.jitter(images, drawn, augmentation).numpy()
+    contrast = np.array([1.2, 1, 0.5])[:, None, None, None]
+    expected = contrast * images + (1 - contrast) * images.mean(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(found, np.clip(expected, 0, 255), atol=2e-3)
+
+
 def test_works_in_a_graph_of_unknown_batch():
     augmentation = PhotographAugmentation()
 

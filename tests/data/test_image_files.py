@@ -23,6 +23,7 @@ from kdtoolkit.data import (
     reading,
 )
 from kdtoolkit.data.photographs import Draws
+from tests.data.test_photographs import assert_views_are_the_epochs_of_their_key
 
 SIZE = (24, 28)
 SPLITS = ("train", "validation", "test")
@@ -151,10 +152,78 @@ def test_a_large_photograph_is_averaged_before_it_is_cropped(folder, streamed, m
         assert pixels.shape == (-(-height // 2), -(-width // 2), channels)
         with picture.opened(train._stream._paths[index]) as image:
             stored = picture.pixels(image, 3).astype(float)
-        expected = stored[:2, :2].mean(axis=(0, 1))
-        assert np.abs(pixels[0, 0] - expected).max() <= 0.51
+        rows, columns = height // 2, width // 2
+        blocks = stored[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 3)
+        assert np.abs(pixels[:rows, :columns] - blocks.mean(axis=(1, 3))).max() <= 0.51
     (epoch,) = train.epochs(len(train), seed=3, epochs=1)
     assert epoch[0].shape == (len(train), *SIZE, 3)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """JPEG files that are decoded at a half, a quarter and an eighth of their size."""
+    for name in "ab":
+        (tmp_path / "large" / name).mkdir(parents=True)
+        for i in range(8):
+            size = (130 + 90 * i, 110 + 80 * i)
+            exif = Image.Exif()
+            exif[0x0112] = 1 + 5 * (i % 2)
+            image = smooth(i).resize(size, Image.Resampling.BICUBIC)
+            image.save(tmp_path / "large" / name / f"{i}.jpg", exif=exif, quality=95)
+    return tmp_path / "large"
+
+
+def test_large_files_are_decoded_smaller_as_in_memory(large, streamed):
+    stream, memory = streamed(large, augmentation="crop"), held(large, augmentation="crop")
+    plain = stream.train._stream._plain
+    assert plain.any() and not plain.all()
+    for name in SPLITS:
+        assert_same(getattr(stream, name).batches(5), getattr(memory, name).batches(5))
+
+
+def test_crops_of_large_files_are_decoded_smaller(large, streamed):
+    """Of a plain file by what the box allows, of another by what the smallest box would."""
+    steady = PhotographAugmentation(brightness=0, contrast=0, saturation=0)
+    train = streamed(large, augmentation="photograph").train
+    train.augmentation = steady
+    plans = [epoch_plan(len(train), 3, 0, epoch, steady) for epoch in range(3)]
+    order = np.concatenate([plan.order for plan in plans])
+    shown = np.concatenate([x for x, _ in train.epochs(len(train), seed=3, epochs=3)])
+    shown = 255 * (shown * np.array(train.preprocessing.std) + train.preprocessing.mean)
+    factors = set()
+    for place, (index, pixels) in enumerate(zip(order, shown, strict=True)):
+        with picture.opened(train._stream._paths[index]) as image:
+            whole = Image.fromarray(picture.pixels(image, 3))
+        one = Draws(*plans[place // len(train)].draws[index, :, None])
+
+        def box_of(image, one=one):
+            sizes = np.array([image.height]), np.array([image.width])
+            return distortions.crop_boxes(*sizes, one, steady).numpy()[0]
+
+        def factor_of(height, width, times):
+            fits = min(height / SIZE[0], width / SIZE[1]) / times
+            return max(f for f in (1, 2, 4, 8) if f <= max(fits, 1))
+
+        plain = bool(train._stream._plain[index])
+        if plain:
+            box = box_of(whole)
+            factor = factor_of(*box[2:], 2)
+            top, left, height, width = box // factor
+        else:
+            factor = factor_of(whole.height, whole.width, 6)
+            top, left, height, width = box_of(whole.reduce(factor))
+        factors.add((plain, factor))
+        # Pillow has it from the decoder at the same size; of a box that lies inside, the same.
+        box = whole.reduce(factor).crop((left, top, left + width, top + height))
+        expected = np.asarray(box.resize(SIZE[::-1], Image.Resampling.BILINEAR), float)
+        if one.flip[0] < 0.5:
+            expected = expected[:, ::-1]
+        assert np.abs(pixels - expected)[:, 4:-4].mean() < 2
+    assert {(True, 2), (True, 4), (False, 1), (False, 2)} <= factors
+
+
+def test_views_of_photographs(folder, streamed):
+    assert_views_are_the_epochs_of_their_key(streamed(folder, augmentation="photograph").train)
 
 
 def test_two_replicas_share_each_batch(folder, streamed, two_replicas):
@@ -254,6 +323,12 @@ class TestLimits:
         sizes = [len(getattr(data, name)) for name in SPLITS]
         assert sizes == [17, 2, 5]
         assert tuple(type(getattr(data, name)) for name in SPLITS) == expected
+
+    def test_photographs_are_streamed_to_be_cropped(self, folder, monkeypatch):
+        """However few they are: with `train_examples` crops stay what they are."""
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        data = load(str(folder), image_size=SIZE, augmentation="photograph", train_examples=3)
+        assert [type(getattr(data, name)) for name in SPLITS] == [StreamingSplit, Split, Split]
 
     def test_what_is_held_is_what_would_be_streamed(self, folder, streamed, monkeypatch):
         stream = streamed(folder)

@@ -140,6 +140,7 @@ def assert_views_are_the_epochs_of_their_key(split):
     in_order, labels = stored(split, split.batches(6, views))
     _, stored_labels = stored(split, split.batches(6))
     np.testing.assert_array_equal(labels, np.tile(stored_labels, 2))
+    count = len(split)
     for view in range(2):
         for epoch in (
             split.in_views(views).epochs(8, seed=7, first_epoch=view, epochs=view + 1),
@@ -147,7 +148,7 @@ def assert_views_are_the_epochs_of_their_key(split):
         ):
             images, own_labels = stored(split, epoch)
             order = np.array([np.abs(in_order - image).sum((1, 2, 3)).argmin() for image in images])
-            assert sorted(order % COUNT) == list(range(COUNT)) and set(order // COUNT) == {view}
+            assert sorted(order % count) == list(range(count)) and set(order // count) == {view}
             np.testing.assert_allclose(images, in_order[order], atol=1e-3)
             np.testing.assert_array_equal(own_labels, labels[order])
 

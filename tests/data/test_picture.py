@@ -22,6 +22,62 @@ def read(path):
         return np.asarray(picture.upright(image))
 
 
+def photograph(height, width, smooth=1.2):
+    """An image whose power falls with frequency, at 1.2 as that of photographs does."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = 1
+    noise = np.random.default_rng(0).normal(size=(3, height, width))
+    pixels = np.fft.irfft2(np.fft.rfft2(noise) / frequency**smooth, (height, width))
+    pixels = 120 + 50 * pixels / pixels.std()
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+class TestDraft:
+    SIZE = (24, 28)
+
+    @pytest.mark.parametrize(
+        ("stored", "orientation", "kind", "expected"),
+        [
+            # Twice 24 x 28 fits into it six and seven times, three and more, once, not at all.
+            ((300, 400), 1, "jpg", (75, 100)),
+            ((300, 396), 3, "jpg", (75, 99)),
+            ((150, 1200), 1, "jpg", (75, 600)),
+            ((95, 1200), 1, "jpg", (95, 1200)),
+            ((20, 20), 1, "jpg", (20, 20)),
+            # Twice 24 rows fit into 55 upright ones once, twice 28 columns into 449 eight times.
+            ((55, 449), 1, "jpg", (55, 449)),
+            # On its side: 456 rows, into which 48 fit nine times, and 448 columns.
+            ((448, 456), 6, "jpg", (57, 56)),
+            ((300, 400), 1, "png", (300, 400)),
+        ],
+    )
+    def test_leaves_twice_the_size(self, tmp_path, stored, orientation, kind, expected):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"a.{kind}"
+        photograph(*stored, smooth=2.5).save(path, exif=exif, quality=95)
+        with picture.opened(path, self.SIZE) as image:
+            assert picture.upright_size(image) == expected
+            small = picture.pixels(image, 3).astype(float)
+        assert small.shape == (*expected, 3)
+        with picture.opened(path) as image:
+            whole = Image.fromarray(picture.pixels(image, 3))
+        averaged = whole.reduce(whole.width // expected[1])
+        assert np.abs(small - np.asarray(averaged)).mean() < 1.5
+
+    def test_changes_little_of_what_is_shown(self, tmp_path):
+        """The figure that says how much is left, held against Pillow's scaling of all pixels."""
+        photograph(1200, 1600).save(tmp_path / "a.jpg", quality=90)
+        shown = []
+        for size in (None, (112, 149)):
+            with picture.opened(tmp_path / "a.jpg", size) as image:
+                assert image.size == ((1600, 1200) if size is None else (400, 300))
+                image = Image.fromarray(picture.pixels(image, 3))
+            shown.append(np.asarray(image.resize((149, 112), Image.Resampling.BILINEAR), float))
+        difference = np.abs(shown[0] - shown[1])
+        assert difference.mean() < 0.5 and difference.max() <= 4
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
 def test_sixteen_bits_are_scaled_to_eight(tmp_path, name):
     Image.fromarray(DEEP).save(tmp_path / name)

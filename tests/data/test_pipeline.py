@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from kdtoolkit.data import Augmentation, Augmenter, Preprocessing, Split, Views, epoch_plan, load
 from kdtoolkit.data.photographs import PhotographAugmentation
@@ -131,6 +132,19 @@ def test_views_in_stored_order_are_those_of_the_epochs(split):
     np.testing.assert_array_equal(labels, np.tile(LABELS, 3))
     for view, shown in enumerate(np.split(images, 3)):
         assert shown.tobytes() == by_index(split.in_views(VIEWS), view).tobytes()
+
+
+def test_images_are_no_constant_of_a_views_graph():
+    """Which would have to be below 2 GiB, and be copied several times."""
+    images = np.zeros((4000, 32, 32, 3), np.uint8)
+    preprocessing = Preprocessing((32, 32, 3), (0.5,) * 3, (0.5,) * 3)
+    split = Split(images, np.zeros(4000, np.int32), preprocessing)
+    known = set(context.context().list_function_names())
+    batches = split.batches(64, VIEWS)
+    made = set(context.context().list_function_names()) - known
+    sizes = [context.context().get_function_def(name).ByteSize() for name in made]
+    assert sizes and max(sizes) < images.nbytes / 100
+    assert batches.cardinality() == 3 * 63
 
 
 def test_resumed_views_are_the_tail_of_the_whole(split):
