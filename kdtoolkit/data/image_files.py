@@ -83,14 +83,10 @@ class ImageFileStream(Stream):
     def decode_crop(self, example, choose):
         shape = self._info.image_shape
 
-        def cut_out():
-            pixels = self._by_pillow(self._shrunk, example)
-            return cut(pixels, choose(tf.shape(pixels)[0], tf.shape(pixels)[1]))
-
         box = self._pixels(
             example,
             lambda content: jpeg.decode_box(content, choose, shape[-1], shape[:2]),
-            cut_out,
+            lambda: cut(self._by_pillow(self._shrunk, example), choose),
         )
         return tf.ensure_shape(stretch(box, shape[:2]), shape), self._tensors[1][example]
 

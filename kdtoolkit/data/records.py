@@ -130,7 +130,7 @@ class Records(Stream):
 
         def crop_any():
             image = tf.io.decode_image(encoded, channels, expand_animations=False)
-            return cut(image, choose(tf.shape(image)[0], tf.shape(image)[1]))
+            return cut(image, choose)
 
         image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_any)
         image = tf.ensure_shape(stretch(image, self._info.image_shape[:2]), self._info.image_shape)

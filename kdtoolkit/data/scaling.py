@@ -38,14 +38,14 @@ def stretch(image, size):
         return to_uint8(tf.image.resize(image, size, antialias=True))
 
 
-def cut(image, box):
+def cut(image, choose):
     """A box of an image.
 
     Args:
         image: `(height, width, channels)`.
-        box: top, left, height and width, integers `(4,)`.
+        choose: as in `Stream.decode_crop`.
     """
-    top, left, height, width = tf.unstack(box)
+    top, left, height, width = tf.unstack(choose(*tf.unstack(tf.shape(image)[:2])))
     return image[top : top + height, left : left + width]
 
 
