@@ -77,10 +77,15 @@ def _certify(argv):
     for name in ("limit", "confidence"):
         check(name, getattr(arguments, name), INSIDE_0_1)
     from kdtoolkit.edge.certify import certify
-    from kdtoolkit.edge.classifier import EarlyExitClassifier
     from kdtoolkit.edge.decisions import decide
+    from kdtoolkit.edge.single import Classifier, load
 
-    classifier = EarlyExitClassifier(arguments.model, arguments.threads)
+    classifier = load(arguments.model, arguments.threads)
+    if isinstance(classifier, Classifier):
+        raise ValueError(
+            "certify takes a file with early exits: what it would certify are the early ones. "
+            f"Received: {arguments.model!r}"
+        )
     # (exits, images, classes)
     logits = np.stack(
         [classifier.logits(_open(path, classifier)) for path in arguments.images], axis=1
