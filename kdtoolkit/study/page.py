@@ -3,7 +3,7 @@
 import functools
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,10 +14,11 @@ from kdtoolkit.intervals import Difference, difference
 from kdtoolkit.report import pictures
 from kdtoolkit.report.svg import svg
 from kdtoolkit.study import teachers
-from kdtoolkit.study.results import Results
+from kdtoolkit.study.results import Results, Run
 
 _BEGIN, _END = "<!-- {}: generated -->", "<!-- {}: end -->"
 _MARK = re.compile(r"<!-- (study|teachers) ([a-z0-9._-]+): generated -->")
+_ONCE = "What several arms have, the same image by image, is shown once."
 _SHOWN = "test accuracy (%): every seed, and the mean"
 # Figure -> its heading, factor and decimals.
 _COLUMNS = {
@@ -40,7 +41,14 @@ def text(results: Results) -> str:
     Accuracies are means over the seeds with sample deviations, in per cent; differences are in
     points, each with its two 95% intervals.
     """
-    return "\n\n".join([*map(_markdown, _tables(results)), _origin(results)])
+    return "\n\n".join([*map(_markdown, _tables(results)), _said(results)])
+
+
+def _said(results):
+    """What stands below the tables."""
+    every = sum(len(results.outcomes(arm.name)) for arm in results.plan.arms)
+    hidden = "" if len(list(_rows(results))) == every else f"{_ONCE} "
+    return hidden + _origin(results)
 
 
 def _tables(results):
@@ -67,12 +75,27 @@ def _name(results, pair):
     return f"{results.plan.arm(pair[0]).title}, {pair[1]}"
 
 
-def _outcomes(results):
-    rows = []
+def _rows(results: Results) -> Iterator[tuple[str, str, list[Run]]]:
+    """Yields the title of an arm, one of its outcomes, and the runs that have it.
+
+    What arms share, such as the network that all of them compress, is there once: an outcome of the
+    same name that is right on the same test images with every seed.
+    """
+    seen = set()
     for arm in results.plan.arms:
         for outcome in results.outcomes(arm.name):
             runs = results.of(arm.name, outcome)
-            rows.append((arm.title, outcome, [run.outcomes[outcome] for run in runs.values()]))
+            right = tuple((seed, run.correct[outcome].tobytes()) for seed, run in runs.items())
+            if (outcome, right) not in seen:
+                seen.add((outcome, right))
+                yield arm.title, outcome, list(runs.values())
+
+
+def _outcomes(results):
+    rows = [
+        (title, outcome, [run.outcomes[outcome] for run in runs])
+        for title, outcome, runs in _rows(results)
+    ]
     keys = [key for key in _COLUMNS if any(key in one for *_, figures in rows for one in figures)]
     lines = [["arm", "outcome", *(_COLUMNS[key][0] for key in keys), "seeds"]]
     for title, outcome, figures in rows:
@@ -144,19 +167,17 @@ def _markdown(lines):
 
 def plot(results: Results) -> Figure:
     """Returns a picture of every outcome's test accuracy: each seed a point, and their mean."""
-    rows = []
-    for arm in results.plan.arms:
-        for outcome in results.outcomes(arm.name):
-            runs = results.of(arm.name, outcome).values()
-            accuracies = [run.outcomes[outcome]["test_accuracy"] for run in runs]
-            rows.append((f"{arm.title}, {outcome}", accuracies, None))
+    rows = [
+        (f"{title}, {outcome}", [run.outcomes[outcome]["test_accuracy"] for run in runs], None)
+        for title, outcome, runs in _rows(results)
+    ]
     return pictures.seeds(rows, _SHOWN)
 
 
 def write_page(path: PathLike, results: Results) -> None:
     """Writes a study as one HTML file: its plot and its tables, readable without a network."""
     tables = map(report.Table, _tables(results))
-    parts = [report.Picture(plot(results), _SHOWN), *tables, _origin(results)]
+    parts = [report.Picture(plot(results), _SHOWN), *tables, _said(results)]
     section = report.Section("", parts)
     report.write_page(path, results.plan.title, [section])
 

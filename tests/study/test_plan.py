@@ -169,6 +169,29 @@ def test_tables(tmp_path):
     assert "4 runs, 2.0 hours of training; CPU, 2 cores; keras 3; commit 0123456." in text
 
 
+def test_what_arms_share_is_shown_once(tmp_path):
+    """Which is a row of the same name that is right on the same images, with both seeds."""
+    found = results(tmp_path)
+    for (arm, seed), run in found.runs.items():
+        for name, places in {"original": [], "level": [seed if arm == "strict" else 3]}.items():
+            run.correct[name] = np.ones(8, bool)
+            run.correct[name][places] = False
+            run.outcomes[name] = {"test_accuracy": float(run.correct[name].mean())}
+    text = page.text(found)
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:8]
+    assert rows[:5] == [
+        ["| D(1, 0.5)", "generation 0"],
+        ["| D(1, 0.5)", "original"],
+        ["| D(1, 0.5)", "level"],
+        ["| tolerant", "generation 1"],
+        ["| tolerant", "level"],
+    ]
+    said = "What several arms have, the same image by image, is shown once."
+    assert text.count(said) == 1 and said not in page.text(results(tmp_path))
+    pictured = page.plot(found).axes[0].get_yticklabels()
+    assert len(pictured) == 5
+
+
 def test_a_page_is_filled(tmp_path, capsys):
     study.write_results(tmp_path / "good.json", results(tmp_path))
     target = tmp_path / "evidence.md"
