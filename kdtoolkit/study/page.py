@@ -149,7 +149,7 @@ def _origin(results):
     versions = sorted({_versions(run.facts["environment"]["versions"]) for run in runs})
     count = len(runs)
     return (
-        f"`kdtoolkit study benchmarks/studies/{results.plan.name}.toml`: {count} "
+        f"`kdtoolkit study {results.plan.name}.toml`: {count} "
         f"run{'s' * (count != 1)}, {sum(seconds) / 3600:.1f} hours of training; "
         f"{'; '.join(machines)}; {'; '.join(versions)}; commit {', '.join(commits)}."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdtoolkit._checks import near
 from kdtoolkit._types import PathLike
+from kdtoolkit.methods import registry
 
 RECIPES = ("born_again", "compress", "distill", "self_distillation")
 """Recipes whose runs have outcomes: see `kdtoolkit.study.outcomes`."""
@@ -190,7 +191,7 @@ def _check_patriarch(arm, arms, seeds):
         flag
         for flag in sorted({*arm.flags, *theirs})
         if arm.flags.get(flag) != theirs.get(flag)
-        and not flag.startswith("kd_")
+        and not flag.startswith(tuple(f"{name}_" for name in registry.names()))
         and flag not in ("methods", "generations", "export")
     ]
     if differs:

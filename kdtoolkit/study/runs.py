@@ -65,6 +65,7 @@ def run_study(
     _check(plan, output_dir, where)
     wanted = plan.runs()
     known = _known(results, wanted)
+    _check_none_is_dropped(results, known, wanted)
     files.make_directory(output_dir)
     with files.locked(output_dir):
         for arm, seed in wanted:
@@ -134,9 +135,20 @@ def _known(results, wanted):
         if run is not None and run.command != _command_line(arm, seed):
             raise PlanError(
                 f"{results} holds arm {arm.name}, seed {seed}, with other flags: {run.command}. "
-                "Accepted: another file for the results"
+                "Accepted: another file for the results, and another output directory"
             )
     return known
+
+
+def _check_none_is_dropped(results, known, wanted):
+    """The file is written with the plan's runs alone."""
+    planned = {(arm.name, seed) for arm, seed in wanted}
+    for arm, seed in known:
+        if (arm, seed) not in planned:
+            raise PlanError(
+                f"{results} holds arm {arm}, seed {seed}, which the plan has not, and which would "
+                "be lost. Accepted: another file for the results"
+            )
 
 
 def _in_order(known, wanted):
@@ -167,6 +179,12 @@ def _run(plan, arm, seed, output_dir, where):
     if not outcomes.exists():
         _train(plan, arm, seed, output_dir, where)
     found = files.read_record(outcomes)
+    command = _command_line(arm, seed)
+    if found["command"] != command:
+        raise PlanError(
+            f"{output_dir} holds arm {arm.name}, seed {seed}, with other flags: "
+            f"{found['command']}. Accepted: another output directory"
+        )
     facts = {
         "commit": _commit(),
         "environment": found["environment"],
@@ -176,7 +194,7 @@ def _run(plan, arm, seed, output_dir, where):
     correct = {name: unpack(one.pop("correct")) for name, one in figures.items()}
     if any(one.get(_MILLISECONDS, 0) is None for one in figures.values()):
         figures = _with_milliseconds(figures, arm, seed, output_dir, where)
-    return Run(arm.name, seed, _command_line(arm, seed), facts, figures, correct)
+    return Run(arm.name, seed, command, facts, figures, correct)
 
 
 def _train(plan, arm, seed, output_dir, where):
@@ -195,7 +213,7 @@ def _train(plan, arm, seed, output_dir, where):
     # They tell that the run has ended: not of a directory that is gone.
     outcomes.unlink(missing_ok=True)
     print(f"Study {plan.name}: {arm.title}, seed {seed}", file=sys.stderr)
-    given = [arm.recipe, os.fspath(outcomes), patriarch]
+    given = [arm.recipe, os.fspath(outcomes), patriarch, _command_line(arm, seed)]
     _process("worker", given, arm, seed, output_dir, where)
 
 

@@ -1,6 +1,8 @@
 """One run of a study, in a process of its own: the recipe, and then what it has to show.
 
-python -m kdtoolkit.study.worker RECIPE OUTCOMES.json PATRIARCH --flag=value ...
+python -m kdtoolkit.study.worker RECIPE OUTCOMES.json PATRIARCH COMMAND --flag=value ...
+
+COMMAND is what the study calls this run: without its directories.
 """
 
 import contextlib
@@ -18,12 +20,12 @@ from kdtoolkit.recipes import _command
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a recipe and writes its outcomes; returns the exit status."""
-    name, outcomes, patriarch, *arguments = sys.argv[1:] if argv is None else argv
+    name, outcomes, patriarch, command, *arguments = sys.argv[1:] if argv is None else argv
     recipe = importlib.import_module(f"kdtoolkit.recipes.{name}").RECIPE
     steps = (
         lambda: _take(recipe, arguments, Path(patriarch)) if patriarch else 0,
         lambda: recipe.main(arguments),
-        lambda: _write(recipe, arguments, Path(outcomes)),
+        lambda: _write(recipe, arguments, Path(outcomes), command),
     )
     for step in steps:
         status = _errors.guarded("study", step)
@@ -45,7 +47,7 @@ def _take(recipe, arguments, patriarch):
     return 0
 
 
-def _write(recipe, arguments, path):
+def _write(recipe, arguments, path, command):
     from kdtoolkit.recipes import _session
     from kdtoolkit.study.outcomes import outcomes
     from kdtoolkit.study.results import pack
@@ -55,6 +57,7 @@ def _write(recipe, arguments, path):
     results = files.read_record(directory / "results.json")
     found = outcomes(directory, results, _session.load(flags))
     value = {
+        "command": command,
         "environment": results["environment"],
         "finished": results["finished"],
         "outcomes": {

@@ -49,6 +49,13 @@ def test_a_plan(tmp_path):
     assert plan.comparisons[0].of == ("tolerant", "generation 1")
 
 
+def test_students_of_a_shared_patriarch_may_be_taught_by_any_method(tmp_path):
+    text = GOOD.replace("kd_weight = 0.7", 'methods = "dkd+standardize", dkd_alpha = 2.0')
+    assert text != GOOD
+    (tmp_path / "good.toml").write_text(text)
+    assert study.read_plan(tmp_path / "good.toml").arm("tolerant").patriarch_of == "strict"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

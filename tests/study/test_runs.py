@@ -82,6 +82,23 @@ def test_results_of_other_flags_are_refused(finished, tmp_path, capsys):
     arguments = [f"--results={directory / 'small.json'}", f"--output_dir={tmp_path / 'out'}"]
     assert cli.main(["study", str(plan), *arguments]) == 2
     assert "holds arm a, seed 3, with other flags" in capsys.readouterr().err
+    # Nor are what is left of them in the directories of its runs.
+    arguments = [f"--results={tmp_path / 'new.json'}", f"--output_dir={directory / 'out'}"]
+    assert cli.main(["study", str(plan), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "/out holds arm a, seed 3, with other flags: python -m" in error
+    assert "--epochs=2" in error and not (tmp_path / "new.json").exists()
+
+
+def test_results_that_a_plan_has_not_are_not_lost(finished, tmp_path, capsys):
+    directory, _ = finished
+    plan = tmp_path / "small.toml"
+    plan.write_text(PLAN.replace("seeds = [3]", "seeds = [4]"))
+    content = (directory / "small.json").read_bytes()
+    arguments = [f"--results={directory / 'small.json'}", f"--output_dir={tmp_path / 'out'}"]
+    assert cli.main(["study", str(plan), *arguments]) == 2
+    assert "holds arm a, seed 3, which the plan has not" in capsys.readouterr().err
+    assert (directory / "small.json").read_bytes() == content
 
 
 def test_kills_change_no_figure(finished, tmp_path):
@@ -131,6 +148,7 @@ def test_milliseconds_are_measured_when_a_run_ends_and_again_when_asked(
             }
             environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
             record = {"environment": environment, "finished": "now", "outcomes": outcomes}
+            record["command"] = given[3]
             return files.write_record(given[1], record)
         found = next(measured)
         if isinstance(found, Exception):
@@ -166,6 +184,7 @@ def test_a_network_that_is_gone_is_trained_again_where_an_arm_needs_it(tmp_path,
         outcomes = {"it": {"test_accuracy": len(started), "correct": pack([True])}}
         environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
         record = {"environment": environment, "finished": "now", "outcomes": outcomes}
+        record["command"] = given[3]
         files.write_record(given[1], record)
 
     def arm(name, before=None):
