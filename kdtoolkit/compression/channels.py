@@ -11,6 +11,7 @@ from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
 from kdtoolkit.models.cost import macs_of
+from kdtoolkit.models.weights import put_weights
 
 
 def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
@@ -172,7 +173,7 @@ def _rebuild(analysis, change, count=None):
     )
     model = keras.models.clone_model(network, inputs, clone_function=copy)
     for name, values in _weights(analysis, change):
-        model.get_layer(name).set_weights(values)
+        put_weights(model.get_layer(name), values)
     return model
 
 

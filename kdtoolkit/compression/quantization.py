@@ -22,6 +22,7 @@ from kdtoolkit.models.graph import (
     takers,
 )
 from kdtoolkit.models.input_range import scaling
+from kdtoolkit.models.weights import put_weights
 
 _ON_A_GRID_OF_THEIR_OWN = (
     "Add",
@@ -185,7 +186,7 @@ class _Rewriting:
             if isinstance(copy, quantized.KERNELS):
                 _copy_kernel(layer, self._norms.get(layer.name), copy)
             else:
-                copy.set_weights(layer.get_weights())
+                put_weights(copy, layer.get_weights())
 
     def _call(self, operation, *args, mask=None, **kwargs):
         name, role = operation.name, self._role_of[operation.name]

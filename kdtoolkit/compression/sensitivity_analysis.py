@@ -14,6 +14,7 @@ from kdtoolkit.compression.coupling import ChannelGroup, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.layers import choose, kernel
 from kdtoolkit.models.quantized_layers import fake_quantize_kernel
+from kdtoolkit.models.weights import put_weights
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def sensitivity(
 
     def put(weights):
         for name, values in weights.items():
-            copy.get_layer(name).set_weights(values)
+            put_weights(copy.get_layer(name), values)
 
     scored = as_importance(importance).scores(analysis.network, groups)
     for group, scores in zip(groups, scored, strict=True):

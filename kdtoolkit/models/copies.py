@@ -7,6 +7,7 @@ import keras
 from kdtoolkit._types import Network
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
+from kdtoolkit.models.weights import put_weights
 
 
 def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
@@ -20,7 +21,7 @@ def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
     def copy():
         flat = flatten(network)
         clone = keras.models.clone_model(flat)
-        clone.set_weights(flat.get_weights())
+        put_weights(clone, flat.get_weights())
         return in_policy(clone)
 
     def trained():

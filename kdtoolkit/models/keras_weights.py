@@ -12,6 +12,7 @@ import numpy as np
 from kdtoolkit import bounded
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.models.contract import non_finite
+from kdtoolkit.models.weights import finalize
 
 
 def load(network: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -138,8 +139,7 @@ def _load_in_order(network, named):
             raise ValueError(f"layer {layer.name!r} takes {ours}; {name!r}, in its place, {theirs}")
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array[()])
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # what it computes with is made of its variables
+    finalize(network)
 
 
 def _weighted(network):

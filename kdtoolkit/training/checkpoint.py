@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import files
+from kdtoolkit.models.weights import finalize
 from kdtoolkit.training.distribution import from_chief
 
 _KEEP = 2  # The last one, and the one before it in case the last is damaged.
@@ -68,6 +69,7 @@ class Checkpoints:
         header, values = from_chief(trainer.distribute_strategy, lambda: self._newest(state))
         for variable, value in zip(state, values, strict=True):
             variable.assign(value)
+        finalize(trainer)
         return header["epoch"], header["notes"]
 
     def _newest(self, state):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kdtoolkit import cluster
 from kdtoolkit._checks import OneOf, check
 from kdtoolkit.cluster import STRATEGIES
+from kdtoolkit.models.weights import put_weights
 from kdtoolkit.training import messages
 
 _PART = 2**28  # bytes of a message that are sent at once
@@ -178,7 +179,7 @@ def local(network):
     if not has_workers(network.distribute_strategy):
         return network
     copy = type(network).from_config(network.get_config())
-    copy.set_weights(network.get_weights())
+    put_weights(copy, network.get_weights())
     return copy
 
 

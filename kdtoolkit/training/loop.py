@@ -17,6 +17,7 @@ from kdtoolkit._types import Hyperparameters, Network, PathLike
 from kdtoolkit.data import Data, beside
 from kdtoolkit.methods import Method
 from kdtoolkit.models.precision import in_float32
+from kdtoolkit.models.weights import put_weights
 from kdtoolkit.training import record
 from kdtoolkit.training.checkpoint import Checkpoints, SaveCheckpoints
 from kdtoolkit.training.compute import BY_KERAS, Compute
@@ -194,7 +195,7 @@ class Training:
             if stored is None:
                 return None
             results, weights = stored
-            network.set_weights(weights)
+            put_weights(network, weights)
         return network, results
 
     def _stored(self, network):

@@ -281,6 +281,17 @@ def test_mixed_precision_network_is_quantised_in_float32():
     np.testing.assert_array_equal(found.predict(IMAGES, verbose=0), expected)
 
 
+def test_an_adapted_normalization_that_stays_in_float():
+    """One of each pixel of its own, which no 1x1 convolution computes."""
+    normalization = layers.Normalization(axis=(1, 2, 3), name="norm")
+    normalization.adapt(IMAGES)
+    with pytest.warns(UserWarning, match="stay in float: Normalization 'norm'"):
+        found = quantization_aware(network_of(normalization), IMAGES, bits=16)
+    images = IMAGES.astype("float64")
+    expected = (images - images.mean(0)) / images.std(0)
+    np.testing.assert_allclose(found(IMAGES), expected, atol=1e-3)
+
+
 def network_of(*body):
     return keras.Sequential([keras.Input((8, 10, 3)), *body], name="net")
 

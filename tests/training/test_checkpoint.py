@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from kdtoolkit import data, files
-from kdtoolkit.training import NonFiniteError, NonFiniteVariableError, Patriarch, checkpoint, loop
+from kdtoolkit.training import (
+    NonFiniteError,
+    NonFiniteVariableError,
+    Patriarch,
+    checkpoint,
+    distribution,
+    loop,
+)
 from kdtoolkit.training.checkpoint import Checkpoints
 from kdtoolkit.training.schedules import SCHEDULES
 
@@ -78,6 +85,41 @@ def test_goes_on_under_a_strategy(tmp_path, two_replicas):
     # Sums over threads of two replicas are not ordered: rounding, not bits.
     for a, b in zip(expected, run(tmp_path / "killed", 2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def adapted(data):
+    """A network that returns the deviations of four features from what it has found in data."""
+    layer = keras.layers.Normalization()
+    layer.adapt(data)
+    return keras.Sequential([keras.Input((4,)), layer])
+
+
+def assert_deviations(network):
+    x = X.astype("float64")
+    np.testing.assert_allclose(network(X), (x - x.mean(0)) / x.std(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_has_what_was_adapted(tmp_path):
+    saved, resumed = (Patriarch(adapted(data)) for data in (X, 3 * X + 1))
+    for trainer in (saved, resumed):
+        trainer.compile(keras.optimizers.SGD(0.1))
+    Checkpoints(tmp_path).save(saved, 1)
+    Checkpoints(tmp_path).restore(resumed)
+    assert_deviations(resumed.network)
+
+
+def test_a_finished_network_on_another_worker_has_what_was_adapted(tmp_path, monkeypatch):
+    """It is given the weights that the chief has read."""
+    weights = adapted(X).get_weights()
+    training = loop.Training(tmp_path, loop.Settings(SCHEDULES["digits"], 1, 20))
+    monkeypatch.setattr(loop, "from_chief", lambda strategy, read: ({}, weights))
+    network, _ = training.load(lambda: adapted(3 * X + 1))
+    assert_deviations(network)
+
+
+def test_a_workers_own_copy_has_what_was_adapted(monkeypatch):
+    monkeypatch.setattr(distribution, "has_workers", lambda strategy: True)
+    assert_deviations(distribution.local(adapted(X)))
 
 
 @pytest.fixture
