@@ -49,7 +49,8 @@ def select_channels(
         fraction: of the channels to remove, in [0, 1); never more than that.
         importance: what a channel is worth: `"l1"`, `"l2"`, `"group_norm"`, `"bn_scale"`,
             `"fpgm"`, `"lamp"`, `"random"`, or an object, such as `importance.Taylor(images,
-            labels)`. A group that it says nothing of stays as it is.
+            labels)`. A group that it says nothing of stays as it is, and no other one pays for
+            that.
         multiple: the number of channels that stay in a group is rounded up to a multiple of this.
         layers: shell pattern, or several, of layer names. A group is pruned if each of its layers
             matches one.
@@ -120,8 +121,15 @@ def selection(
     target: str | Target | None = None,
     measure: Callable[[Network], float] | None = None,
     rankings: int = 1,
+    original: Network | None = None,
+    gone: float = 0.0,
 ) -> Selection:
-    """As `select_channels`, with what was measured."""
+    """As `select_channels`, with what was measured.
+
+    Args:
+        original: that whose channels `fraction` is of, where some of them have gone before.
+        gone: fraction of them that was to go before.
+    """
     if (fraction is None) == (target is None):
         raise ArgumentError("fraction", "given, or else `target`", fraction)
     if fraction is not None:
@@ -131,69 +139,47 @@ def selection(
     check("multiple", multiple, Integers(1))
     check("threshold", threshold, OneOf(SCOPES))
     check("rankings", rankings, Integers(1))
-    target = None if target is None else Target.parse(target)
-    counts = target is not None and measure is None and target.cost in COUNTED
+    importance = as_importance(importance)
+    groups = groups_of(analyse(network if original is None else original))
+    limits = _limits(groups, limit)
+    sizes = {group.key: group.size for group in _matching(groups, layers)}
+    whole = most = None
+    counts = False
     if target is not None:
+        target = Target.parse(target)
+        counts = measure is None and target.cost in COUNTED
         measure = measure or cost_of(target)
+        whole = measure(network)
+        most = target.most(whole)
 
     def cost_left(network, analysis, keep):
         if counts:
             return remaining(analysis, keep, target.cost)
         return measure(shrink(network, keep))
 
-    def rank(network, fraction, target, whole=None):
+    def rank(network, cost, share):
+        """Goes a share of the way from a network, whose cost is given, to what is asked for."""
         analysis = analyse(network)
-        found = groups_of(analysis)
-        limits = _limits(found, limit)
-        groups = _matching(found, layers)
-        queues = _queues(analysis, groups, as_importance(importance), multiple, threshold, limits)
+        groups = _matching(groups_of(analysis), layers)
+        queues = _queues(analysis, groups, sizes, importance, multiple, threshold, limits)
         if target is None:
-            return Selection(_keep(analysis, queues, _bound(queues, fraction, threshold)))
-        whole, measured = (measure(network), 1) if whole is None else (whole, 0)
+            wanted = 1 - partly(1 - gone, 1 - fraction, share)
+            return Selection(_keep(analysis, queues, _bound(queues, wanted, threshold)))
         left = functools.partial(cost_left, network, analysis)
-        return _reach(analysis, queues, target, left, whole, measured)
+        refuse = functools.partial(_unreachable, target, whole)
+        return _reach(analysis, queues, partly(whole, most, share), left, cost, refuse)
 
-    if rankings == 1:
-        return rank(network, fraction, target)
-    return _again_and_again(network, fraction, target, measure, layers, rankings, rank)
-
-
-def _again_and_again(network, fraction, target, measure, layers, rankings, rank):
-    """As `rank` of what `rank` has left; the last one goes down to all that is asked for."""
-    whole = most = found = wanted = part = None
-    keep, measured, left = {}, 0, network
-    if target is None:
-        count = channel_count(network, layers)
-    else:
-        whole = found = measure(network)
-        most, measured = target.most(whole), 1
+    keep: dict[str, np.ndarray] = {}
+    found, measured, left = whole, int(target is not None), network
     for number in range(1, rankings + 1):
-        share = number / rankings
-        if target is None:
-            part = still_to_go(fraction, share, count, channel_count(left, layers))
-            if part <= 0:
-                continue
-        else:
-            wanted = Target(target.cost, amount=partly(whole, most, share))
-        chosen = rank(left, part, wanted, found)
-        measured += chosen.measured
-        found = chosen.found
+        chosen = rank(left, found, number / rankings)
+        found, measured = chosen.found, measured + chosen.measured
         for name, kept in chosen.keep.items():
             mask = keep.setdefault(name, np.ones(len(kept), bool))
             mask[np.flatnonzero(mask)] = kept
-        left = shrink(network, keep)
+        if number < rankings:
+            left = shrink(network, keep)
     return Selection(keep, whole, most, found, measured)
-
-
-def still_to_go(fraction: float, share: float, whole: int, left: int) -> float:
-    """Returns which fraction of the channels that are left is to go for a share of the way.
-
-    Args:
-        fraction: of all channels, at the end of the way.
-        share: of the way, in (0, 1]; the same part of what is left goes in equal shares.
-        whole, left: how many channels there were, and are. Not above 0: enough have gone.
-    """
-    return 1 - (1 - fraction) ** share * (whole / left)
 
 
 def prune_channels(
@@ -243,12 +229,14 @@ class _Queue:
 
     Attributes:
         group: whose they are.
+        whole: how many channels the group had before any went.
         order: their numbers, int `(removable,)`: without those that must stay.
         keys: a channel goes if its key is within a bound; in ascending order.
         multiple: of what stays.
     """
 
     group: ChannelGroup
+    whole: int
     order: np.ndarray
     keys: np.ndarray
     multiple: int
@@ -275,20 +263,21 @@ def _limits(groups, limit) -> Callable[[ChannelGroup], float]:
     return lambda group: min(limit.get(name, 1.0) for name in group.layers)
 
 
-def _queues(analysis, groups, importance, multiple, threshold, limit_of) -> list[_Queue]:
+def _queues(analysis, groups, sizes, importance, multiple, threshold, limit_of) -> list[_Queue]:
     queues = []
     scored = zip(groups, importance.scores(analysis.network, groups), strict=True)
     for group, scores in scored:
         if scores is None:
             continue
-        order = np.argsort(scores, kind="stable")
+        whole, order = sizes[group.key], np.argsort(scores, kind="stable")
         if threshold == "layer":
-            keys = _rounded(np.arange(1, group.size + 1) / group.size)
+            # Which share of the whole group is gone with it.
+            keys = _rounded(1 - np.arange(group.size)[::-1] / whole)
         else:
             mean = 1.0 if importance.comparable else scores.mean()
             keys = scores[order] / (mean or 1.0)
         removable = group.removable(limit_of(group))
-        queues.append(_Queue(group, order[:removable], keys[:removable], multiple))
+        queues.append(_Queue(group, whole, order[:removable], keys[:removable], multiple))
     if not queues:
         accepted = f"another for channels that {importance.name} says nothing of"
         raise ArgumentError("importance", accepted, importance.name)
@@ -296,12 +285,13 @@ def _queues(analysis, groups, importance, multiple, threshold, limit_of) -> list
 
 
 def _bound(queues, fraction, threshold):
-    """The largest key that goes, for a share of the channels: a float."""
+    """The largest key that goes, for a fraction that is gone of what there was: a float."""
     if threshold == "layer":
         return _rounded(fraction)
-    total = sum(queue.group.size for queue in queues)
+    stay = (1 - fraction) * sum(queue.whole for queue in queues)
     keys = np.sort(np.concatenate([queue.keys for queue in queues]))
-    count = min(math.floor(_rounded(fraction * total)), len(keys))
+    count = math.floor(_rounded(sum(queue.group.size for queue in queues) - stay))
+    count = min(max(count, 0), len(keys))
     if count < len(keys):  # of equal channels none goes, or there would be more than the fraction
         count = int(np.searchsorted(keys, keys[count], side="left"))
     return keys[count - 1] if count else -math.inf
@@ -316,20 +306,20 @@ def _keep(analysis: ChannelGraph, queues: Sequence[_Queue], bound: float) -> dic
     return {name: kept for name, kept in keep.items() if not kept.all()}
 
 
-def _reach(analysis, queues, target, left, whole, measured) -> Selection:
-    """The smallest bound whose network costs no more than the target.
+def _reach(analysis, queues, most, left, whole, refuse) -> Selection:
+    """The smallest bound whose network costs no more than `most`.
 
     Args:
         left: maps channels to keep to what the network costs with them.
-        whole, measured: what the whole one costs, and how many networks were measured for that.
+        whole: what the network costs with all.
+        refuse: makes an error of the least that a network costs, where it is more.
     """
-    most = target.most(whole)
     if whole <= most:
-        return Selection({}, whole, most, whole, measured)
+        return Selection({}, found=whole)
     bounds = np.unique(np.concatenate([queue.keys for queue in queues]))
     if not len(bounds):  # limits leave none
-        raise _unreachable(target, whole, whole)
-    reached, low, high = None, 0, len(bounds) - 1  # the wanted one is in low..high
+        raise refuse(whole)
+    reached, measured, low, high = None, 0, 0, len(bounds) - 1  # the wanted one is in low..high
     while low <= high:
         middle = len(bounds) - 1 if reached is None else (low + high) // 2
         keep = _keep(analysis, queues, bounds[middle])
@@ -337,14 +327,14 @@ def _reach(analysis, queues, target, left, whole, measured) -> Selection:
         if found <= most:
             reached, high = (keep, found), middle - 1
         elif reached is None:  # the largest bound, with which it begins
-            raise _unreachable(target, found, whole)
+            raise refuse(found)
         else:
             low = middle + 1
     assert reached is not None  # or the largest bound had been refused
-    return Selection(reached[0], whole, most, reached[1], measured)
+    return Selection(reached[0], found=reached[1], measured=measured)
 
 
-def _unreachable(target, found, whole):
+def _unreachable(target, whole, found):
     least = f"{target.shown(found)} {target.unit}, {found / whole:.3f} of the whole network's"
     received = Words(f"{target}, and the smallest that these arguments give is {least}")
     return ArgumentError("target", "what can be reached", received)

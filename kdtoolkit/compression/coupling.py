@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,14 @@ class ChannelGroup:
         slices: name of a layer, number of one of its weights and an axis -> int array `(size, n)`:
             the places on that axis that go with row i. All that a channel takes with it, what
             reads it too.
+        key: what the channels of the group alone have in common. It is the same in a copy of the
+            network with fewer channels.
     """
 
     channels: Mapping[str, np.ndarray]
     scales: Mapping[str, np.ndarray]
     slices: Mapping[tuple[str, int, int], np.ndarray]
+    key: Hashable
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -123,16 +126,17 @@ def groups_of(analysis):
             Words(f"{analysis.network.name!r}{by}"),
             must="have",
         )
-    return tuple(_group(analysis, members, slices, roots) for roots in groups.values())
+    return tuple(_group(analysis, members, slices, *found) for found in groups.items())
 
 
-def _group(analysis, members, slices, roots):
+def _group(analysis, members, slices, key, roots):
     found = _rows([members[root] for root in roots])
     producers = {name for name in found if analysis.effects[name].filters is not None}
     return ChannelGroup(
         channels={name: rows for name, rows in found.items() if name in producers},
         scales={name: rows for name, rows in found.items() if name not in producers},
         slices=_rows([slices[root] for root in roots]),
+        key=key,
     )
 
 

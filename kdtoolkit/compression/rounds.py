@@ -11,7 +11,7 @@ import numpy as np
 
 from kdtoolkit import files
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_selection import Selection, channel_count, selection, still_to_go
+from kdtoolkit.compression.channel_selection import Selection, selection
 from kdtoolkit.compression.importance import Importance, Taylor
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.target import Target, partly
@@ -64,9 +64,11 @@ class Rounds:
         Raises:
             ArgumentError: as `select_channels`.
         """
-        number = 0 if self.options.rounds == 1 else number
+        rounds = self.options.rounds
+        number = 0 if rounds == 1 else number
         if number == len(self._chosen):
-            self._chosen.append(self._select(network, number or self.options.rounds))
+            begin, end = ((number - 1) / rounds, number / rounds) if number else (0.0, 1.0)
+            self._chosen.append(self._select(network, begin, end))
         return self._chosen[number]
 
     def write(self) -> None:
@@ -74,20 +76,16 @@ class Rounds:
         chosen = [_as_json(each) for each in self._chosen]
         files.write_record(self.path, {"of": self.identity, "chosen": chosen})
 
-    def _select(self, network, number):
-        options = self.options
-        share, target = number / options.rounds, None
-        if options.target is not None:
+    def _select(self, network, begin, end):
+        """The channels that stay from one share of the way to another one."""
+        options, fraction, gone, target = self.options, None, 0.0, None
+        if options.target is None:
+            fraction, gone = (1 - partly(1, 1 - options.sparsity, share) for share in (end, begin))
+        else:
             target = Target.parse(options.target)
             if self._chosen:  # what all rounds are to come down to
                 whole, most = self._chosen[0].whole, self._chosen[0].most
-                target = Target(target.cost, amount=partly(whole, most, share))
-            fraction = None
-        else:
-            whole, left = self._count(self.original), self._count(network)
-            fraction = still_to_go(options.sparsity or 0, share, whole, left)
-            if fraction <= 0:
-                return Selection({})
+                target = Target(target.cost, amount=partly(whole, most, end))
         return selection(
             *(network, fraction, self.importance),
             layers=self.layers,
@@ -96,10 +94,9 @@ class Rounds:
             target=target,
             measure=self.measure,
             rankings=options.rankings,
+            original=self.original,
+            gone=gone,
         )
-
-    def _count(self, network):
-        return channel_count(network, self.layers)
 
     @functools.cached_property
     def _chosen(self) -> list[Selection]:

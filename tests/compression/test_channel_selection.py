@@ -1,17 +1,36 @@
 """Which channels go: over all groups, within limits, down to a target."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from kdtoolkit import export, models
-from kdtoolkit.compression import importance, prune_channels, select_channels, shrink
+from kdtoolkit.compression import (
+    channel_groups,
+    importance,
+    prune_channels,
+    select_channels,
+    shrink,
+)
 from kdtoolkit.compression.channel_graph import analyse
 from kdtoolkit.compression.channel_selection import channel_count, selection
 from kdtoolkit.compression.channels import remaining
+from kdtoolkit.compression.options import Options
+from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.compression.target import Target
-from tests.compression.test_channels import SHAPE, classified, randomised
+from tests.compression.test_channels import (
+    SHAPE,
+    classified,
+    densenet,
+    mobilenet,
+    randomised,
+    resnext,
+    squeeze_and_excitation,
+    vgg,
+)
 
 # Absolute sums of the filters of two layers. Over their means, 4 and 40: .25 .5 1 2.25 and
 # .25 .25 .75 2.75.
@@ -252,6 +271,61 @@ def test_channels_are_ranked_anew(importance):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     once = prune_channels(network, target="macs=0.25", **options)
     assert [w.shape for w in once.weights] != [w.shape for w in found.weights]
+
+
+def half_normalised():
+    """Of two layers of ten channels one alone has a scale."""
+    image = keras.Input(SHAPE)
+    x = layers.BatchNormalization()(layers.Conv2D(10, 1, name="first")(image))
+    return randomised(classified(image, layers.Conv2D(10, 1, name="second")(x)))
+
+
+@pytest.mark.parametrize("rankings", [1, 2, 5])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"importance": "bn_scale"},
+        {"importance": "bn_scale", "threshold": "global"},
+        {"limit": {"second": 0.0}},
+    ],
+)
+def test_no_group_pays_for_one_that_stays(options, rankings):
+    keep = select_channels(half_normalised(), 0.5, rankings=rankings, **options)
+    assert {name: kept.sum() for name, kept in keep.items()} == {"first": 5}
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_no_group_pays_for_one_that_stays_in_rounds(rounds, tmp_path):
+    original = half_normalised()
+    options = Options(
+        *("channels", 0.5), importance="bn_scale", rounds=rounds, rankings=2, quantize=()
+    )
+    ways = Rounds(original, options, None, None, None, tmp_path / "channels.json", {})
+    ways.select(original, 0)
+    network, widths = original, []
+    for number in range(1, rounds + 1):
+        network = shrink(network, ways.select(network, number).keep)
+        widths.append((network.get_layer("first").filters, network.get_layer("second").filters))
+    # 10 * 0.5^(1/3) = 7.9 and 10 * 0.5^(2/3) = 6.3 channels are to stay at least.
+    assert widths == ([(5, 10)] if rounds == 1 else [(8, 10), (7, 10), (5, 10)])
+
+
+@pytest.mark.parametrize("build", [vgg, densenet, mobilenet, squeeze_and_excitation, resnext])
+def test_each_group_loses_the_fraction_of_what_it_was(build):
+    """However often channels are ranked; several groups may be of the same layers."""
+    network = randomised(build())
+    once, thrice = (prune_channels(network, 0.6, rankings=rankings) for rankings in (1, 3))
+    assert [w.shape for w in once.weights] == [w.shape for w in thrice.weights]
+    sizes = {group.key: group.size for group in channel_groups(network)}
+    left = {group.key: group.size for group in channel_groups(thrice)}
+    assert left == {key: size - math.floor(round(0.6 * size, 9)) for key, size in sizes.items()}
+
+
+def test_a_target_is_refused_as_it_was_asked_for(network):
+    """Also where a limit stops the first of three rankings, at three channels of four in both
+    layers: 64 (3 * 3 + 3 * 3) + 3 * 5 of 64 (12 + 16) + 20 products."""
+    with pytest.raises(ValueError, match=r"macs=0.1, and .* 1,167 MACs, 0.644 of the whole"):
+        select_channels(network, target="macs=0.1", rankings=3, limit=0.25)
 
 
 def test_a_fraction_of_channels_that_are_ranked_anew():
