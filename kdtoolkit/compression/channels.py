@@ -10,6 +10,7 @@ from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
+from kdtoolkit.models.copies import copied
 from kdtoolkit.models.cost import macs_of
 from kdtoolkit.models.weights import put_weights
 
@@ -30,8 +31,8 @@ def mask_channels(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
         A functional `keras.Model` of the network's shapes.
 
     Raises:
-        ValueError: a name or a shape is wrong, or a channel cannot be removed, or not without
-            others that are kept.
+        ValueError: a name or a shape is wrong, a channel cannot be removed, or not without others
+            that are kept, or a layer cannot be copied.
     """
     analysis = analyse(network)
     return _rebuild(analysis, _zeroing(_alive(analysis, keep)))
@@ -161,11 +162,9 @@ def _rebuild(analysis, change, count=None):
     network, effects = analysis.network, analysis.effects
 
     def copy(operation):
-        config = operation.get_config()
         effect = effects.get(operation.name)
-        if count and effect and effect.config:
-            config.update(effect.config(count))
-        return type(operation).from_config(config)
+        changes = effect.config(count) if count and effect and effect.config else {}
+        return copied(operation, **changes)
 
     # By default, inputs that were not given a name would get another one.
     inputs = keras.tree.map_structure(

@@ -12,6 +12,7 @@ from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, Words, check
 from kdtoolkit._types import Network, TensorLike
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models import quantized_layers as quantized
+from kdtoolkit.models.copies import copied
 from kdtoolkit.models.graph import (
     all_takers,
     called_twice,
@@ -258,11 +259,7 @@ class _Rewriting:
     def _copied(self, operation):
         if not isinstance(operation, layers.Layer):
             return operation
-        try:
-            copy = type(operation).from_config(operation.get_config())
-        except Exception as error:  # Whatever a class of one's own raises.
-            reason = str(error).strip().partition("\n")[0]
-            _refuse(operation, f", which cannot be made anew from its config: {reason}")
+        copy = copied(operation)
         for layer in _keras.all_layers(copy):
             if layer.compute_dtype != layer.variable_dtype:  # mixed precision
                 layer.dtype_policy = keras.DTypePolicy(layer.variable_dtype)

@@ -4,10 +4,36 @@ from collections.abc import Callable
 
 import keras
 
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.models.weights import put_weights
+
+
+def copied(operation, **changes):
+    """Returns a new layer or operation of another one's class, name and configuration.
+
+    Args:
+        operation: of a network.
+        changes: what is different in its configuration.
+
+    Raises:
+        ArgumentError: its class cannot be made from its configuration.
+    """
+    try:
+        copy = type(operation).from_config(operation.get_config() | changes)
+    except Exception as error:  # Whatever Keras and classes of one's own raise.
+        reason = str(error).rpartition("Exception encountered: ")[2]  # where Keras says more first
+        reason = reason.strip().partition("\n")[0]
+        accepted = "made of layers that can be copied"
+        received = Words(
+            f"{type(operation).__name__} {operation.name!r}, which cannot be made anew from its "
+            f"config: {reason}"
+        )
+        raise ArgumentError("network", accepted, received) from error
+    copy.name = operation.name  # which Keras' automatic configurations may leave out
+    return copy
 
 
 def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
@@ -16,11 +42,13 @@ def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
     Args:
         network: functional Keras model, which is not changed; models inside it are flattened. Or a
             function that returns a new copy each time it is called.
+
+    The function raises an `ArgumentError` where a layer cannot be copied, as `copied` does.
     """
 
     def copy():
         flat = flatten(network)
-        clone = keras.models.clone_model(flat)
+        clone = keras.models.clone_model(flat, clone_function=copied)
         put_weights(clone, flat.get_weights())
         return in_policy(clone)
 

@@ -21,6 +21,7 @@ from kdtoolkit.models.quantized_layers import (
 )
 from kdtoolkit.training import Patriarch, SelfDistillation, Student
 from kdtoolkit.training.fused import fused
+from tests.models.test_copies import Times
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(16, 8, 10, 3)).astype("float32")
@@ -327,6 +328,12 @@ class Unknown(layers.Layer):
 def test_layers_that_cannot_be_quantised(body, message):
     with pytest.raises(ValueError, match=f"^Argument `network` must be made of .* {message}"):
         quantization_aware(network_of(*body), IMAGES)
+
+
+@pytest.mark.filterwarnings("ignore:.* LiteRT has no integers for these layers")
+def test_layers_of_ones_own_keep_their_names():
+    found = quantization_aware(network_of(Times(2.0, name="own")), IMAGES)
+    assert isinstance(found.get_layer("own"), Times)
 
 
 def test_layers_of_nested_models_are_quantised():
