@@ -57,19 +57,17 @@ class Sensitivity:
             max_accuracy_drop: of a group alone, a fraction.
 
         Returns:
-            Name of a layer -> the largest share before the first that costs more; 0 where each
-            does.
+            Name of a layer -> the largest share before the first that costs more, in any of the
+            layer's groups; 0 where each does.
         """
-        limits: dict[str, float] = {}
+        pruned = [row for row in self.rows if row.share is not None]
+        limits = {name: 0.0 for row in pruned for name in row.layers}
         ended: set[str] = set()
-        pruned = [(row.share, row) for row in self.rows if row.share is not None]
-        for share, row in sorted(pruned, key=lambda pair: pair[0]):
-            for name in row.layers:
-                limits.setdefault(name, 0.0)
-                if row.drop > max_accuracy_drop:
-                    ended.add(name)
-                if name not in ended:
-                    limits[name] = share
+        for share in sorted({row.share for row in pruned if row.share is not None}):
+            rows = [row for row in pruned if row.share == share]
+            costly = [row for row in rows if row.drop > max_accuracy_drop]
+            ended |= {name for row in costly for name in row.layers}
+            limits |= {name: share for row in rows for name in row.layers if name not in ended}
         return limits
 
 

@@ -101,6 +101,18 @@ def test_limits_end_where_more_is_lost():
     assert Sensitivity(1.0, tuple(rows)).limits(0.1) == {"a": 0.25, "b": 0.25}
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_limits_of_a_layer_are_those_of_its_most_sensitive_group(order):
+    """Whichever of its groups was pruned first."""
+    groups = [(("a",), (0.0, 0.0)), (("a", "b"), (0.0, 0.3)), (("c",), (0.05, 0.05))]
+    rows = [
+        SensitivityRow("pruned", groups[place][0], share, 1, 1 - drop, drop)
+        for place in order
+        for share, drop in zip((0.25, 0.5), groups[place][1], strict=True)
+    ]
+    assert Sensitivity(1.0, tuple(rows)).limits(0.1) == {"a": 0.25, "b": 0.25, "c": 0.5}
+
+
 def test_groups_of_a_residual_network_are_what_pruning_them_gives():
     network = randomised(models.build("resnet8", (8, 8, 3), 5))
     images = np.float32(np.random.default_rng(0).normal(size=(4, 8, 8, 3)))
