@@ -9,13 +9,14 @@ import tensorflow as tf
 from kdtoolkit._checks import BELOW_1, ArgumentError, Interval, OneOf, Words, check
 from kdtoolkit._types import Logs, Network, Tensor
 from kdtoolkit.compression import schedules
+from kdtoolkit.compression.keep import Masking
 from kdtoolkit.compression.layers import by_pattern, choose, kernel, zeros
 from kdtoolkit.compression.masks import Masks, check_groups, update_by_magnitude, update_groups
 from kdtoolkit.compression.options import SCOPES
 from kdtoolkit.training.step import Trainer
 
 
-class MagnitudePruning(keras.callbacks.Callback):
+class MagnitudePruning(Masking):
     """Prunes the smallest weights of a network while it trains, on TFMOT's engine.
 
     Works with every trainer of kdtoolkit, whose `network` is pruned, and with every other compiled
@@ -149,10 +150,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._apply, self._advance = tf.function(apply), tf.function(advance)
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        if self.model.steps_per_execution > 1:
-            accepted = "1: weights are masked between the steps"
-            received = self.model.steps_per_execution
-            raise ArgumentError("steps_per_execution", accepted, received)
+        super().on_train_begin(logs)
         self._is_checked = False
         self._is_ready = False  # whether the masks are those of the next step
 
@@ -181,10 +179,3 @@ class MagnitudePruning(keras.callbacks.Callback):
         found = zeros(self._kernels)
         logs["sparsity"] = found.total
         logs.update({f"sparsity/{name}": value for name, value in found.layers.items()})
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        self._run(self._apply)  # An optimizer's moving average may just have replaced the weights.
-
-    def _run(self, function):
-        with self.model.distribute_strategy.scope():
-            function()

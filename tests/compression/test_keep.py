@@ -58,3 +58,28 @@ def test_network_of_other_layers():
     other.compile("sgd")
     with pytest.raises(ValueError, match=r"`pruned`.*stem_conv"):
         other.fit(IMAGES, LABELS, verbose=0, callbacks=[keep])
+
+
+@pytest.fixture
+def dense():
+    """A compiled network of one kernel, half of whose weights are zero."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="dense")])
+    kernel = RNG.normal(size=(6, 4))
+    kernel[::2] = 0
+    model.get_layer("dense").kernel.assign(kernel)
+    return model
+
+
+def test_zeros_stay_under_a_moving_average_of_weights(dense):
+    """`fit` replaces the weights by it after the last step."""
+    before = dense.get_layer("dense").kernel.numpy()
+    dense.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
+    x, y = RNG.normal(size=(12, 6)), RNG.normal(size=(12, 4))
+    dense.fit(x, y, batch_size=4, verbose=0, callbacks=[compression.KeepZeros(dense)])
+    np.testing.assert_array_equal(dense.get_layer("dense").kernel.numpy() == 0, before == 0)
+
+
+def test_several_steps_per_execution_are_refused(dense):
+    dense.compile("sgd", "mse", steps_per_execution=4)
+    with pytest.raises(ValueError, match=r"`steps_per_execution` must be 1.*_execution=4"):
+        dense.fit(np.ones((8, 6)), np.ones((8, 4)), callbacks=[compression.KeepZeros(dense)])
