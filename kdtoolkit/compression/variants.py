@@ -408,8 +408,8 @@ def _pruning(options, steps):
 def _check_export(options, network, preprocessing):
     """Raises an `ArgumentError` if the network cannot be measured or written."""
     with suiting("network", network.name):
+        models.macs(network)
         try:
-            models.macs(network)
             function = trace(network, preprocessing, batch=1)
         except Exception as error:  # TensorFlow's own: a name that is no name of an operation
             raise ValueError(f"the network cannot be exported: {error}") from error

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from kdtoolkit._keras import node_of
+from kdtoolkit import _keras
+from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
 
 
@@ -19,14 +20,27 @@ def macs(network: Network) -> int:
 
     Returns:
         int. A layer counts each time it is used. Transposed convolutions count every product, those
-        that `"same"` padding then cuts off too.
+        that `"same"` padding then cuts off too. Layers and models with a `call` of one's own count
+        nothing.
+
+    Raises:
+        ValueError: the shape of the images is not fixed.
     """
+    check_fixed(network)
     return macs_of(network.outputs)
 
 
 def trainable_parameters(network: Network) -> int:
     """Weights that training changes."""
     return sum(map(_size, network.trainable_variables))
+
+
+def check_fixed(network):
+    """Raises an `ArgumentError` unless the shape of what a network takes is fixed."""
+    for image in network.inputs:
+        if None in image.shape[1:]:
+            received = Words(f"{network.name!r}, which takes {image.shape}")
+            raise ArgumentError("network", "inputs of a fixed shape", received, must="take")
 
 
 def macs_of(outputs: Iterable[Tensor], size: Callable[[Any], int] | None = None) -> int:
@@ -53,10 +67,11 @@ def uses(outputs):
         time that a layer is used.
     """
     ordered, found = [], set()
-    waiting = [node_of(output) for output in reversed(outputs)]
+    waiting = [_keras.node_of(output) for output in reversed(outputs)]
     while waiting:
         node = waiting[-1]
-        missing = [node_of(x) for x in node.input_tensors if node_of(x) not in found]
+        needed = map(_keras.node_of, node.input_tensors)
+        missing = [each for each in needed if each not in found]
         waiting.extend(reversed(missing))
         if not missing:
             waiting.pop()
@@ -69,18 +84,44 @@ def uses(outputs):
 def use_macs(use, size=None):
     """Multiply-accumulates of one of `uses`, of a nested network too; `size` as for `macs_of`."""
     size = size or _size
-    layer, places = use.operation, math.prod(use.output_tensors[0].shape[1:-1])
-    if isinstance(layer, keras.Model):
-        return macs_of(layer.outputs, size)
+    layer, graph = use.operation, inside(use)
+    if graph is not None:
+        return macs_of(graph.outputs, size)
     if isinstance(layer, layers.SeparableConv2D):
-        return places * (size(layer.depthwise_kernel) + size(layer.pointwise_kernel))
+        kernels = size(layer.depthwise_kernel) + size(layer.pointwise_kernel)
+        return _places(layer, use.output_tensors) * kernels
     # Each place of the input meets each weight of the kernel once.
     if isinstance(layer, layers.Conv2DTranspose):
-        return math.prod(use.input_tensors[0].shape[1:-1]) * size(layer.kernel)
+        return _places(layer, use.input_tensors) * size(layer.kernel)
     # Each place of the output sees each weight of the kernel once, in groups or not.
     if isinstance(layer, (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)):
-        return places * size(layer.kernel)
+        return _places(layer, use.output_tensors) * size(layer.kernel)
     return 0
+
+
+def inside(use):
+    """The graph of a nested network in one of `uses`; None for any other operation.
+
+    It is called anew, on the shapes that it is given there: its own may be open.
+    """
+    if not getattr(use.operation, "outputs", None):  # a model with a `call` alone has no graph
+        return None
+    network = keras.Model(use.operation.inputs, use.operation.outputs)
+    inputs = [
+        keras.Input(batch_shape=given.shape, dtype=own.dtype)
+        for given, own in zip(use.input_tensors, network.inputs, strict=True)
+    ]
+
+    def call(operation, *args, **kwargs):
+        return operation(*args, **kwargs)
+
+    return keras.Model(inputs, _keras.run(network, inputs, call))
+
+
+def _places(layer, tensors):
+    (tensor,) = tensors
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    return math.prod(tensor.shape[2:] if first else tensor.shape[1:-1])
 
 
 def _size(variable):

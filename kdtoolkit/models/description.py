@@ -8,9 +8,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
-from kdtoolkit.models.cost import use_macs, uses
+from kdtoolkit.models.cost import check_fixed, inside, use_macs, uses
 from kdtoolkit.models.exits import exit_names
 
 _MOVING_STATISTICS = ("moving_mean", "moving_variance")
@@ -62,10 +61,7 @@ def describe(network: Network) -> list[Row]:
     Raises:
         ValueError: the shape of the images is not fixed.
     """
-    for image in network.inputs:
-        if None in image.shape[1:]:
-            received = Words(f"{network.name!r}, which takes {image.shape}")
-            raise ArgumentError("network", "inputs of a fixed shape", received, must="take")
+    check_fixed(network)
     exits = {}
     if not isinstance(network, keras.Sequential) and isinstance(network.output, dict):
         exits = {name: network.output[name] for name in exit_names(network)}
@@ -119,10 +115,11 @@ def _held(outputs, kept=()):
 
 def _own_bytes(use, done):
     """What an operation needs beside its inputs: its outputs, and what a nested network holds."""
-    if not isinstance(use.operation, keras.Model):
+    graph = inside(use)
+    if graph is None:
         return sum(map(_bytes, use.output_tensors))
-    inside = _held(use.operation.outputs, () if done else use.operation.inputs)
-    return max(inside.values()) - sum(map(_bytes, use.input_tensors))
+    held = _held(graph.outputs, () if done else graph.inputs)
+    return max(held.values()) - sum(map(_bytes, use.input_tensors))
 
 
 def _bytes(tensor):

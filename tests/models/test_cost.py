@@ -32,6 +32,47 @@ def test_layers(layer, expected):
     assert models.macs(keras.Model(image, layer(image))) == expected
 
 
+@pytest.mark.parametrize(
+    "layer, expected",
+    [
+        (layers.Conv2D(4, 3, padding="same"), 8 * 10 * 4 * 9 * 6),
+        (layers.DepthwiseConv2D(3, padding="same"), 8 * 10 * 6 * 9),
+        (layers.SeparableConv2D(4, 3, padding="same"), 8 * 10 * (6 * 9 + 6 * 4)),
+        (layers.Conv2DTranspose(4, 3, 2), 8 * 10 * 4 * 9 * 6),
+    ],
+)
+def test_channels_first(layer, expected):
+    layer = type(layer).from_config(layer.get_config() | {"data_format": "channels_first"})
+    image = keras.Input((6, 8, 10))
+    assert models.macs(keras.Model(image, layer(image))) == expected
+
+
+def test_a_nested_network_of_open_shape_is_counted_as_it_is_called():
+    image = keras.Input((8, 10, 3))
+    conv = layers.Conv2D(4, 3, padding="same")
+    open_shape = keras.Sequential([keras.Input((None, None, 3)), conv])
+    network = keras.Model(image, [open_shape(image), open_shape(image[:, ::2])])
+    assert models.macs(network) == (8 + 4) * 10 * 4 * 9 * 3
+    with pytest.raises(ValueError, match=r"^Argument `network` must take inputs of a fixed shape"):
+        models.macs(open_shape)
+
+
+class Block(keras.Model):
+    """A model of a `call` alone."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.conv = layers.Conv2D(4, 3)
+
+    def call(self, x):
+        return self.conv(x)
+
+
+def test_a_model_without_a_graph_counts_nothing():
+    image = keras.Input((8, 10, 6))
+    assert models.macs(keras.Model(image, layers.Dense(7)(Block()(image)))) == 6 * 8 * 4 * 7
+
+
 def test_nested_network_and_a_layer_that_is_used_twice():
     image = keras.Input((8, 10, 6))
     conv = layers.Conv2D(6, 1)

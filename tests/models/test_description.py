@@ -104,6 +104,13 @@ def test_nested_network():
     assert list(found) == ["head", "outer"]
 
 
+def test_nested_network_of_open_shape():
+    image, outer_image = keras.Input((None, None, 2)), keras.Input((4, 4, 2))
+    inner = keras.Model(image, layers.Conv2D(1, 1)(layers.Conv2D(9, 1)(image)))
+    found = rows(keras.Model(outer_image, inner(outer_image), name="outer"))["outer"]
+    assert (found.macs, found.activation_bytes) == (16 * (2 * 9 + 9), FLOAT * 16 * (9 + 2))
+
+
 def test_half_precision_takes_half_the_memory():
     def network():
         image = keras.Input((4, 4, 2))
