@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import keras
 
 from kdtoolkit import files
 from kdtoolkit.data.wording import shown
+from kdtoolkit.models.architecture import architecture
 from kdtoolkit.models.contract import add_weights
 from kdtoolkit.training.distribution import from_chief
 
@@ -63,6 +65,7 @@ def _check_arguments(output_dir, path, arguments):
         files.write_json(path, arguments)
         return
     stored = files.read_json(path)
+    arguments = json.loads(json.dumps(arguments))  # a tuple is stored as a list
     differs = [
         f"{name}={shown(stored.get(name))} there, {name}={value} here"
         for name, value in arguments.items()
@@ -76,7 +79,15 @@ def _check_arguments(output_dir, path, arguments):
 
 
 def fingerprint(network: keras.Model) -> str:
-    """Returns a SHA-256 of a network's weights, by which a stored argument knows it."""
-    digest = hashlib.sha256()
+    """Returns a SHA-256 of a network and its weights, by which a stored argument knows it."""
+    digest = hashlib.sha256(architecture(network).encode())
     add_weights(digest, network)
     return digest.hexdigest()
+
+
+def design(network: keras.Model) -> str:
+    """Returns a SHA-256 of a network's architecture, by which a stored argument knows what it is.
+
+    The function that builds a network is an argument too, and cannot be stored.
+    """
+    return hashlib.sha256(architecture(network).encode()).hexdigest()

@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit import models
-from kdtoolkit._checks import ArgumentError, check_seeds, suiting
-from kdtoolkit._claim import fingerprint, held
+from kdtoolkit._checks import ArgumentError, Integers, check, check_seeds, suiting
+from kdtoolkit._claim import design, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
@@ -143,13 +143,15 @@ def compare(
     if cached_views is not None and not taught:
         raise ArgumentError("cached_views", "None where no way has a teacher", cached_views)
     trains_teacher = taught and not isinstance(teacher, keras.Model)
-    build_teacher: Any = teacher if trains_teacher else None
-    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
-    teacher_epochs = teacher_epochs or epochs
+    build_teacher: Any = loop.fresh(teacher, "teacher") if trains_teacher else None
+    epochs, batch_size = schedule.length(epochs, batch_size)
+    teacher_epochs = epochs if teacher_epochs is None else teacher_epochs
+    check("teacher_epochs", teacher_epochs, Integers(1))
     views = None if cached_views is None else Views(cached_views, teacher_seed, generation=1)
     decay = schedule.weight_decay
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
+    build, peer = loop.fresh(build), loop.fresh(peer or build, "peer")
     before = teacher_epochs if trains_teacher else 0
     bar = progress.shown(before + len(ways) * len(seeds) * epochs, strategy, show_progress)
     settings = loop.Settings(
@@ -174,7 +176,7 @@ def compare(
         if way.trainer == "plain":
             return Patriarch(network, "plain", **options)
         if way.trainer == "mutual":
-            return MutualLearning([network, (peer or build)()], **options)
+            return MutualLearning([network, peer()], **options)
         if way.has_exits:
             return SelfDistillation(network, way.methods, **options)
         return Student(network, teacher, way.methods, **options)
@@ -185,12 +187,15 @@ def compare(
         with suiting("teacher_transfer", teacher_transfer):
             of_teacher.check(data)
     with compute.policy():
-        example = None
+        example, designs = None, []
         if taught:
             example = build_teacher() if trains_teacher else teacher
             loop.check_fits(example, data)
+            designs.append(design(example))
         for way in ways:
-            loop.check_fits(trainer(way, example, seeds[0]).network, data)
+            made = trainer(way, example, seeds[0])
+            loop.check_fits(made.network, data)
+            designs += map(design, getattr(made, "networks", [made.network]))
     arguments = {
         "ways": [described_way(way) for way in ways],
         "seeds": list(seeds),
@@ -203,6 +208,7 @@ def compare(
         "batch_size": batch_size,
         "training images": len(data.train),
         "classes": data.info.classes,
+        "networks": designs,
         "teacher_transfer": None if teacher_transfer is None else str(teacher_transfer),
         "transfer": None if transfer is None else str(transfer),
     }

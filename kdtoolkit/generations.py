@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit._checks import Integers, check
-from kdtoolkit._claim import held
+from kdtoolkit._claim import design, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.analysis.energy import sorted_confidences
 from kdtoolkit.data.loading import Data
@@ -108,7 +108,7 @@ def train_generations(
         as_methods(methods(number) if callable(methods) else methods)
         for number in range(1, generations + 1)
     ]
-    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    epochs, batch_size = schedule.length(epochs, batch_size)
     options = {"weight_decay": schedule.weight_decay, "seed": seed}
 
     def first(network):
@@ -123,6 +123,7 @@ def train_generations(
         top_k = usual_top_k(data.info.classes)
     # What is wrong with an argument is said before it is written down as this directory's.
     loop.check_validation(data)
+    build = loop.fresh(build)
     example = build()
     first(example)
     for own in dict.fromkeys(chosen):
@@ -141,6 +142,7 @@ def train_generations(
         "seed": seed,
         "training images": len(data.train),
         "classes": data.info.classes,
+        "network": design(example),
         "transfer": None if transfer is None else str(transfer),
     }
     if top_k == ADAPTIVE:

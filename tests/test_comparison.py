@@ -176,6 +176,8 @@ def test_directory_that_another_thread_writes_to_is_refused(digits, tmp_path):
         ({"ways": []}, "ways", "`ways` must be of different names"),
         ({"ways": ["plain"], "seeds": (1, 1)}, "seeds", "different integers"),
         ({"ways": ["plain"], "seeds": ()}, "seeds", "different integers"),
+        ({"ways": ["plain"], "epochs": 0}, "epochs", "positive integer"),
+        ({"ways": ["kd"], "teacher": small, "teacher_epochs": 0}, "teacher_epochs", "positive"),
         ({"ways": ["plain"], "cached_views": 2}, "cached_views", "None where no way has a teach"),
         ({"ways": ["fitnet"], "teacher": resnet8}, "layers", "no layers stage1.*in common"),
         ({"ways": ["rkd"], "teacher": small, "batch_size": 1}, "batch_size", "2 with rkd"),

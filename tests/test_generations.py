@@ -22,11 +22,11 @@ def digits():
     return data.load("digits", train_examples=120)
 
 
-def build(classes=10):
+def build(classes=10, activation="relu"):
     """With a layer that Keras does not load from a file without being told that it may."""
     image = keras.Input((8, 8, 1))
     x = keras.layers.Lambda(lambda x: x * 2.0)(image)
-    x = keras.layers.Conv2D(4, 3, activation="relu", name="stage1")(x)
+    x = keras.layers.Conv2D(4, 3, activation=activation, name="stage1")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(classes)(x))
 
@@ -126,6 +126,16 @@ def test_directory_of_other_arguments_is_refused(digits, tmp_path):
     run(digits, tmp_path, generations=0)
     with pytest.raises(ValueError, match=r"`output_dir`.*seed=0 there, seed=5 here"):
         run(digits, tmp_path, generations=0, seed=5)
+    # The weights of the one would fit the other.
+    with pytest.raises(ValueError, match=r"`output_dir`.*network=.* there, network=.* here"):
+        run(digits, tmp_path, lambda: build(activation="tanh"), generations=0)
+
+
+def test_one_network_does_not_teach_itself(digits, tmp_path):
+    network = build()
+    said = r"`build` must be a function that returns a new network each time.*functional.* again"
+    with pytest.raises(ValueError, match=said):
+        run(digits, tmp_path, lambda: network)
 
 
 def test_directory_that_another_process_writes_to_is_refused(digits, tmp_path):
@@ -169,6 +179,8 @@ def test_last_validation_batch_smaller_than_the_replicas(tmp_path, two_replicas)
         ({"make": lambda: build(9)}, r"`data`.*9\] classes.*10 classes"),
         ({"methods": 0.5}, r"`methods`.*0\.5"),
         ({"generations": -1}, "`generations`.*-1"),
+        ({"epochs": 0}, "`epochs` must be a positive integer.*0"),
+        ({"batch_size": 0}, "`batch_size` must be a positive integer.*0"),
         ({"top_k": 11}, "`top_k`.*10.*11"),
         ({"top_k": "adaptiv"}, "`top_k` must be an integer of at least 2, or 'adaptive'"),
         ({"top_k": "adaptive", "top_k_share": 2}, "`top_k_share`.*2"),

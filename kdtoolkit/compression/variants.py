@@ -179,7 +179,7 @@ def compress(
         *(rankings, quantize, max_accuracy_drop, calibration_images),
     )
     methods = as_methods(methods)
-    epochs, batch_size = epochs or schedule.epochs, batch_size or schedule.batch_size
+    epochs, batch_size = schedule.length(epochs, batch_size)
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     trains = options.rounds * options.prunes + ("qat" in options.kinds)

@@ -12,7 +12,15 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit import export, files, models
-from kdtoolkit._checks import BELOW_1, POSITIVE, ArgumentError, OneOf, check, suiting
+from kdtoolkit._checks import (
+    BELOW_1,
+    POSITIVE,
+    ArgumentError,
+    Integers,
+    OneOf,
+    check,
+    suiting,
+)
 from kdtoolkit._claim import fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import Data
@@ -146,10 +154,13 @@ def search(
     if students is not None and len(set(students)) < len(students):
         raise ArgumentError("students", "different names", students)
     copy = copier(classifier)
+    epochs, batch_size = schedule.length(epochs, batch_size)
+    student_epochs = student_schedule.epochs if student_epochs is None else student_epochs
+    check("student_epochs", student_epochs, Integers(1))
     settings = Settings(
         schedule=schedule,
-        epochs=epochs or schedule.epochs,
-        batch_size=batch_size or schedule.batch_size,
+        epochs=epochs,
+        batch_size=batch_size,
         seed=seed,
         strategy=strategy,
         compute=compute,
@@ -170,7 +181,7 @@ def search(
         truth=truth,
         settings=settings,
         student_schedule=student_schedule,
-        student_epochs=student_epochs or student_schedule.epochs,
+        student_epochs=student_epochs,
         max_accuracy_drop=max_accuracy_drop,
         about=about,
         show_progress=show_progress,

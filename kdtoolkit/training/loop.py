@@ -2,6 +2,7 @@
 
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -368,6 +369,29 @@ def check_fits(network, data):
         maps = f"{network.input_shape[1:]} to {sorted(classes)} classes"
         received = Words(f"images {shape} of {data.info.classes} classes")
         raise ArgumentError("data", f"the network, which maps {maps}", received, must="fit")
+
+
+def fresh(build: Callable[[], Network], argument: str = "build") -> Callable[[], Network]:
+    """Returns `build` that finds out if it returns the same network twice.
+
+    That one would be trained further where a new one was to be trained, as its own teacher even.
+
+    Raises:
+        ArgumentError: of the function that is returned: `build` has returned that network before.
+    """
+    built: weakref.WeakSet[Network] = weakref.WeakSet()
+
+    def build_another():
+        network = build()
+        if network in built:
+            accepted = "a function that returns a new network each time"
+            raise ArgumentError(
+                argument, accepted, Words(f"one that returns {network.name!r} again")
+            )
+        built.add(network)
+        return network
+
+    return build_another
 
 
 def check_last_batch(images, batch_size, replicas):

@@ -7,6 +7,8 @@ imported.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kdtoolkit._checks import Integers, check
+
 if TYPE_CHECKING:
     import keras
 
@@ -32,6 +34,18 @@ class Schedule:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     nesterov: bool = True
+
+    def length(self, epochs: int | None, batch_size: int | None) -> tuple[int, int]:
+        """Returns how long a run is, this schedule's own `epochs` and `batch_size` where None.
+
+        Raises:
+            ArgumentError: one of them is no integer of at least 1.
+        """
+        epochs = self.epochs if epochs is None else epochs
+        batch_size = self.batch_size if batch_size is None else batch_size
+        check("epochs", epochs, Integers(1))
+        check("batch_size", batch_size, Integers(1))
+        return epochs, batch_size
 
     def drop_steps(self, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:
         """Optimizer steps after which the rate drops when the run is scaled to `epochs`."""

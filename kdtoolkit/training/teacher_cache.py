@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import math
 import os
 import shutil
@@ -22,6 +21,7 @@ from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.pipeline import Split, StreamingSplit
+from kdtoolkit.models.architecture import architecture
 from kdtoolkit.models.contract import add_weights, check_logits
 from kdtoolkit.models.graph import output_of
 from kdtoolkit.models.precision import in_float32
@@ -188,31 +188,10 @@ def _teaching(teacher, layers):
 def _key(teacher, fingerprint, views, layers):
     names = [layer.name for layer in teacher.layers] if layers else []
     places = [(layer, names.index(layer)) for layer in layers]
-    architecture = json.dumps(_unnamed(teacher.get_config()), sort_keys=True, default=repr)
-    digest = hashlib.sha256(
-        repr((FORMAT, architecture, fingerprint, views, places)).encode(),
-    )
+    known = (FORMAT, architecture(teacher), fingerprint, views, places)
+    digest = hashlib.sha256(repr(known).encode())
     add_weights(digest, teacher)
     return digest.hexdigest()
-
-
-def _unnamed(config):
-    """A config with numbers for layers' names: Keras counts names up as a process makes layers."""
-    names = {}
-
-    def collect(value):
-        if isinstance(value, dict):
-            if value.keys() & {"inbound_nodes", "input_layers"}:
-                names.setdefault(value["name"], f"layer {len(names)}")
-            value = list(value.values())
-        if isinstance(value, list | tuple):
-            for part in value:
-                collect(part)
-
-    collect(config)
-    return keras.tree.map_structure(
-        lambda value: names.get(value, value) if isinstance(value, str) else value, config
-    )
 
 
 def _outputs(teaching, split, views, batch_size):
