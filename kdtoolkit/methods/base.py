@@ -312,6 +312,11 @@ class LayersMethod(Method, abc.ABC):
         weight: float
         layers: Pairs | None
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.layers is not None:  # lists too are accepted, and methods are hashed
+            object.__setattr__(self, "layers", tuple(tuple(pair) for pair in self.layers))
+
     def pairs(self, network: Network, teacher: Network) -> Pairs:
         return self.default_pairs(network, teacher) if self.layers is None else self.layers
 

@@ -66,6 +66,16 @@ def origin(tensor, passes_on=returns_its_input):
             return operation
 
 
+def functional(network: Network) -> Network:
+    """Returns a sequential model, which has its graph inside, as the functional one that it is.
+
+    On the same layers; any other network is returned itself.
+    """
+    if not isinstance(network, keras.Sequential):
+        return network
+    return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+
+
 def flatten(network: Network) -> Network:
     """Returns a network in which the layers of the models inside it are its own.
 
@@ -85,8 +95,7 @@ def flatten(network: Network) -> Network:
         ValueError: the network is neither functional nor sequential, or not built.
     """
     check_graph(network)
-    if isinstance(network, keras.Sequential):  # which has its graph inside
-        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    network = functional(network)
     if not any(map(_is_graph, network.operations)):
         return network
     outer = [operation for operation in network.operations if not _is_graph(operation)]

@@ -81,6 +81,7 @@ def _is_covered(layer):
     return (
         type(layer) is keras.layers.BatchNormalization
         and not layer.synchronized
+        and layer.activity_regularizer is None
         and layer.variable_dtype == "float32"
         and layer.compute_dtype in ("float32", "bfloat16")
         and len(layer.input.shape) == 4

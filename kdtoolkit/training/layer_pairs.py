@@ -10,7 +10,7 @@ import tensorflow as tf
 from kdtoolkit import _keras
 from kdtoolkit._checks import near
 from kdtoolkit.methods import Method, Outputs
-from kdtoolkit.models.graph import check_graph, embedding_layer, output_of
+from kdtoolkit.models.graph import check_graph, embedding_layer, functional, output_of
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,18 @@ def attach(methods: Sequence[Method], network, teacher) -> LayerPairs:
 
     Args:
         methods: of different names.
-        network, teacher: functional models that return logits.
+        network, teacher: functional or sequential models that return logits.
 
     Raises:
         ArgumentError: a network has no such layer (near matches are named), or two layers, or the
             pooled features, cannot be compared.
-        ValueError: a network is not functional, where a method compares features.
+        ValueError: a network is neither, where a method compares features.
     """
     if not any(method.compares_layers() or method.needs_embedding for method in methods):
         return LayerPairs(network, teacher)
     check_graph(network, "network")
     check_graph(teacher, "teacher")
+    network, teacher = functional(network), functional(teacher)
     taught: list[Any] = []
     teaching: list[Any] = []
     projectors: list[Any] = []

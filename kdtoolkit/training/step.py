@@ -215,9 +215,10 @@ class Trainer(keras.Model):
             ValueError: a loss was given, the optimizer scales losses for float16, or several
                 steps are to be executed at once, or a reader is given, under a strategy.
         """
-        if kwargs.get("loss") is not None:
-            accepted = f"left out: {type(self).__name__} has its own loss"
-            raise ArgumentError("loss", accepted, kwargs["loss"])
+        for argument in ("loss", "loss_weights"):
+            if kwargs.get(argument) is not None:
+                accepted = f"left out: {type(self).__name__} has its own loss"
+                raise ArgumentError(argument, accepted, kwargs[argument])
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas > 1 and kwargs.get("steps_per_execution", 1) != 1:
             accepted = (
@@ -275,11 +276,22 @@ class Trainer(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def fit(
-        self, x: Any = None, y: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> keras.callbacks.History:
         """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
 
         Raises:
+            ArgumentError: `callbacks` hold a `BackupAndRestore`.
             NonFiniteError: a loss term, an image, a label that is no class or, at the end of an
                 epoch, a variable.
             ValueError: arrays of images that are not finite, or of labels that are no classes; the
@@ -287,14 +299,22 @@ class Trainer(keras.Model):
         """
         _check_images(x)
         _check_labels(y, self._classes)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tuple | list) and len(validation) > 1:
-            _check_labels(validation[1], self._classes, "validation_data")
+        if isinstance(validation_data, tuple | list) and len(validation_data) > 1:
+            _check_labels(validation_data[1], self._classes, "validation_data")
         if not isinstance(callbacks, keras.callbacks.CallbackList):
+            for callback in keras.tree.flatten(callbacks or []):
+                if isinstance(callback, keras.callbacks.BackupAndRestore):
+                    accepted = (
+                        "without BackupAndRestore, which stores a model's weights, here the "
+                        "network's, and would go on without the optimizer's state"
+                    )
+                    hint = "kdtoolkit.training.Training goes on where a run was stopped"
+                    raise ArgumentError("callbacks", accepted, callback, hint)
             # First, so that no callback stores the weights of an epoch that went wrong.
             own = [_AverageStatistics(), _StopOnNonFinite()]
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
-        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+        given = (batch_size, epochs, verbose, callbacks, validation_split, validation_data)
+        return super().fit(x, y, *given, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras' `evaluate`.

@@ -86,7 +86,10 @@ def test_bfloat16_is_normalised_in_float32():
     np.testing.assert_allclose(found, again, rtol=2**-8, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"synchronized": True}, {"dtype": "mixed_float16"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"synchronized": True}, {"dtype": "mixed_float16"}, {"activity_regularizer": "l2"}],
+)
 def test_what_is_not_covered_is_used_as_it_is(options):
     net = network(**options)
     assert fused(net).get_layer("norm") is net.get_layer("norm")

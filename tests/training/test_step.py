@@ -118,6 +118,19 @@ def test_clipping_acts_on_the_whole_gradient(two_replicas):
         assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.1, rel=1e-4)
 
 
+def test_arguments_of_fit_may_be_given_by_place():
+    """In the order of Keras' `fit`: batch size, epochs, verbose, callbacks, validation data."""
+    ended = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ended.append(logs))
+    trainer = Patriarch(linear())
+    trainer.compile("sgd")
+    trainer.fit(X, Y, 5, 2, 0, [callback], 0.0, (X, Y))
+    assert len(ended) == 2 and "val_loss" in ended[0]
+    assert trainer.optimizer.iterations == 2 * 3
+    with pytest.raises(ValueError, match="`validation_data` must hold classes from 0"):
+        trainer.fit(X, Y, 5, 2, 0, [], 0.0, (X, Y + CLASSES))
+
+
 def test_sample_weights_scale_each_sample():
     network = linear()
     kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
@@ -472,6 +485,11 @@ def test_mixed_bfloat16_trains_in_float32_losses():
             "`teacher`.*logits.*softmax",
         ),
         (lambda: Patriarch(linear()).compile("sgd", loss="mse"), "`loss`.*mse"),
+        (lambda: Patriarch(linear()).compile("sgd", loss_weights={"kd": 2}), "`loss_weights`.*kd"),
+        (
+            lambda: Patriarch(linear()).fit(X, Y, callbacks=keras.callbacks.BackupAndRestore("x")),
+            "`callbacks` must be without BackupAndRestore",
+        ),
         (
             lambda: Patriarch(linear()).compile(
                 keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())

@@ -71,6 +71,31 @@ def test_attention_compares_the_stages_that_both_have():
     assert pairs.teacher_layers == ("stage1", "stage2")
 
 
+def test_sequential_networks_are_the_functional_ones_that_they_are():
+    def sequential(seed, width=4):
+        of = network(seed, width)
+        return keras.Sequential([keras.Input((8, 8, 1)), *of.layers[1:]]), of
+
+    (student, same), (teacher, its) = sequential(0), sequential(1, 6)
+    chosen = [methods.FitNet(), methods.RKD()]
+    found = layer_pairs.attach(chosen, student, teacher)
+    expected = layer_pairs.attach(chosen, same, its)
+    assert found.teacher_layers == expected.teacher_layers
+    of_each = zip(found.teaching(X)["features"], expected.teaching(X)["features"], strict=True)
+    for features, others in of_each:
+        np.testing.assert_array_equal(features, others)
+    trainer = Student(student, teacher, chosen)
+    trainer.compile("sgd")
+    before = [np.array(value) for value in student.get_weights()]
+    trainer.fit(X, Y, verbose=0)
+    assert all((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
+
+
+def test_pairs_of_layers_may_be_lists():
+    tuples, lists = (methods.FitNet(layers=kind([kind(["a", "b"])])) for kind in (tuple, list))
+    assert tuples == lists and hash(tuples) == hash(lists)
+
+
 def test_embedding_is_what_the_classifier_takes():
     """Behind a dropout too, which is nothing in inference."""
     dropped = network(1)
