@@ -1,5 +1,8 @@
 """Statistics of batch normalisation, made again where channels before them are gone."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +18,8 @@ def recalibrate(network: Network, images: np.ndarray, batch_size: int = 128) -> 
     A channel that is removed takes its mean with it, and what comes behind is normalised by
     statistics that are no longer true: most of what pruning costs before any training (Li et al.,
     EagleEye, ECCV 2020). The new ones are the mean over the batches of what each batch has, every
-    normalisation with its batch's own, as in training; no weight changes.
+    normalisation with its batch's own, as in training, frozen ones too; no weight changes. Of one
+    that is called several times they are the mean over all its calls.
 
     Args:
         network: a Keras model that takes images, changed in place.
@@ -32,13 +36,28 @@ def recalibrate(network: Network, images: np.ndarray, batch_size: int = 128) -> 
     norms = [
         each for each in all_layers(network) if isinstance(each, keras.layers.BatchNormalization)
     ]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm, norm.momentum, norm.trainable) for norm in norms]
     try:
-        for number in range(batches):
-            for norm in norms:  # the mean of the first, of the first two, and so on
-                norm.momentum = number / (number + 1)
-            batch = images[number * batch_size : (number + 1) * batch_size]
-            network(tf.convert_to_tensor(batch), training=True)
+        for norm in norms:
+            norm.trainable = True  # or it would go on normalising by what it has
+            norm.call = _averaging(norm)
+        for start in range(0, batches * batch_size, batch_size):
+            network(tf.convert_to_tensor(images[start : start + batch_size]), training=True)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, momentum, trainable in before:
+            norm.momentum, norm.trainable = momentum, trainable
+            vars(norm).pop("call", None)  # that of its class again
+
+
+def _averaging(norm: keras.layers.BatchNormalization) -> Callable[..., tf.Tensor]:
+    """The call of a normalisation after which its statistics are the means over all calls."""
+    call, calls = norm.call, 0
+
+    @functools.wraps(call)
+    def averaging(*args, **kwargs):
+        nonlocal calls
+        norm.momentum = calls / (calls + 1)
+        calls += 1
+        return call(*args, **{**kwargs, "training": True})
+
+    return averaging

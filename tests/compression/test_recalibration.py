@@ -41,6 +41,47 @@ def test_statistics_are_the_means_over_the_batches(network):
         np.testing.assert_array_equal(variable.numpy(), before[variable.path])
 
 
+def test_a_normalisation_that_is_called_twice():
+    """Its statistics are the means over both places, as those of training come to be."""
+    image = keras.Input((6, 6, 3))
+    norm = keras.layers.BatchNormalization()
+    network = keras.Model(image, [norm(image), norm(3 * image + 10)])
+    recalibrate(network, IMAGES, batch_size=5)
+    images = IMAGES[:10].astype("float64").reshape(2, -1, 3)
+    for variable, expected in (
+        (norm.moving_mean, (images.mean((0, 1)) + (3 * images + 10).mean((0, 1))) / 2),
+        (norm.moving_variance, (1 + 9) / 2 * images.var(1).mean(0)),
+    ):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
+
+
+class InInference(keras.layers.Layer):
+    """Normalises by what it has, also in training."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def call(self, inputs):
+        return self.norm(inputs, training=False)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_frozen_normalisation(trainable):
+    """Its layer is, or it is called so; after that it is as it was."""
+    image = keras.Input((6, 6, 3))
+    norm = keras.layers.BatchNormalization(trainable=trainable, momentum=0.7)
+    network = keras.Model(image, (InInference(norm) if trainable else norm)(image))
+    recalibrate(network, IMAGES, batch_size=11)
+    images = IMAGES.astype("float64")
+    np.testing.assert_allclose(norm.moving_mean.numpy(), images.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), images.var((0, 1, 2)), rtol=1e-4)
+    assert (norm.trainable, norm.gamma.trainable, norm.momentum) == (trainable, trainable, 0.7)
+    before = norm.moving_mean.numpy()
+    network(IMAGES + 1)
+    np.testing.assert_array_equal(norm.moving_mean.numpy(), before)
+
+
 def test_too_few_images(network):
     with pytest.raises(ValueError, match=r"`images` must be at least a batch of 12.*11"):
         recalibrate(network, IMAGES, batch_size=12)
