@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 from kdtoolkit import cli, compression, export, models
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.data import Preprocessing, beside
 from kdtoolkit.export import parity
 from tests.losses.reference import softmax
@@ -96,6 +97,36 @@ def test_layers_that_plain_keras_does_not_know(tmp_path):
         export.to_keras(aware, tmp_path / "bytes.keras", PREPROCESSING)
     with pytest.raises(ValueError, match=r"`preprocessing`.*\(8, 8, 3\).*\(4, 4, 3\)"):
         export.to_keras(network, tmp_path / "b.keras", Preprocessing((4, 4, 3), MEAN, STD))
+    assert list(tmp_path.iterdir()) == []
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def registered(x):
+    return 2 * x
+
+
+def in_scope(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    "layer, reason",
+    [
+        (layers.Lambda(lambda x: x), "Python lambda"),
+        (layers.Activation(registered), "Could not locate function 'tests>registered'"),
+        (layers.Activation(in_scope), "Could not locate function 'in_scope'"),
+    ],
+)
+def test_functions_that_plain_keras_does_not_know(layer, reason, tmp_path):
+    """Known here, where one is registered and another in a scope."""
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image))))
+    accepted = "^Argument `network` must have Keras' own layers and functions, .*"
+    with keras.saving.custom_object_scope({"in_scope": in_scope}):
+        with pytest.raises(ArgumentError, match=f"{accepted}{reason}.*$"):
+            export.to_keras(network, tmp_path / "bytes.keras", PREPROCESSING)
+        assert keras.saving.get_registered_object("in_scope") is in_scope
+    assert keras.saving.get_registered_object("tests>registered") is registered
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,7 @@
 """A `.keras` file that takes pixels: plain Keras loads it, without this package."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -9,6 +11,7 @@ from kdtoolkit._types import Network, PathLike
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.models.contract import check_logits
+from kdtoolkit.models.copies import reason_of
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.models.saved import behind
 
@@ -29,8 +32,8 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
         An `Exported`.
 
     Raises:
-        ValueError: the network does not return logits, takes other images, or has layers that plain
-            Keras does not know.
+        ValueError: the network does not return logits, takes other images, or has layers or
+            functions that plain Keras does not know, or does not load.
     """
     check_logits(network)
     if network.input_shape[1:] != preprocessing.image_shape:
@@ -40,9 +43,7 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
     kinds = {type(layer) for layer in _keras.all_layers(network)}
     foreign = sorted(kind.__name__ for kind in kinds if kind.__module__.split(".")[0] != "keras")
     if foreign:
-        accepted = "Keras' own layers, for plain Keras to load it"
-        received = Words(f"{network.name!r}, with {', '.join(foreign)}")
-        raise ArgumentError("network", accepted, received, must="have")
+        _refuse(network, f"with {', '.join(foreign)}")
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     pixels = keras.layers.Rescaling(
         scale=(1 / (255 * std)).tolist(), offset=(-mean / std).tolist(), dtype="float32"
@@ -52,5 +53,33 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
         whole = behind(network, image, pixels)
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(whole.output)
         model = keras.Model(image, probabilities, name=network.name)
-        files.write_atomically(path, model.save)
+
+        def write(scratch):
+            model.save(scratch)
+            try:
+                with _plain_keras():
+                    keras.saving.load_model(scratch, compile=False)
+            except (TypeError, ValueError) as error:  # of a Lambda, an activation of one's own, ...
+                _refuse(network, f"of which Keras says: {reason_of(error)}")
+
+        files.write_atomically(path, write)
     return exported_at(path, "keras", "float32")
+
+
+def _refuse(network, detail):
+    accepted = "Keras' own layers and functions, for plain Keras to load it"
+    received = Words(f"{network.name!r}, {detail}")
+    raise ArgumentError("network", accepted, received, must="have")
+
+
+@contextlib.contextmanager
+def _plain_keras():
+    """Lets Keras know no classes and functions but its own."""
+    registered = keras.saving.get_custom_objects()
+    kept = dict(registered)
+    registered.clear()
+    try:
+        with keras.saving.custom_object_scope({}):
+            yield
+    finally:
+        registered.update(kept)

@@ -24,16 +24,22 @@ def copied(operation, **changes):
     try:
         copy = type(operation).from_config(operation.get_config() | changes)
     except Exception as error:  # Whatever Keras and classes of one's own raise.
-        reason = str(error).rpartition("Exception encountered: ")[2]  # where Keras says more first
-        reason = reason.strip().partition("\n")[0]
         accepted = "made of layers that can be copied"
         received = Words(
             f"{type(operation).__name__} {operation.name!r}, which cannot be made anew from its "
-            f"config: {reason}"
+            f"config: {reason_of(error)}"
         )
         raise ArgumentError("network", accepted, received) from error
     copy.name = operation.name  # which Keras' automatic configurations may leave out
     return copy
+
+
+def reason_of(error):
+    """What Keras, or a class of one's own, says of a configuration that it cannot use, in a line.
+
+    Keras begins with the configuration, which may be long.
+    """
+    return str(error).rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 
 def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
