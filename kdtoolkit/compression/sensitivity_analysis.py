@@ -82,7 +82,8 @@ def sensitivity(
     """Prunes each group of channels alone, and rounds each layer alone; nothing is trained.
 
     Rounded to int8 are the weights of a convolution or dense layer alone, each output channel to a
-    symmetric grid of its own: what activations in integers cost is not in it.
+    symmetric grid of its own, as in a file of int8 (one of `"qat"` has one grid for the whole
+    kernel of a transposed convolution): what activations in integers cost is not in it.
 
     Args:
         network: functional or sequential Keras model; it is not changed.
@@ -134,8 +135,19 @@ def sensitivity(
     return Sensitivity(accuracy, tuple(rows))
 
 
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
 def _rounded(layer, values):
-    """The kernel on the grids of its output channels; of a depthwise one on its last two axes."""
+    """The kernel on the grids of its output channels: in a file of int8 these are its last axis,
+    of a depthwise one the last two, and of a transposed one, `(..., outputs, inputs)`, the one
+    before."""
+    if isinstance(layer, _TRANSPOSED):
+        return np.swapaxes(fake_quantize_kernel(np.swapaxes(values, -1, -2)), -1, -2)
     depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
     flat = values.reshape(*values.shape[:-2], -1) if depthwise else values
     return np.asarray(fake_quantize_kernel(flat)).reshape(values.shape)

@@ -135,12 +135,17 @@ def rounded(kernel, axes):
     return np.round(kernel / step) * step
 
 
-@pytest.mark.parametrize(("name", "axes"), [("conv", (0, 1, 2)), ("depthwise", (0, 1))])
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [("conv", (0, 1, 2)), ("depthwise", (0, 1)), ("transposed", (0, 1, 3)), ("line", (0, 2))],
+)
 def test_int8_rounds_the_kernel_by_output_channel(name, axes):
     image = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, name="conv")(image)
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
-    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Conv2DTranspose(3, 2, name="transposed")(layers.Conv2D(5, 1, name="point")(x))
+    x = layers.Conv1DTranspose(4, 2, name="line")(layers.Reshape((9, 3))(x))
+    x = layers.GlobalAveragePooling1D()(x)
     network = randomised(keras.Model(image, layers.Dense(3, name="logits")(x)))
     kernel, seen = np.asarray(network.get_layer(name).kernel), []
 
@@ -152,7 +157,8 @@ def test_int8_rounds_the_kernel_by_output_channel(name, axes):
 
     found = sensitivity(network, channel_groups(network)[:1], evaluate, shares=[0.5])
     ways = [(row.kind, row.layers[0]) for row in found.rows]
-    assert ways == [("pruned", "conv"), ("int8", "conv"), ("int8", "depthwise"), ("int8", "logits")]
+    names = ["conv", "depthwise", "point", "transposed", "line", "logits"]
+    assert ways == [("pruned", "conv"), *(("int8", name) for name in names)]
     for way, values in zip(ways[1:], seen[2:], strict=True):
         expected = rounded(kernel, axes) if way == ("int8", name) else kernel
         np.testing.assert_allclose(values, expected, atol=1e-6)
