@@ -20,7 +20,8 @@ NEVER = 2.0
 
 _ROUNDING = 1e-9  # Sums of the same costs and counts in another order.
 _PATH = 100  # operating points that are tested: the more, the nearer to the limit
-_LEAST_CELLS, _MOST_CELLS = 2, 250_000  # Levels of a threshold; combinations tried in all.
+_MOST_CELLS = 250_000  # Combinations tried in all.
+_MOST_EXITS = 1 + int(np.log2(_MOST_CELLS))  # always or never at all but the last
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -50,12 +51,12 @@ def operating_points(
 ) -> list[OperatingPoint]:
     """Returns the best trades between accuracy and cost that thresholds can make.
 
-    Each exit's threshold goes through quantiles of its confidences, always and never among them;
-    all combinations are counted exactly, and those remain that are more accurate than every cheaper
-    one.
+    Each exit's threshold goes through quantiles of its confidences, the fewer the more exits there
+    are, always and never among them; all combinations are counted exactly, and those remain that
+    are more accurate than every cheaper one.
 
     Args:
-        logits: one `(n, classes)` for each exit, shallow to deep, of held-out images.
+        logits: one `(n, classes)` for each exit, shallow to deep, of held-out images; at most 18.
         labels: class indices `(n,)`.
         temperatures: of the exits.
         costs: of stopping at each exit, increasing.
@@ -64,20 +65,24 @@ def operating_points(
         `OperatingPoint`s by increasing cost and accuracy.
 
     Raises:
-        ValueError: the number of exits differs between the arguments.
+        ValueError: there are too many exits, or their number differs between the arguments.
     """
     exits = len(logits)
     if not len(temperatures) == len(costs) == exits:
         received = Words(f"{exits}, {len(temperatures)} and {len(costs)}")
         accepted = "one entry for each exit, as `temperatures` and `costs` have"
         raise ArgumentError("logits", accepted, received, must="have")
+    if exits > _MOST_EXITS:
+        raise ArgumentError("logits", f"of at most {_MOST_EXITS} exits", Words(exits))
     log_f = [log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)]
     correct = [f.argmax(-1) == labels for f in log_f]
-    levels = max(_LEAST_CELLS, int(_MOST_CELLS ** (1 / max(exits - 1, 1))) - 2)
+    levels = int(_MOST_CELLS ** (1 / max(exits - 1, 1))) - 2  # besides always and never
+    # Of few levels none is for the least and the largest confidence: nearly always, and never.
+    ways = np.linspace(0, 1, levels) if levels > 2 else np.linspace(0, 1, levels + 2)[1:-1]
     choices, passed = [], []
     for f in log_f[:-1]:
         confidence = np.exp(f.max(-1))
-        inner = np.quantile(confidence, np.linspace(0, 1, levels))
+        inner = np.quantile(confidence, ways)
         choices.append(np.unique([0.0, *inner, NEVER]))
         # How many thresholds the confidence reaches: an image stops at threshold i if i < passed.
         passed.append(np.searchsorted(choices[-1], confidence, side="right"))
@@ -189,18 +194,16 @@ def unbeaten(points: Sequence[OperatingPoint], others: Iterable[Any]) -> list[Op
 def _stopped(passed, values, grid, k):
     """Sum of `values` over the images that stop at exit k, for every combination of thresholds.
 
-    Before k an image goes on at threshold i if `passed <= i`; at k it stops if `passed > i`.
+    Before k an image goes on at threshold i if `passed <= i`; at k it stops if `passed > i`. It
+    passes fewer than all: the last one is `NEVER`.
     """
     axes = min(k + 1, len(grid))
-    size = tuple(choice + 1 for choice in grid[:axes])
+    size = grid[:axes]
     cells = np.ravel_multi_index(passed[:axes], size) if axes else np.zeros(len(values), int)
     counts = np.bincount(cells, values, minlength=int(np.prod(size))).reshape(size)
     for axis in range(axes):
         below = np.cumsum(counts, axis=axis)
-        kept = below.take(range(grid[axis]), axis=axis)
-        if axis == k:
-            kept = below.take([-1], axis=axis) - kept
-        counts = kept
+        counts = below.take([-1], axis=axis) - below if axis == k else below
     return counts.reshape(counts.shape + (1,) * (len(grid) - axes))
 
 

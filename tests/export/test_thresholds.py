@@ -1,6 +1,7 @@
 """Temperatures and thresholds against brute force."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -67,6 +68,37 @@ def test_no_combination_of_thresholds_is_better():
         accuracy, cost = run(chosen, (1, 1, 1))
         best = max(p.validation_accuracy for p in points if p.cost <= cost + 1e-9)
         assert best >= accuracy - 1e-9
+
+
+def many(exits):
+    """Logits and costs of exits that get better, and the labels of their images."""
+    rng = np.random.default_rng(exits)
+    labels = rng.integers(0, CLASSES, N)
+    z = rng.normal(size=(exits, N, CLASSES))
+    z[:, np.arange(N), labels] += np.linspace(0.2, 2, exits)[:, None]
+    return list(z), labels, np.linspace(0.1, 1, exits)
+
+
+@pytest.mark.parametrize("exits", [9, 12, 18])
+def test_many_exits(exits):
+    """Of few levels some are of use: those that choose between images, where there are any."""
+    z, labels, costs = many(exits)
+    tracemalloc.start()
+    points = thresholds.operating_points(z, labels, (1,) * exits, costs)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6  # a few arrays of 250,000 combinations
+    for point in points:
+        again = thresholds.evaluate(z, labels, (1,) * exits, costs, point.thresholds)
+        assert again == pytest.approx((point.validation_accuracy, point.cost))
+    between = {t for point in points for t in point.thresholds} - {0.0, thresholds.NEVER}
+    assert bool(between) == (exits < 18)
+
+
+def test_too_many_exits():
+    z, labels, costs = many(19)
+    with pytest.raises(ValueError, match=r"`logits` must be of at most 18 exits. Received: 19"):
+        thresholds.operating_points(z, labels, (1,) * 19, costs)
 
 
 def test_a_single_exit_has_one_point():
