@@ -143,7 +143,9 @@ def compare(
     if cached_views is not None and not taught:
         raise ArgumentError("cached_views", "None where no way has a teacher", cached_views)
     trains_teacher = taught and not isinstance(teacher, keras.Model)
-    build_teacher: Any = loop.fresh(teacher, "teacher") if trains_teacher else None
+    build_teacher: Any = teacher
+    if trains_teacher:
+        build_teacher = loop.fresh(build_teacher, "teacher")
     epochs, batch_size = schedule.length(epochs, batch_size)
     teacher_epochs = epochs if teacher_epochs is None else teacher_epochs
     check("teacher_epochs", teacher_epochs, Integers(1))

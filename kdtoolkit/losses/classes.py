@@ -15,7 +15,8 @@ class TolerantCrossentropy(keras.losses.Loss):
     Args:
         primary_score: largest probability at the loss' optimum, in `(1 / top_k, 1]`, or in
             `(1 / 2, 1]` where K is adaptive.
-        top_k: number of scores compared, or `"adaptive"`: see `adaptive_top_k`.
+        top_k: number of scores compared, or `"adaptive"`: see `adaptive_top_k`; by default 5, or
+            all classes if there are fewer.
         top_k_share: of `adaptive_top_k`.
         reduction, name: as in `keras.losses.Loss`.
     """
@@ -23,23 +24,25 @@ class TolerantCrossentropy(keras.losses.Loss):
     def __init__(
         self,
         primary_score: float = 0.6,
-        top_k: int | str = 5,
+        top_k: int | str | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str = "tolerant_crossentropy",
         *,
         top_k_share: float = strengths.TOP_K_SHARE,
     ) -> None:
         super().__init__(name=name, reduction=reduction)
-        strengths.check_tolerance(primary_score, top_k, top_k_share)
+        usual = strengths.usual_top_k(None)
+        strengths.check_tolerance(primary_score, usual if top_k is None else top_k, top_k_share)
         self.primary_score, self.top_k, self.top_k_share = primary_score, top_k, top_k_share
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.primary_score == 1:  # D(1.0, .) is the plain network, not the limit eta = 4/9
             return crossentropies.crossentropy(y_true, y_pred)
+        usual = strengths.usual_top_k(y_pred.shape[-1])
         return tolerance.tolerant_crossentropy(
             y_true,
             y_pred,
-            top_k=self.top_k,
+            top_k=usual if self.top_k is None else self.top_k,
             primary_score=self.primary_score,
             top_k_share=self.top_k_share,
         )

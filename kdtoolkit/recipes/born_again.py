@@ -98,10 +98,10 @@ def _check(flags):
     in_range = 0 <= flags.generations <= _MOST_GENERATIONS
     flags.require("generations", in_range, f"from 0 to {_MOST_GENERATIONS}")
     flags.require_one_of("patriarch", PATRIARCHS)
-    if flags.top_k is None:
-        flags.top_k = str(usual_top_k(info.classes))
-    adaptive = _top_k(flags) == ADAPTIVE
-    flags.require_use(adaptive, f"--top_k={ADAPTIVE}", "top_k_share")
+    flags.require_use(flags.patriarch != "plain", "a patriarch that is softened", "primary_score")
+    accepted = "a tolerant patriarch, --primary_score below 1"
+    flags.require_use(_compares_scores(flags), accepted, "top_k")
+    flags.require_use(_top_k(flags) == ADAPTIVE, f"--top_k={ADAPTIVE}", "top_k_share")
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)
     flags.require_one_of("export", _EXPORTS)
@@ -115,20 +115,27 @@ def _check(flags):
 
 
 def check_classes(flags, classes):
-    """Checks what depends on the number of classes, once that is known."""
+    """Checks what depends on the number of classes, once that is known, and sets the default."""
     if classes is None:
         return
+    if flags.top_k is None and _compares_scores(flags):
+        flags.top_k = str(usual_top_k(classes))
     with blaming_arguments(flags):
-        if flags.patriarch == "tolerant":
+        if _compares_scores(flags):
             check_tolerance(flags.primary_score, _top_k(flags), flags.top_k_share, classes)
         else:
             check_primary_score(flags.primary_score, classes)
 
 
+def _compares_scores(flags):
+    """Whether the patriarch's loss is Eqn 3, not the plain one that it is at 1."""
+    return flags.patriarch == "tolerant" and flags.primary_score != 1
+
+
 def _top_k(flags):
-    """What the flag's text stands for: an integer of at least 2, or `ADAPTIVE`."""
+    """What the flag's text stands for: an integer of at least 2, or `ADAPTIVE`; None as it is."""
     text = flags.top_k
-    if text == ADAPTIVE:
+    if text in (ADAPTIVE, None):
         return text
     try:
         top_k = int(text)
@@ -145,6 +152,8 @@ def _check_methods(flags, classes):
         for number in range(flags.generations)
     ]
     _METHODS.check(flags, (method for own in chosen for method in own), classes)
+    if not flags.generations:
+        _METHODS.parse(flags, flags.methods)  # for its mistakes alone
     return chosen
 
 

@@ -175,6 +175,9 @@ def _check_teacher(flags, info, ways):
     own = ("epochs", "weights", "freeze_epochs", "backbone_learning_rate")
     flags.require_use(trains, "a teacher that is trained here", *(f"teacher_{x}" for x in own))
     flags.require_use(taught, "methods that have a teacher", "cache_teacher")
+    seeded = trains or flags.cache_teacher
+    accepted = "a teacher that is trained here, or --cache_teacher"
+    flags.require_use(seeded, accepted, "teacher_seed")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
     return trains
 

@@ -156,8 +156,14 @@ def _check(flags):
     flags.require("confidence", flags.confidence in CONFIDENCE, CONFIDENCE)
     both = flags.certify is not None and flags.budget is not None
     flags.require("budget", not both, "left out beside --certify")
+    flags.require_use(flags.certify is not None, "--certify", "confidence")
+    alone = flags.certify is None and flags.budget is None
+    accepted = "a run without --budget and --certify, which pick in its place"
+    flags.require_use(alone, accepted, "max_accuracy_drop")
     flags.require_one_of("cost", COST_UNIT.names)
     flags.require_one_of("export", _EXPORTS)
+    own = ("max_accuracy_drop", "budget", "certify", "cost", "quantize")
+    flags.require_use(flags.export == "early_exit", "--export=early_exit", *own)
     flags.require("quantize", any(flags.quantize), "at least one kind")
     with blaming_arguments(flags):
         for kind in flags.quantize:

@@ -71,6 +71,10 @@ class SelfDistillation(Trainer):
         classes = probe.output["logits"][names[-1]].shape[-1]
         _check_methods("methods", (m for own in by_exit.values() for m in own), classes)
         _check_methods("teacher_methods", from_teacher, classes)
+        widths = {name: features.shape[-1] for name, features in probe.output["features"].items()}
+        for name, own in by_exit.items():
+            for method in own:
+                method.check_embeddings(widths[name], widths[names[-1]])
         kinds = dict.fromkeys(m.name for own in by_exit.values() for m in own if m.adds_term())
         taught = [
             f"{name}_{kind}"

@@ -47,6 +47,15 @@ def test_value_is_the_batch_mean(name, labels):
     assert float(loss(labels, LOGITS)) == pytest.approx(expected.mean(), rel=1e-5)
 
 
+def test_all_scores_are_compared_where_there_are_fewer_than_five():
+    """Of three, eta is (K - 1) / (K - 1 + K f) = 2 / 3.8."""
+    logits, labels = LOGITS[:, :3], LABELS % 3
+    crossentropy = reference.crossentropy(np.eye(3)[labels], logits)
+    expected = (1 - 2 / 3.8) * crossentropy + 2 / 3.8 * reference.score_difference(logits, 3)
+    loss = losses.TolerantCrossentropy(primary_score=0.6)
+    assert float(loss(labels, logits)) == pytest.approx(expected.mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_serialisation_keeps_the_value(name):
     loss, expected = CASES[name]

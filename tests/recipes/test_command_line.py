@@ -58,6 +58,10 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--top_k=adaptive", "--primary_score=0.5"], ["--primary_score", "(1/2, 1]", "0.5"]),
         (["--top_k=adaptive", "--top_k_share=1"], ["--top_k_share", "in (0, 1)", "1"]),
         (["--top_k_share=0.1"], ["--top_k_share", "applies to --top_k=adaptive"]),
+        (["--patriarch=plain", "--primary_score=0.3"], ["--primary_score", "applies to", "0.3"]),
+        (["--patriarch=plain", "--top_k=3"], ["--top_k", "applies to a tolerant patriarch", "3"]),
+        (["--primary_score=1", "--top_k=3"], ["--top_k", "applies to a tolerant patriarch", "3"]),
+        (["--generations=0", "--methods=kdd"], ["--methods", "kdd", "Near matches: kd"]),
         (["--kd_temperature=0"], ["--kd_temperature", "positive", "0"]),
         (["--methods=swap"], ["--methods", "probability_shift", "swap"]),
         (["--methods=label_smooth", "--kd_temperature=4"], ["--kd_temperature", "1", "label_sm"]),
@@ -166,6 +170,9 @@ def test_flag_files_that_are_none(tmp_path, capsys):
         (["--kd_temperature=0"], ["--kd_temperature", "positive"]),
         (["--max_accuracy_drop=1"], ["--max_accuracy_drop", "[0, 1)"]),
         (["--budget=2"], ["--budget", "(0, 1]", "2"]),
+        (["--confidence=0.5"], ["--confidence", "applies to --certify", "0.5"]),
+        (["--budget=0.9", "--max_accuracy_drop=0.1"], ["--max_accuracy_drop", "without --budget"]),
+        (["--export=none", "--quantize=int8"], ["--quantize", "applies to --export=early_exit"]),
         (["--cost=joules"], ["--cost", "macs", "joules"]),
         (["--quantize=int4"], ["--quantize", "int8", "int4"]),
         (["--export=all"], ["--export", "early_exit", "all"]),
@@ -210,6 +217,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--teacher_input=float"], ["--teacher_input", "bytes"]),
         (["--teacher_epochs=0"], ["--teacher_epochs", "positive"]),
         (["--teacher_seed=-1"], ["--teacher_seed", "-1"]),
+        (["--methods=plain", "--teacher_seed=1"], ["--teacher_seed", "applies to a teacher"]),
         (["--teacher_weights=imagenet"], ["--teacher_weights applies", "--teacher=keras:NAME"]),
         (
             ["--teacher_freeze_epochs=1"],
@@ -380,6 +388,15 @@ def test_directory_of_another_run_is_refused_with_what_differs(in_empty_director
     assert "--output_dir=elsewhere" not in error
     assert "--seed" not in error
     assert [path.name for path in run.iterdir()] == ["config.flags"]
+
+
+def test_scores_compared_where_classes_are_known_later(tmp_path):
+    """As of a data set that is still to be downloaded."""
+    arguments = ["--dataset=beans", f"--data_dir={tmp_path}", "--image_size=32"]
+    flags, _ = RECIPE.parse(arguments)
+    assert flags.top_k is None
+    born_again.check_classes(flags, 3)
+    assert flags.top_k == "3"
 
 
 def test_directory_of_version_0_1_is_refused(in_empty_directory, capsys):

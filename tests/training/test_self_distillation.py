@@ -183,9 +183,23 @@ def test_saves_the_network_with_its_exits(tmp_path):
         np.testing.assert_array_equal(logits, net(IMAGES)[name])
 
 
+def of_other_widths():
+    """Exits that somebody has made by hand."""
+    image = keras.Input(IMAGES.shape[1:])
+    outputs = {}
+    for name, width in (("exit_1", 4), ("exit_2", 8)):
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(width, 3)(image))
+        outputs[name] = keras.layers.Dense(CLASSES)(x)
+    return keras.Model(image, outputs)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: SelfDistillation(of_other_widths()),
+            "`methods`.*without embedding.*4 of the student, 8 of the teacher",
+        ),
         (lambda: SelfDistillation(network(), "fitnet"), "`methods`.*not layers.*'fitnet'"),
         (
             lambda: SelfDistillation(network(), {"exit_3": "kd"}),
