@@ -6,7 +6,9 @@ import keras
 from keras import layers
 
 from kdtoolkit import _keras
-from kdtoolkit.models.graph import class_name
+from kdtoolkit.models.copies import copied
+from kdtoolkit.models.graph import activation_name, class_name
+from kdtoolkit.models.weights import put_weights
 
 WEIGHTED = ("Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D")
 # What a file runs as a part of the operation before it.
@@ -24,8 +26,9 @@ def elementary(network):
     A convolution or dense layer with an activation that is no ReLU becomes the layer and an
     `Activation`, `{name}_{activation}`; a separable convolution `{name}_depthwise` and a 1x1
     convolution; a silu the product of its input and `{name}_sigmoid`; sums and products of more
-    than two become several. The last one has the name of the whole. Other layers are the same ones;
-    those that are split have copies of the weights.
+    than two become several. The last one has the name of the whole. An activation that is a layer
+    becomes that layer. Other layers are the same ones; those that are split have copies of the
+    weights.
 
     Args:
         network: functional, without models inside it, each of whose layers is called once.
@@ -42,6 +45,14 @@ def elementary(network):
                 return f"{name}{suffix}"
 
     def activate(x, name, activation):
+        if class_name(activation) == "Activation":
+            return activate(x, name, activation.activation)
+        if isinstance(activation, layers.Layer):
+            layer = copied(activation, name=name, dtype="float32")
+            x = layer(x)
+            if activation.built:  # by Keras only where it has run with values
+                put_weights(layer, activation.get_weights())
+            return x
         if activation is not keras.activations.silu:
             return layers.Activation(activation, name=name, dtype="float32")(x)
         gate = activate(x, named(f"{name}_sigmoid"), keras.activations.sigmoid)
@@ -55,13 +66,16 @@ def elementary(network):
             x = pointwise(depthwise(args[0]))
             kernel, *weights = operation.get_weights()
             depthwise.set_weights([kernel])
-            pointwise.set_weights(weights)
+            pointwise.set_weights(weights[: len(pointwise.weights)])
         elif kind in WEIGHTED and activation not in _WITH_THEIR_LAYER:
             layer = _without_activation(operation)
             x = layer(args[0])
-            layer.set_weights(operation.get_weights())
-        elif kind == "Silu" or (kind == "Activation" and activation is keras.activations.silu):
+            # Behind its own there may be those of an activation.
+            layer.set_weights(operation.get_weights()[: len(layer.weights)])
+        elif kind == "Silu":
             return activate(args[0], name, keras.activations.silu)
+        elif kind == "Activation":
+            return activate(args[0], name, activation)
         elif kind in _OF_TWO and isinstance(operation, layers.Layer) and len(args[0]) > 2:
             first, *others, last = args[0]
             for other in others:
@@ -72,7 +86,7 @@ def elementary(network):
             return operation(*args, **kwargs)
         if activation is keras.activations.linear:
             return x
-        return activate(x, named(f"{name}_{activation.__name__}"), activation)
+        return activate(x, named(f"{name}_{activation_name(activation)}"), activation)
 
     outputs = _keras.run(network, network.inputs, call)
     return keras.Model(network.input, outputs, name=network.name)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
-from kdtoolkit.models.graph import check_graph, origin
+from kdtoolkit.models.graph import activation_name, check_graph, origin
 
 
 def check_logits(network, argument="network"):
@@ -86,7 +86,7 @@ def _last_activation(network):
     if type(last).__name__ in ("Softmax", "LogSoftmax", "Sigmoid"):  # layers and operations
         return type(last).__name__.lower()
     activation = getattr(last, "activation", keras.activations.linear)
-    return None if activation is keras.activations.linear else activation.__name__
+    return None if activation is keras.activations.linear else activation_name(activation)
 
 
 def add_weights(digest, network) -> None:

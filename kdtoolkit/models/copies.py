@@ -16,7 +16,7 @@ def copied(operation, **changes):
 
     Args:
         operation: of a network.
-        changes: what is different in its configuration.
+        changes: what is different in its configuration, the name perhaps.
 
     Raises:
         ArgumentError: its class cannot be made from its configuration.
@@ -30,7 +30,8 @@ def copied(operation, **changes):
             f"config: {reason_of(error)}"
         )
         raise ArgumentError("network", accepted, received) from error
-    copy.name = operation.name  # which Keras' automatic configurations may leave out
+    # Which Keras' automatic configurations may leave out.
+    copy.name = changes.get("name", operation.name)
     return copy
 
 

@@ -18,6 +18,12 @@ def class_name(operation):
     return own.__name__ if own.__module__.partition(".")[0] == "keras" else ""
 
 
+def activation_name(activation):
+    """What an activation is called: a function, a layer, or anything else that can be called."""
+    own = getattr(activation, "__name__", None)
+    return own or getattr(activation, "name", type(activation).__name__)
+
+
 def check_graph(network, argument="network"):
     """Checks that a model is a graph of layers.
 

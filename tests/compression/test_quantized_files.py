@@ -67,6 +67,12 @@ def gate(x):
     return layers.Activation("sigmoid")(x)
 
 
+def sloped():
+    layer = layers.PReLU()
+    layer.build((1, 4, 2, 5))
+    return layer
+
+
 INTEGERS = {
     **{
         f"convolution, {name}": lambda x, name=name: layers.Conv2D(5, 3, activation=name)(x)
@@ -83,6 +89,23 @@ INTEGERS = {
             *("hard_tanh", "leaky_relu", "exp", "softmax"),
         )
     },
+    "convolution, a layer": lambda x: layers.Conv2D(
+        5, 3, activation=layers.LeakyReLU(0.1, name="leaky")
+    )(x),
+    "convolution, a ReLU": lambda x: layers.Conv2D(5, 3, activation=layers.ReLU())(x),
+    "convolution, a layer of an activation": lambda x: layers.Conv2D(
+        5, 3, activation=layers.Activation("silu")
+    )(x),
+    "convolution, a layer with weights": lambda x: random(layers.Conv2D(5, 3, activation=sloped()))(
+        x
+    ),
+    "separable, a layer with weights": lambda x: random(
+        layers.SeparableConv2D(5, 3, activation=sloped())
+    )(x),
+    "convolution, a layer that has not run": lambda x: layers.Conv2D(
+        5, 3, activation=layers.PReLU(alpha_initializer="ones")
+    )(x),
+    "a layer within a layer": lambda x: layers.Activation(layers.LeakyReLU(0.1))(x),
     "dense, softmax": lambda x: layers.Dense(5, activation="softmax")(layers.Flatten()(x)),
     "depthwise, silu": lambda x: layers.DepthwiseConv2D(3, activation="silu")(x),
     "Softmax": lambda x: layers.Softmax()(x),

@@ -78,3 +78,10 @@ def test_a_softmax_before_what_changes_no_value(last):
     network = keras.Model(image, layers.Flatten()(last(x)))
     with pytest.raises(ValueError, match=r"must return logits: no activation .* softmax"):
         models.add_exits(network, ["any"])
+
+
+def test_an_activation_that_is_a_layer():
+    image = keras.Input((4,))
+    network = keras.Model(image, layers.Dense(3, activation=layers.ELU(name="last"))(image))
+    with pytest.raises(ValueError, match=r"must return logits: .* which ends with last$"):
+        training.Patriarch(network, kind="plain")
