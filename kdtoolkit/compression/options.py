@@ -26,7 +26,7 @@ class Options:
     """How a network is compressed: see `kdtoolkit.compression.compress`.
 
     A sparsity that is None becomes the structure's usual one, where there is no target; the
-    structure of a sparsity of 0 `"none"`.
+    structure of a sparsity of 0 `"none"`; one pattern of layers a list of it.
 
     Raises:
         ArgumentError: an attribute is not what is accepted, or does not suit another one.
@@ -84,6 +84,8 @@ class Options:
     )
 
     def __post_init__(self):
+        if isinstance(self.layers, str):
+            object.__setattr__(self, "layers", [self.layers])
         check("structure", self.structure, OneOf(STRUCTURES))
         check("threshold", self.threshold, OneOf(SCOPES))
         if self.threshold == "global" and self.structure not in ("weights", "channels"):

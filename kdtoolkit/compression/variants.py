@@ -82,7 +82,7 @@ def compress(
     *,
     structure: str = "weights",
     sparsity: float | None = None,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     threshold: str = "layer",
     importance: str = "l1",
     target: str | None = None,
@@ -124,8 +124,8 @@ def compress(
             themselves.
         sparsity: share of it to prune, in [0, 1); by default 0.8 of the weights, half of the
             channels, and always half for `"2:4"`.
-        layers: patterns of the names of the layers to prune; by default all that can lose channels;
-            for weights those of `MagnitudePruning`.
+        layers: pattern, or several, of the names of the layers to prune; by default all that can
+            lose channels; for weights those of `MagnitudePruning`.
         threshold: `"layer"`, weights or channels are compared within each layer, or group of layers
             whose channels are tied; or `"global"`, over all.
         importance: what a channel is worth: see `select_channels`; `"taylor"` looks at the
@@ -237,7 +237,7 @@ def compress(
         examples = data.preprocessing(pixels)
         arguments = {
             **dataclasses.asdict(options),
-            "layers": None if layers is None else list(layers),
+            "layers": None if options.layers is None else list(options.layers),
             "quantize": list(quantize),
             "methods": described(methods),
             "network": fingerprint(original),

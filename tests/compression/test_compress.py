@@ -15,6 +15,7 @@ from kdtoolkit import data, export, files, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.compression import compress, select_channels, sensitivity_analysis
 from kdtoolkit.compression.options import Options
+from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.export import parity
 from kdtoolkit.export.file_cost import FileCost
 from kdtoolkit.training import loop
@@ -119,6 +120,13 @@ def test_directory_holds_the_networks(masked):
         assert same(stored, result.networks[variant])
     names = {path.name for path in files.contents(output_dir)}
     assert names == {"compression.json", "export", "logs", "pruned", "quantized"}
+
+
+def test_one_pattern_of_layers_is_no_list_of_letters(network, tmp_path):
+    options = Options("channels", layers="sec*", quantize=())
+    assert options == Options("channels", layers=["sec*"], quantize=())
+    rounds = Rounds(network, options, None, None, None, tmp_path / "channels.json", {})
+    assert list(rounds.select(network, 0).keep) == ["second"]
 
 
 def test_channels_are_taken_out_and_a_finished_run_is_loaded(network, digits, tmp_path):
