@@ -16,6 +16,7 @@ from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import filters
 from kdtoolkit.compression.coupling import ChannelGroup
 from kdtoolkit.compression.options import IMPORTANCES
+from kdtoolkit.models.contract import check_logits
 
 _NOT_MULTIPLIED = ("bias", "beta", "moving_mean", "moving_variance")
 
@@ -185,12 +186,17 @@ class Taylor(Importance):
 
     The square of the sum of `weight * gradient` over the scales and offsets of the batch
     normalisations that a channel passes, the authors' gates; over its filters where it passes none.
-    The mean over batches. They are changes of the loss, and compare over groups as they are.
+    The mean over batches. They are changes of the loss, and compare over groups as they are. Of a
+    network with several outputs the loss is the sum over them.
 
     Attributes:
         images: normalised, float `(n, height, width, channels)`.
         labels: classes, int `(n,)`.
         batch_size: images whose mean cross-entropy has one gradient.
+
+    Raises:
+        ArgumentError: an attribute is not what is accepted; in `scores`, an output of the network
+            is not logits.
     """
 
     name = "taylor"
@@ -207,6 +213,8 @@ class Taylor(Importance):
             raise ArgumentError("labels", accepted, len(self.labels))
 
     def scores(self, network, groups):
+        for output in network.outputs:  # there are several where there are exits
+            check_logits(keras.Model(network.input, output, name=network.name))
         gates = [group.scales or group.channels for group in groups]
         names = dict.fromkeys(name for each in gates for name in each)
         variables = {name: _gate(network.get_layer(name)) for name in names}
@@ -269,7 +277,7 @@ def _gradients(network, variables, images, labels):
         for value in values:
             tape.watch(value)
         logits = network(tf.convert_to_tensor(images), training=False)
-        outputs = logits.values() if isinstance(logits, dict) else [logits]
+        outputs = keras.tree.flatten(logits)
         loss = tf.add_n([tf.reduce_mean(losses.crossentropy(labels, each)) for each in outputs])
     found = tape.gradient(loss, values, unconnected_gradients="zero")
     return [np.asarray(gradient, "float64") for gradient in found]

@@ -144,6 +144,34 @@ def test_taylor(normalised):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.max())
 
 
+@pytest.mark.parametrize("structure", [list, lambda outputs: dict(zip("ab", outputs, strict=True))])
+def test_taylor_of_several_outputs(structure):
+    """Of two, one of which is the other one doubled: gradients of the sum of both losses."""
+    image = keras.Input((1, 1, 2))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(3, 1, use_bias=False, name="conv")(image))
+    logits = keras.layers.Dense(2, name="logits")(x)
+    network = randomised(keras.Model(image, structure([logits, keras.layers.Rescaling(2)(logits)])))
+    images, labels = RNG.normal(size=(4, 1, 1, 2)).astype("float32"), RNG.integers(0, 2, 4)
+    (found,) = Taylor(images, labels).scores(network, channel_groups(network))
+
+    x, conv = (np.squeeze(v).astype("float64") for v in (images, network.weights[0]))
+    dense, offset = (np.asarray(v, "float64") for v in network.get_layer("logits").weights)
+    z = x @ conv @ dense + offset
+    errors = sum(k * (special.softmax(k * z, axis=-1) - np.eye(2)[labels]) for k in (1, 2)) / 4
+    joint = (conv * (x.T @ errors @ dense.T)).sum(axis=0)
+    np.testing.assert_allclose(found, joint**2, rtol=1e-4)
+
+
+def test_taylor_of_probabilities_is_refused():
+    image = keras.Input((2, 2, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1)(image))
+    outputs = [keras.layers.Dense(2)(x), keras.layers.Dense(2, activation="softmax")(x)]
+    network = keras.Model(image, outputs, name="net")
+    groups = channel_groups(network)
+    with pytest.raises(ValueError, match=r"`network` must return logits.*'net', which .* softmax"):
+        Taylor(np.zeros((1, 2, 2, 1), "float32"), np.zeros(1, int)).scores(network, groups)
+
+
 def test_names():
     assert as_importance("l2") == importance.L2()
     with pytest.raises(ValueError, match=r"`importance` must be an object .* Taylor\(images"):
