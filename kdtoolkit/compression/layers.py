@@ -1,6 +1,7 @@
 """Which layers of a network are pruned, and how many of their weights are zero."""
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -52,7 +53,8 @@ def sparsity(network: Network) -> Sparsity:
 
     Args:
         network: built Keras model. A layer of a nested model, or of a layer, is called
-            `model/layer`, such as `multi_head_attention/query`.
+            `model/layer`, such as `multi_head_attention/query`; a second one of that name
+            `model/layer_1`. One that several models share counts once, as the first one's.
 
     Raises:
         ValueError: it has no such layers.
@@ -134,16 +136,25 @@ def by_pattern(names, values, argument):
 
 def _candidates(network):
     found = {}
+    seen = set()
     for name, layer in _prunable(network):
         if not layer.built:
             received = Words(f"{network.name!r}, whose layer {name!r} has no weights yet")
             raise ArgumentError("network", "built before it is pruned", received)
-        found[name] = layer
+        if id(layer) not in seen:  # models may share it
+            seen.add(id(layer))
+            found[_name_apart(name, found)] = layer
     if not found:
         received = Words(f"{network.name!r}, which has {len(network.layers)} other layers")
         accepted = "convolutions or dense layers, and must be built"
         raise ArgumentError("network", accepted, received, must="have")
     return found
+
+
+def _name_apart(name, names):
+    """The name, or where another layer has it, as two of one layer may, with a number."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if each not in names)
 
 
 def _prunable(layer, prefix=""):

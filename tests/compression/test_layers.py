@@ -151,3 +151,43 @@ def test_the_small_head_of_a_nested_model_is_left_out():
     )
     image = keras.Input((4, 4, 3))
     assert list(choose(keras.Model(image, inner(image)))) == ["inner/b"]
+
+
+class Projections(layers.Layer):
+    """Two layers of one name, and a third whose name is what a second one could be called."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.first = layers.Dense(4, name="proj")
+        self.second = layers.Dense(5, name="proj")
+        self.third = layers.Dense(6, name="proj_1")
+
+    def build(self, shape):
+        for layer in (self.first, self.second, self.third):
+            layer.build(shape)
+
+    def call(self, inputs):
+        return keras.ops.concatenate(
+            [self.first(inputs), self.second(inputs), self.third(inputs)], axis=-1
+        )
+
+
+def test_layers_of_the_same_name_are_all_there():
+    block = Projections(name="block")
+    network = keras.Sequential([keras.Input((8,)), block])
+    block.second.kernel.assign(np.zeros((8, 5)))
+    found = sparsity(network)
+    assert found.layers == {"block/proj": 0, "block/proj_1": 1, "block/proj_1_1": 0}
+    assert found.size == 8 * (4 + 5 + 6)
+    chosen = choose(network, "block/proj*").values()
+    assert list(chosen) == [block.first, block.second, block.third]
+
+
+def test_a_layer_that_models_share_counts_once():
+    shared = layers.Dense(8, name="shared")
+    left, right = (
+        keras.Sequential([keras.Input((8,)), shared], name=name) for name in ("left", "right")
+    )
+    vector = keras.Input((8,))
+    found = sparsity(keras.Model(vector, layers.Add()([left(vector), right(vector)])))
+    assert (found.layers, found.size) == ({"left/shared": 0}, 64)
