@@ -23,7 +23,8 @@ _ON_THE_GRID_OF_THEIR_INPUT = re.compile(
     r"""ActivityRegularization | AveragePooling[12]D | CenterCrop | Cropping[12]D | ExpandDims
     | Flatten | GaussianNoise | GetItem | GlobalMaxPooling[12]D | Identity | Max | MaxPooling[12]D
     | Pad | Permute | Random(?!Crop)\w+ | Repeat | RepeatVector | Reshape | Resizing | Squeeze
-    | Transpose | UpSampling[12]D | ZeroPadding[12]D | (Alpha|Gaussian|Spatial)?Dropout([12]D)?""",
+    | Transpose | UpSampling[12]D | ZeroPadding[12]D | (Alpha|Gaussian|Spatial)?Dropout([12]D)?
+    | (Array)?Split | Unstack""",
     re.VERBOSE,
 )
 

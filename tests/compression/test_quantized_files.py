@@ -67,6 +67,11 @@ def gate(x):
     return layers.Activation("sigmoid")(x)
 
 
+def parts(x):
+    first, *others = x
+    return layers.Concatenate()([ops.tanh(first), *others])
+
+
 def sloped():
     layer = layers.PReLU()
     layer.build((1, 4, 2, 5))
@@ -164,6 +169,12 @@ INTEGERS = {
             1,
         )
     ),
+    "halves": lambda x: ops.maximum(*ops.split(layers.Conv2D(8, 3)(x), 2, axis=-1)),
+    "parts": lambda x: parts(ops.split(layers.Conv2D(8, 3)(x), [2, 5], axis=-1)),
+    "parts of nearly one size": lambda x: parts(
+        ops.array_split(layers.Conv2D(8, 3)(x), 3, axis=-1)
+    ),
+    "rows": lambda x: ops.minimum(*ops.unstack(layers.Conv2D(8, (5, 1))(x), axis=1)),
     "products of words": lambda x: ops.matmul(words(x), layers.Permute((2, 1))(words(x))),
 }
 
