@@ -35,8 +35,10 @@ RECIPES = {
     ),
 }
 
-# What the recipes share is tried with one; the other one goes through rounds of pruning and files.
-TRIED = list(RECIPES) if os.environ.get("KDTOOLKIT_TEST") == "all" else ["distill"]
+# Trainings on workers themselves are tried in tests/training.
+pytestmark = pytest.mark.skipif(
+    os.environ.get("KDTOOLKIT_TEST") != "all", reason="minutes: set KDTOOLKIT_TEST=all"
+)
 RESULTS = {"compress": "variants", "distill": "methods"}
 STAGES = {"compress": 2, "distill": 3}  # with one that is pruned; as many as the student
 
@@ -70,7 +72,7 @@ def network(stages):
     return keras.Model(image, keras.layers.Dense(10)(x))
 
 
-@pytest.fixture(scope="module", params=TRIED)
+@pytest.fixture(scope="module", params=RECIPES)
 def runs(request, tmp_path_factory):
     """The recipe and the directories of one process with two replicas, the chief, the other."""
     recipe, flags = request.param, RECIPES[request.param]

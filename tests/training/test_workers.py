@@ -20,7 +20,6 @@ from tests.training.test_methods import Networks
 from tests.training.test_step import linear
 
 STARTED = []
-VICTIMS = (1, 0) if os.environ.get("KDTOOLKIT_TEST") == "all" else (1,)
 
 
 def start(*arguments):
@@ -155,10 +154,11 @@ def test_moving_statistics_are_the_mean_of_the_replicas(stepped, two_replicas):
         np.testing.assert_allclose(found["variance"], variance, rtol=1e-5)
 
 
+@pytest.mark.skipif(not small_training.ALL, reason="a minute: set KDTOOLKIT_TEST=all")
 def test_killed_workers_end_with_the_same_weights(whole, tmp_path):
     """Bit for bit. The one that is left says who is gone, in one line, and ends."""
     killed, moments = tmp_path, random.Random(0)
-    for victim in VICTIMS:
+    for victim in (1, 0):
         processes = start("resume", killed)
         processes[0].stdout.readline()  # it trains
         time.sleep(moments.uniform(0, 2))
