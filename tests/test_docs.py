@@ -138,6 +138,8 @@ def place(tmp_path_factory):
         export.to_litert(classifier(), path, digits.preprocessing, labels=digits.info.labels)
     for name in ("mine", "teacher"):
         classifier().save(directory / f"{name}.keras")
+    (directory / "first" / "self_distillation").mkdir(parents=True)
+    network.save(directory / "first" / "self_distillation" / "network.keras")
     resnet = models.build("resnet8", digits.info.image_shape, 10, padding="torch")
     np.savez(directory / "resnet8.npz", **random_state(resnet)[0])
     views = 8 * len(digits.train)
