@@ -143,9 +143,11 @@ _TRANSPOSED = (
 
 
 def _rounded(layer, values):
-    """The kernel on the grids of its output channels: in a file of int8 these are its last axis,
-    of a depthwise one the last two, and of a transposed one, `(..., outputs, inputs)`, the one
-    before."""
+    """The kernel on the grids of its output channels.
+
+    In a file of int8 these are its last axis, of a depthwise one the last two, and of a transposed
+    one, `(..., outputs, inputs)`, the one before.
+    """
     if isinstance(layer, _TRANSPOSED):
         return np.swapaxes(fake_quantize_kernel(np.swapaxes(values, -1, -2)), -1, -2)
     depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
