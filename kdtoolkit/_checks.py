@@ -210,3 +210,14 @@ def check_seeds(seeds: Sequence[int]) -> None:
     in_range = all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds)
     if not in_range or not seeds or len(set(seeds)) < len(seeds):
         raise ArgumentError("seeds", "different integers from 0 to 2147483647", list(seeds))
+
+
+def positive_integer(argument: str, value: int | None, default: int) -> int:
+    """Returns the value of an argument, or its default where it is None.
+
+    Raises:
+        ArgumentError: it is no integer of at least 1.
+    """
+    value = default if value is None else value
+    check(argument, value, Integers(1))
+    return value

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from kdtoolkit import models
-from kdtoolkit._checks import ArgumentError, Integers, check, check_seeds, suiting
+from kdtoolkit._checks import ArgumentError, check_seeds, positive_integer, suiting
 from kdtoolkit._claim import design, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
@@ -147,8 +147,7 @@ def compare(
     if trains_teacher:
         build_teacher = loop.fresh(build_teacher, "teacher")
     epochs, batch_size = schedule.length(epochs, batch_size)
-    teacher_epochs = epochs if teacher_epochs is None else teacher_epochs
-    check("teacher_epochs", teacher_epochs, Integers(1))
+    teacher_epochs = positive_integer("teacher_epochs", teacher_epochs, epochs)
     views = None if cached_views is None else Views(cached_views, teacher_seed, generation=1)
     decay = schedule.weight_decay
     strategy = strategy or tf.distribute.get_strategy()

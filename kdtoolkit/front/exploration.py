@@ -16,9 +16,9 @@ from kdtoolkit._checks import (
     BELOW_1,
     POSITIVE,
     ArgumentError,
-    Integers,
     OneOf,
     check,
+    positive_integer,
     suiting,
 )
 from kdtoolkit._claim import fingerprint, held
@@ -155,8 +155,7 @@ def search(
         raise ArgumentError("students", "different names", students)
     copy = copier(classifier)
     epochs, batch_size = schedule.length(epochs, batch_size)
-    student_epochs = student_schedule.epochs if student_epochs is None else student_epochs
-    check("student_epochs", student_epochs, Integers(1))
+    student_epochs = positive_integer("student_epochs", student_epochs, student_schedule.epochs)
     settings = Settings(
         schedule=schedule,
         epochs=epochs,

@@ -7,7 +7,7 @@ imported.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdtoolkit._checks import Integers, check
+from kdtoolkit._checks import positive_integer
 
 if TYPE_CHECKING:
     import keras
@@ -41,11 +41,10 @@ class Schedule:
         Raises:
             ArgumentError: one of them is no integer of at least 1.
         """
-        epochs = self.epochs if epochs is None else epochs
-        batch_size = self.batch_size if batch_size is None else batch_size
-        check("epochs", epochs, Integers(1))
-        check("batch_size", batch_size, Integers(1))
-        return epochs, batch_size
+        return (
+            positive_integer("epochs", epochs, self.epochs),
+            positive_integer("batch_size", batch_size, self.batch_size),
+        )
 
     def drop_steps(self, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:
         """Optimizer steps after which the rate drops when the run is scaled to `epochs`."""
