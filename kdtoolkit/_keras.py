@@ -46,6 +46,11 @@ def node_of(tensor: keras.KerasTensor) -> Any:
     return operation._inbound_nodes[index]
 
 
+def calls(operation: Any) -> list[Any]:
+    """All calls of a layer or operation, in whatever networks, as `node_of` returns them."""
+    return operation._inbound_nodes
+
+
 def nodes(network: keras.Model) -> Iterator[Any]:
     """The calls of a functional network, in an order in which they can run.
 

@@ -111,8 +111,6 @@ def test_rows_run(row, tmp_path, monkeypatch, capsys):
     if together:
         methods = parsed(row, recipe).methods
         flags.append(f"--methods={'+'.join(method for method in methods if method != 'plain')}")
-        # The sum of all losses is a hundred times as large as one: at one's rate it may overflow.
-        flags.append("--learning_rate=1e-4")
     if name(row) not in WITH_FILES:
         flags.append("--export=none")
     assert recipe.main(flags) == 0, capsys.readouterr().err

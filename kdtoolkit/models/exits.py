@@ -19,7 +19,7 @@ from kdtoolkit.models.choices import HEADS
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
-from kdtoolkit.models.layers import batch_norm, he_normal
+from kdtoolkit.models.layers import batch_norm, conv
 from kdtoolkit.models.quantized_layers import grid_of
 
 _WIDTHS = (128, 64, 32, 16, 8)  # the first is the paper's
@@ -416,9 +416,7 @@ def _pooled_tokens(x, width, prefix):
 
 def _conv(x, filters, size, stride, name):
     # With bias, unlike the networks' own: so are the heads whose sizes are published.
-    x = layers.Conv2D(
-        filters, size, stride, padding="same", kernel_initializer=he_normal(), name=f"{name}_conv"
-    )(x)
+    x = conv(x, filters, size, stride, use_bias=True, name=f"{name}_conv")
     x = batch_norm(x, name=f"{name}_bn")
     return layers.ReLU(name=f"{name}_relu")(x)
 

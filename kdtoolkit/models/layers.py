@@ -27,7 +27,7 @@ def conv(x, filters, size, strides=1, *, padding="same", use_bias=False, name):
     return layers.Conv2D(
         filters,
         size,
-        strides,
+        _within(x, strides),
         padding=padding,
         use_bias=use_bias,
         kernel_initializer=he_normal(),
@@ -53,7 +53,7 @@ def depthwise_conv(x, size, strides=1, *, padding="same", name):
     x, padding = padded(x, size, strides, padding, name)
     return layers.DepthwiseConv2D(
         size,
-        strides,
+        _within(x, strides),
         padding=padding,
         use_bias=False,
         depthwise_initializer=he_normal(),
@@ -80,6 +80,14 @@ def padded(x, size, strides, padding, name):
     if padding == "same" or strides == 1 or size == 1:
         return x, "same"
     return layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
+
+
+def _within(x, strides):
+    """Strides as long as the image where they are longer: either way there is one output pixel.
+
+    For longer ones, see `models.precision.strides_over`.
+    """
+    return tuple(strides if side is None else min(strides, side) for side in x.shape[1:3])
 
 
 def batch_norm(x, *, name):

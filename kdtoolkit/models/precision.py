@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from kdtoolkit._keras import all_layers, history, node_of
+from kdtoolkit._keras import all_layers, calls, history, node_of
 from kdtoolkit.models.graph import class_name
 
 # They take pixels, eight bits of which are more than bfloat16 has.
@@ -31,9 +31,9 @@ def in_policy(network):
     """Lets a network from a file compute as if it had been built in the policy Keras is set to.
 
     Keras' own layers on float32 variables take the policy, whatever they were stored with, but for
-    the last ones before the outputs, since logits are float32, and those that take pixels. Networks
-    with layers of other classes, which may compute anything, keep what they have: that of a
-    quantised activation, for one, is a grid.
+    the last ones before the outputs, since logits are float32, those that take pixels, and those
+    that stride over their whole image. Networks with layers of other classes, which may compute
+    anything, keep what they have: that of a quantised activation, for one, is a grid.
 
     Args:
         network: functional; changed in place.
@@ -49,10 +49,32 @@ def in_policy(network):
         return network
     exact = {id(layer) for layer in (*_last(network), *_inputs(network))}
     exact |= {id(layer) for layer in layers if class_name(layer) in _OF_PIXELS}
+    exact |= {id(layer) for layer in layers if strides_over(layer)}
     float32 = keras.DTypePolicy(policy.variable_dtype)
     policies = [float32 if id(layer) in exact else policy for layer in layers]
     _compute_in(network, layers, policies)
     return network
+
+
+def strides_over(layer):
+    """Whether a layer is a convolution whose strides are longer than the image it is called on.
+
+    In bfloat16 the gradient of its kernel is undefined on a CPU: what oneDNN (TensorFlow 2.21)
+    leaves out are the weights that meet nothing but padding, whose gradient is 0, and it returns
+    the memory as it was. An optimizer clips all other gradients by the norm of that.
+    """
+    if not hasattr(layer, "strides") or not hasattr(layer, "kernel_size"):
+        return False
+    return any(
+        side is not None and stride > side
+        for node in calls(layer)
+        for stride, side in zip(layer.strides, _sides(layer, node.input_tensors[0]), strict=True)
+    )
+
+
+def _sides(layer, image):
+    channels_first = layer.data_format == "channels_first"
+    return image.shape[2:] if channels_first else image.shape[1:-1]
 
 
 def _compute_in(network, layers, policies):

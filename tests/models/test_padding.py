@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kdtoolkit import models
-from kdtoolkit.models.layers import conv, max_pool
+from kdtoolkit.models import precision
+from kdtoolkit.models.layers import conv, depthwise_conv, max_pool
 
 RNG = np.random.default_rng(0)
 
@@ -27,6 +28,35 @@ def test_convolution(shape, size, stride):
     kernel = np.asarray(network.get_layer("conv").kernel, np.float64)
     expected = np.einsum("nrcijk,ijkf->nrcf", windows(images, size, stride), kernel)
     np.testing.assert_allclose(network.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["same", "torch"])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 4, 3), (2, 1, 3)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (5, 3), (1, 2), (1, 3)])
+def test_strides_over_the_whole_image(shape, size, stride, padding):
+    """They are as long as the image, which gives the same numbers; see `strides_over`."""
+    image = keras.Input(shape)
+    images = RNG.normal(size=(2, *shape)).astype(np.float32)
+    for build, layer in (
+        (conv, keras.layers.Conv2D),
+        (depthwise_conv, keras.layers.DepthwiseConv2D),
+    ):
+        filters = (3,) if build is conv else ()
+        ours = build(image, *filters, size, stride, padding=padding, name="conv")
+        network = keras.Model(image, ours)
+        pad = size // 2 if padding == "torch" and size > 1 else 0
+        keras_own = layer(
+            *filters, size, stride, padding="valid" if pad else "same", use_bias=False
+        )
+        expected = keras_own(keras.layers.ZeroPadding2D(pad)(image))
+        keras_own.set_weights(network.get_weights())
+        assert not any(precision.strides_over(layer) for layer in network.layers)
+        np.testing.assert_allclose(
+            network.predict(images, verbose=0),
+            keras.Model(image, expected).predict(images, verbose=0),
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 3), (7, 9, 3)])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from kdtoolkit import models
@@ -76,6 +77,15 @@ def attentive():
     return keras.Model(image, layers.Dense(5, dtype="float32")(x))
 
 
+def striding_over_its_image():
+    image = keras.Input((2, 2, 3))
+    x = layers.Conv2D(3, 3, 2, padding="same", name="within")(image)
+    x = layers.Conv2D(3, 3, 2, padding="same", dtype="float32", name="over")(x)
+    x = layers.SeparableConv2D(3, 3, 3, padding="same", dtype="float32", name="separable")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(5, dtype="float32")(x))
+
+
 def registered(name):
     return lambda: models.build(name, (8, 8, 3), 5)
 
@@ -102,6 +112,48 @@ def test_a_stored_network_computes_as_it_was_trained(build, tmp_path):
     assert "bfloat16" in dtypes(stored)
     np.testing.assert_array_equal(stored.predict(x, verbose=0), expected)
     np.testing.assert_array_equal(network.predict(x, verbose=0), expected)
+
+
+def test_convolutions_stride_over_their_image_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = in_policy(striding_over_its_image())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    named = {name: network.get_layer(name) for name in ("within", "over", "separable")}
+    assert {name: layer.compute_dtype for name, layer in named.items()} == {
+        "within": "bfloat16",
+        "over": "float32",
+        "separable": "float32",
+    }
+
+
+def test_gradients_of_weights_that_meet_padding_alone_are_zero():
+    """On a CPU with bfloat16, where oneDNN leaves them as the memory was."""
+    network = striding_over_its_image()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = in_policy(network)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    over, separable = network.get_layer("over"), network.get_layer("separable")
+    kernels = [over.kernel, separable.depthwise_kernel]
+
+    @tf.function
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(images, training=True) ** 2)
+        return tape.gradient(loss, [kernel.value for kernel in kernels])
+
+    images = RNG.normal(size=(16, 2, 2, 3)).astype("float32")
+    for _ in range(20):
+        junk = [tf.fill(kernel.shape, 1e15) for kernel in kernels for _ in range(8)]
+        del junk
+        for gradient in gradients(images):
+            outer = np.ones((3, 3), bool)
+            outer[1, 1] = False
+            assert np.all(gradient.numpy()[outer] == 0)
+            assert np.any(gradient.numpy()[~outer] != 0)
 
 
 def dtypes(network):
