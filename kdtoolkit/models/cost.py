@@ -1,5 +1,6 @@
 """What a network costs to run."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,18 +11,28 @@ from keras import layers
 from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
+from kdtoolkit.models.graph import class_name
+
+_CONVOLUTIONS = (
+    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
 def macs(network: Network) -> int:
-    """Multiply-accumulate operations of the 2-D convolutions and dense layers for one image.
+    """Multiply-accumulate operations of convolutions, dense layers and attention for one image.
 
     Args:
         network: functional or sequential Keras model with inputs of a fixed shape.
 
     Returns:
         int. A layer counts each time it is used. Transposed convolutions count every product, those
-        that `"same"` padding then cuts off too. Layers and models with a `call` of one's own count
-        nothing.
+        that `"same"` padding then cuts off too; attention its projections, scores and weighted
+        sums, masked or not. So do `keras.ops.matmul` and `einsum`. Layers and models with a `call`
+        of one's own count nothing.
 
     Raises:
         ValueError: the shape of the images is not fixed.
@@ -87,16 +98,69 @@ def use_macs(use, size=None):
     layer, graph = use.operation, inside(use)
     if graph is not None:
         return macs_of(graph.outputs, size)
-    if isinstance(layer, layers.SeparableConv2D):
+    if isinstance(layer, _SEPARABLE):
         kernels = size(layer.depthwise_kernel) + size(layer.pointwise_kernel)
         return _places(layer, use.output_tensors) * kernels
     # Each place of the input meets each weight of the kernel once.
-    if isinstance(layer, layers.Conv2DTranspose):
+    if isinstance(layer, _TRANSPOSED):
         return _places(layer, use.input_tensors) * size(layer.kernel)
     # Each place of the output sees each weight of the kernel once, in groups or not.
-    if isinstance(layer, (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)):
+    if isinstance(layer, (layers.Dense, *_CONVOLUTIONS)):
         return _places(layer, use.output_tensors) * size(layer.kernel)
+    if isinstance(layer, layers.EinsumDense):
+        (given,) = use.input_tensors
+        products = _products(layer.equation, [given.shape, layer.kernel.shape])
+        return products // _size(layer.kernel) * size(layer.kernel)
+    if isinstance(layer, _ATTENTION):
+        return _attention_macs(use, size)
+    if class_name(layer) == "Matmul":
+        (output,) = use.output_tensors
+        return _count(output.shape) * use.arguments.args[0].shape[-1]
+    if class_name(layer) == "Einsum":
+        operands = [operand.shape for operand in use.arguments.args]
+        return _products(layer.subscripts, operands) if len(operands) > 1 else 0
     return 0
+
+
+def _attention_macs(use, size):
+    layer = use.operation
+    arguments = use.arguments
+    given = inspect.signature(layer.call).bind(*arguments.args, **arguments.kwargs).arguments
+    queries, values = (_count(given[name].shape[:-1]) for name in ("query", "value"))
+    dense = _keras.all_layers(layer, include_self=False)
+    total = 0
+    for each in dense:
+        if isinstance(each, layers.EinsumDense):
+            total += size(each.kernel) * (values if each.name in ("key", "value") else queries)
+    config = layer.get_config()
+    if isinstance(layer, layers.GroupQueryAttention):
+        width = 2 * config["num_query_heads"] * config["head_dim"]
+    else:
+        key_width = config["key_dim"]
+        width = config["num_heads"] * (key_width + (config["value_dim"] or key_width))
+    # A place may attend to others along some axes alone.
+    axes = config.get("attention_axes") or range(1, len(given["value"].shape) - 1)
+    attended = _count(given["value"].shape[axis] for axis in axes)
+    return total + queries * attended * width
+
+
+def _products(equation, shapes):
+    """Of an einsum: each index takes each of its values once."""
+    sides = {}
+    for indices, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
+        before, dots, after = indices.strip().partition("...")
+        last = len(shape) - len(after)
+        sides |= dict(zip(before, shape, strict=False)) | dict(
+            zip(after, shape[last:], strict=True)
+        )
+        if dots:
+            sides[dots] = max(_count(shape[len(before) : last]), sides.get(dots, 1))
+    return _count(sides.values())
+
+
+def _count(shape):
+    """Values of one image: its number in a batch is open."""
+    return math.prod(side for side in shape if side is not None)
 
 
 def inside(use):

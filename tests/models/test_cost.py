@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from kdtoolkit import models
 
@@ -30,6 +30,55 @@ from kdtoolkit import models
 def test_layers(layer, expected):
     image = keras.Input((8, 10, 6))
     assert models.macs(keras.Model(image, layer(image))) == expected
+
+
+@pytest.mark.parametrize(
+    "layer, expected",
+    [
+        (layers.Conv1D(4, 3, 2, padding="same"), 4 * 4 * 3 * 6),
+        (layers.DepthwiseConv1D(3, padding="same"), 7 * 6 * 3),
+        (layers.SeparableConv1D(4, 3, padding="same"), 7 * (6 * 3 + 6 * 4)),
+        (layers.Conv1DTranspose(4, 3, 2, padding="same"), 7 * 4 * 3 * 6),
+        (layers.EinsumDense("abc,cde->abde", (None, 2, 3)), 7 * 6 * 2 * 3),
+        (layers.EinsumDense("...x,xy->...y", 5), 7 * 6 * 5),
+        (layers.EinsumDense("abc,bd->adc", (4, 6)), 7 * 6 * 4),
+        (lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), 7 * 7 * 6),
+        (lambda x: ops.einsum("btc,bsc->bts", x, x[:, :3]), 7 * 3 * 6),
+        (lambda x: ops.einsum("btc->bct", x), 0),
+        (lambda x: ops.einsum("...tc,...sc->...ts", x, x[:, :3]), 7 * 3 * 6),
+    ],
+)
+def test_layers_of_tokens(layer, expected):
+    tokens = keras.Input((7, 6))
+    assert models.macs(keras.Model(tokens, layer(tokens))) == expected
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_attention(named):
+    tokens, others = keras.Input((7, 6)), keras.Input((5, 8))
+    layer = layers.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=4, output_shape=9)
+    given = {"value": others, "query": tokens} if named else (tokens, others)
+    attended = layer(**given) if named else layer(*given)
+    projections = 7 * 6 * (2 * 3) + 5 * 8 * (2 * 3) + 5 * 8 * (2 * 4) + 7 * (2 * 4) * 9
+    scores = 2 * 7 * 5 * (3 + 4)
+    network = keras.Model([tokens, others], attended)
+    assert models.macs(network) == projections + scores
+
+
+def test_attention_along_one_axis():
+    image = keras.Input((4, 5, 6))
+    layer = layers.MultiHeadAttention(num_heads=2, key_dim=3, attention_axes=(2,))
+    projections = 4 * 5 * 6 * (2 * 3) * 4
+    scores = 4 * 2 * 5 * 5 * (3 + 3)
+    assert models.macs(keras.Model(image, layer(image, image))) == projections + scores
+
+
+def test_grouped_attention():
+    tokens = keras.Input((7, 6))
+    layer = layers.GroupQueryAttention(head_dim=3, num_query_heads=4, num_key_value_heads=2)
+    projections = 7 * 6 * (4 * 3) + 2 * 7 * 6 * (2 * 3) + 7 * (4 * 3) * 6
+    scores = 4 * 7 * 7 * (3 + 3)
+    assert models.macs(keras.Model(tokens, layer(tokens, tokens))) == projections + scores
 
 
 @pytest.mark.parametrize(
