@@ -62,6 +62,9 @@ _FUNCTIONS = {
     "Tanh": activations.tanh,
 }
 _SCALING = ("BatchNormalization", "Normalization", "Rescaling")
+# The converter moves the grid of what they are given into the operation before it. Of one that has
+# no integers, such as ELU, it then makes a file that it refuses itself.
+_OF_ONE_GRID = ("Concatenate", "Maximum", "Minimum")
 # What the file runs as one operation with a ReLU behind it.
 _TAKING_A_RELU = ("Add", "Conv2D", "Dense", "DepthwiseConv2D", "Multiply", *_SCALING)
 
@@ -162,7 +165,7 @@ class _Rewriting:
     def __init__(self, graph, bits, momentum):
         self._graph, self._bits = graph, bits
         self._settings = {"bits": bits, "momentum": momentum}
-        self._taker_of = takers(graph)
+        self._taker_of, self._takers_of = takers(graph), all_takers(graph)
         self._norms = foldable(graph, WEIGHTED, self._taker_of)
         self._folded = {norm.name for norm in self._norms.values()}
         self._role_of = {node.operation.name: _role(node) for node in _keras.nodes(graph)}
@@ -198,6 +201,8 @@ class _Rewriting:
                 kwargs["mask"] = mask
             args, kwargs = keras.tree.map_structure(self._as_floats, (args, kwargs))
             outputs = self._copied(operation)(*args, **kwargs)
+            if any(class_name(taker) in _OF_ONE_GRID for taker in self._takers_of[name]):
+                outputs = keras.tree.map_structure(self._ended, outputs)
             self._floating |= {id(tensor): tensor for tensor in keras.tree.flatten(outputs)}
             return outputs
         if role in ("weighted", "scale"):
@@ -227,6 +232,10 @@ class _Rewriting:
         if constant and keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
             return quantized.fake_quantize_constant(value, self._bits)
         return value
+
+    def _ended(self, value):
+        """A tensor of floats, apart from the operation that returned it."""
+        return quantized.Dequantize(name=_named_after(value, "floats"))(value)
 
     def _as_floats(self, value):
         """A tensor for an operation of floats."""

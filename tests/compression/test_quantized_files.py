@@ -220,6 +220,16 @@ def between(*body):
     return build
 
 
+def beside(joined):
+    """An operation of floats and one of integers, joined on one grid, between convolutions."""
+
+    def build(x):
+        x = layers.Conv2D(6, 1, name="before")(x)
+        return layers.Conv2D(4, 1, name="after")(joined([layers.ELU(name="elu")(x), x]))
+
+    return build
+
+
 def attended(x):
     x = layers.Reshape((24, 6))(layers.Conv2D(6, 1)(x))
     return layers.Dense(4)(layers.MultiHeadAttention(2, 3, name="attention")(x, x))
@@ -240,6 +250,9 @@ FLOATS = {
     ),
     "softmax of rows": (between(lambda: layers.Softmax(axis=1, name="softmax")), ["softmax"]),
     "attention": (attended, ["attention"]),
+    "concatenated with integers": (beside(layers.Concatenate()), ["elu"]),
+    "maximum with integers": (beside(layers.Maximum()), ["elu"]),
+    "minimum with integers": (beside(lambda x: ops.minimum(*x)), ["elu"]),
     "at the beginning": (lambda x: layers.Conv2D(4, 1)(Own(name="own")(x)), ["own"]),
     "at the end": (lambda x: Own(name="own")(layers.Conv2D(4, 1)(x)), ["own"]),
     "several": (
@@ -253,6 +266,9 @@ FLOATS = {
 }
 
 
+OF_INTEGERS = {"CONCATENATION", "CONV_2D", "MAXIMUM", "MINIMUM", "RESHAPE", "TRANSPOSE"}
+
+
 @pytest.mark.parametrize("name", FLOATS)
 def test_in_floats(name):
     build, stay = FLOATS[name]
@@ -264,7 +280,7 @@ def test_in_floats(name):
     (message,) = [str(warning.message) for warning in found if warning.category is UserWarning]
     assert re.findall("'(.*?)'", message.partition("stay in float: ")[2]) == stay
     outputs, kinds = converted(aware)
-    assert {kind for kind, floats in kinds if not floats} <= {"CONV_2D", "RESHAPE", "TRANSPOSE"}
+    assert {kind for kind, floats in kinds if not floats} <= OF_INTEGERS
     assert [kind for kind, floats in kinds if floats]
     assert ("CONV_2D", True) not in kinds
     expected = aware(IMAGES, training=False).numpy()
