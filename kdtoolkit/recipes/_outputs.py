@@ -42,13 +42,20 @@ def network_path(path: str | os.PathLike[str], argument: str) -> Path:
         )
     try:
         results = files.read_record(path / record.RESULTS)
-        name = _LAST[results["recipe"]](results)
-        record.read(path / name, {"name": name})
+        recipe = results["recipe"]
+        if recipe != "shrink":
+            name = _LAST[recipe](results)
+            record.read(path / name, {"name": name})
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"{argument}={path} is not the output directory of a finished recipe: {error}. Its "
             f"{record.NETWORK} can be named itself"
         ) from error
+    if recipe == "shrink":
+        raise UsageError(
+            f"{argument}={path} is of shrink, which ends with a file for devices. A "
+            f"{record.NETWORK} in it can be named itself"
+        )
     return path / name / record.NETWORK
 
 

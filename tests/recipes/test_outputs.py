@@ -59,3 +59,9 @@ def test_what_the_run_did_not_leave_is_refused(run, damage, message):
         network_path(str(run), "--teacher")
     path = run / "generation_0" / "network.keras"
     assert network_path(str(path), "--teacher") == path
+
+
+def test_shrink_ends_with_no_network(run):
+    files.write_record(run / "results.json", {"recipe": "shrink"})
+    with pytest.raises(UsageError, match=f"^--teacher={run} is of shrink, which ends with a file"):
+        network_path(str(run), "--teacher")
