@@ -197,6 +197,13 @@ def define_output(flags):
     _smoke.define(flags)
 
 
+def check_export(flags, names):
+    """Checks `--export`, one of `names` that end with `none`, and what the files are to say."""
+    flags.require_one_of("export", names)
+    written = ", ".join(f"--export={name}" for name in names[:-1])
+    flags.require_use(flags.export != "none", written, "author", "license")
+
+
 def about(flags):
     """Returns what the flags say of the files for their metadata, an `About`; None for nothing."""
     from kdtoolkit.export import About

@@ -104,7 +104,7 @@ def _check(flags):
     flags.require_use(_top_k(flags) == ADAPTIVE, f"--top_k={ADAPTIVE}", "top_k_share")
     check_classes(flags, info.classes)
     _check_methods(flags, info.classes)
-    flags.require_one_of("export", _EXPORTS)
+    _flags.check_export(flags, _EXPORTS)
     usual = _flags.usual_schedule(
         flags, family.schedule if flags.weights is None else _pretrained.SCHEDULE
     )

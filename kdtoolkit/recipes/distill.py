@@ -187,7 +187,7 @@ def _check_export(flags, students):
     can_choose = flags.protocol != "benchmark" or students == 1
     if flags.export is None:
         flags.export = "best" if can_choose else "none"
-    flags.require_one_of("export", _EXPORTS)
+    _flags.check_export(flags, _EXPORTS)
     accepted = "none with --protocol=benchmark, where nothing may choose among several students"
     flags.require("export", can_choose or flags.export == "none", accepted)
 

@@ -161,7 +161,7 @@ def _check(flags):
     accepted = "a run without --budget and --certify, which pick in its place"
     flags.require_use(alone, accepted, "max_accuracy_drop")
     flags.require_one_of("cost", COST_UNIT.names)
-    flags.require_one_of("export", _EXPORTS)
+    _flags.check_export(flags, _EXPORTS)
     own = ("max_accuracy_drop", "budget", "certify", "cost", "quantize")
     flags.require_use(flags.export == "early_exit", "--export=early_exit", *own)
     flags.require("quantize", any(flags.quantize), "at least one kind")

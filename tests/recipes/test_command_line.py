@@ -86,6 +86,10 @@ def in_empty_directory(tmp_path, monkeypatch):
         (["--generations=2147483648"], ["--generations", "from 0 to 1000"]),  # weights of 16 GiB
         (["--seed=-1"], ["--seed", "-1"]),
         (["--strategy=tpu"], ["--strategy", "mirrored", "tpu"]),
+        (
+            ["--export=none", "--author=A. Nt"],
+            ["--author applies to --export=student, --export=ensemble. Received: --author=A. Nt"],
+        ),
         (["--export=onnx"], ["--export", "student, ensemble, none", "onnx"]),
         (["--data_dir=absent"], ["--data_dir", "existing directory", "absent"]),
         (["--label=coarse_label"], ["--label", "left out for 'digits'", "=coarse_label"]),
@@ -245,6 +249,7 @@ def test_mistakes_in_self_distillation(arguments, parts, in_empty_directory, cap
         (["--method=dkd", "--dkd_warmup=1.5"], ["--dkd_warmup", "[0, 1]", "1.5"]),
         (["--method=reviewkd", "--reviewkd_warmup=2"], ["--reviewkd_warmup", "[0, 1]", "2"]),
         (["--export=all"], ["--export", "best", "all"]),
+        (["--export=none", "--license=MIT"], ["--license", "applies to --export=best", "MIT"]),
         # These need the networks, and so TensorFlow; still nothing is written.
         (["--method=fitnet", "--fitnet_layers=stage2:stge"], ["--fitnet_layers", "stge", "stage"]),
         (["--method=fitnet", "--fitnet_layers=stage1:stage2"], ["--fitnet_layers", "height and"]),
