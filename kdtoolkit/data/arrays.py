@@ -18,8 +18,8 @@ class Arrays(source.Source):
         y: class indices `(n,)` or `(n, 1)`, integers from 0.
         validation_data, test_data: pairs of such arrays, whose images are as large as those of `x`;
             None to cut them from `x`.
-        class_names: one a class, in the order of the indices; None for their numbers, up to the
-            largest index.
+        class_names: one a class, each one line of text, in the order of the indices; None for their
+            numbers, up to the largest index.
         augmentation: of the training images. For characters, which mirrored are other classes:
             `Augmentation(flip=False)`.
 

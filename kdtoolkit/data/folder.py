@@ -12,7 +12,7 @@ from kdtoolkit._bar import counted
 from kdtoolkit.data import picture, source
 from kdtoolkit.data.photographs import suited
 from kdtoolkit.data.threads import in_threads
-from kdtoolkit.data.wording import some
+from kdtoolkit.data.wording import is_line, some
 
 _VALIDATION_NAMES = ("valid", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
@@ -251,20 +251,12 @@ def _class_names(path, classes):
         uses = collections.Counter(names)
         names = tuple(n if uses[n] == 1 else c for n, c in zip(names, classes, strict=True))
     for name in names:
-        if not _is_label(name):
+        if not is_line(name):
             raise ValueError(
                 f"Folder {path!r} must have classes whose names are one line of UTF-8 text. "
                 f"Received: {name!r}"
             )
     return names
-
-
-def _is_label(name):
-    try:
-        name.encode()  # bytes of a file's name that are no text are surrogates
-    except UnicodeEncodeError:
-        return False
-    return not set(name) & set("\r\n")
 
 
 def _text(path):

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
+from kdtoolkit.data.wording import is_line
 
 TEST_FRACTION = 0.2
 """Share of a data set without a test split that is held out as one."""
@@ -33,7 +34,8 @@ class DatasetInfo:
         name: as it was asked for.
         kind: "digits", "tfds", "folder", "archive" or "arrays", or what a source of one's own says.
         image_shape: `(height, width, channels)` of the images as they are loaded.
-        class_names: one a class, in the order of the labels.
+        class_names: one a class, in the order of the labels; each one line of text, as files carry
+            them.
         classes: number of classes.
         train_size: images in the training split, before validation images are cut from it. Of a
             folder, these three sizes count files; `load` leaves out what cannot be read.
@@ -47,6 +49,9 @@ class DatasetInfo:
         augmentation: what suits these images.
         unreadable: paths of a folder's image files without a readable header.
         label: name of the stored feature whose classes are learned; None where there is but one.
+
+    Raises:
+        ArgumentError: a class name is not such a line.
     """
 
     name: str
@@ -63,6 +68,12 @@ class DatasetInfo:
     augmentation: Augmenter = dataclasses.field(default_factory=Augmentation)
     unreadable: tuple[str, ...] = ()
     label: str | None = None
+
+    def __post_init__(self):
+        for name in self.class_names or ():
+            if not is_line(name):
+                received = Words(repr(name))
+                raise ArgumentError("class_names", "names of one line of UTF-8 text", received)
 
     @property
     def labels(self) -> tuple[str, ...]:

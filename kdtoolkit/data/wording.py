@@ -1,4 +1,4 @@
-"""What comes from files, in messages of one line."""
+"""What comes from files, in messages of one line; and names that files can hold."""
 
 _NAMED = 3
 
@@ -22,3 +22,14 @@ def listed(names, most=_NAMED):
 def some(names, most=_NAMED):
     """As `listed`, of names whose own order says nothing: in alphabetical order."""
     return listed(sorted(map(str, names)), most)
+
+
+def is_line(value):
+    """Whether this is a line of text: what a class name has to be, to be one of `labels.txt`."""
+    if not isinstance(value, str) or not value or set(value) & set("\r\n"):
+        return False
+    try:
+        value.encode()  # bytes of a file's name that are no text are surrogates
+    except UnicodeEncodeError:
+        return False
+    return True

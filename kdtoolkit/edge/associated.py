@@ -11,6 +11,7 @@ from typing import IO
 
 from kdtoolkit import bounded
 from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit.data.wording import is_line
 
 LABELS = "labels.txt"
 """One class name a line, in the order of the classes."""
@@ -70,10 +71,6 @@ def labels_text(labels: Iterable[str]) -> str:
 
 def check_labels(labels: tuple[str, ...]) -> None:
     """Raises an `ArgumentError` unless these are class names that `labels.txt` can hold."""
-    if len(labels) < 2 or not all(map(_is_line, labels)):
-        accepted = "at least two names, each one line that is not empty"
+    if len(labels) < 2 or not all(map(is_line, labels)):
+        accepted = "at least two names, each one line of UTF-8 text"
         raise ArgumentError("labels", accepted, Words(str(labels)[:200]))
-
-
-def _is_line(value):
-    return isinstance(value, str) and value and not set(value) & set("\r\n")

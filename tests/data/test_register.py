@@ -123,6 +123,16 @@ def test_help_says_that_it_is_imported(capsys):
     assert "package.module:function, data of your own: the module is imported" in text
 
 
+def test_class_names_that_no_file_holds(folder, capsys):
+    """Found before anything is trained, in data of whatever source."""
+    source = OWN_DATA.read_text().replace('("dark", "bright")', '("dark", "bri\\nght")')
+    (folder / "own_data.py").write_text(source)
+    assert born_again.RECIPE.main(["--dataset=own_data:Ramp"]) == 2
+    error = capsys.readouterr().err
+    assert r"`class_names` must be names of one line of UTF-8 text. Received: 'bri\nght'" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_a_recipe(folder, capsys):
     arguments = ["--dataset=own_data:spots", "--generations=0", "--top_k=3", "--epochs=1"]
     arguments += ["--export=none", "--batch_size=32"]
