@@ -21,6 +21,8 @@ ORIENTATION = 0x0112
 FACTORS = (8, 4, 2, 1)
 """By which of these an image may be smaller when it comes out of a decoder of JPEG."""
 
+# What Pillow's `exif_transpose` looks for, as a header's entries are called.
+_ORIENTED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _TURNED = (5, 6, 7, 8)  # orientations whose rows are the columns of the picture
 _LARGE = 2**24  # pixels
 # Times as high and wide as it is shown: scaled from there, a photograph of 12 megapixels is as it
@@ -101,10 +103,15 @@ def upright_size(image):
 
 
 def is_turned(image):
-    """Whether the rows of an opened image are the columns of the picture, as its EXIF says."""
-    # Asked for its EXIF, a PNG without any is decoded to look behind the pixels.
-    known = image.format == "JPEG" or "exif" in image.info
-    return known and image.getexif().get(ORIENTATION) in _TURNED
+    """Whether the rows of an opened image are the columns of the picture, as its EXIF or XMP says.
+
+    Before it is decoded: of a TIFF image with a tag of its own, Pillow gives the upright size.
+    """
+    if image.format == "TIFF" and ORIENTATION in image.tag_v2:
+        return False
+    # What stands in the header alone: a PNG's own `getexif` decodes it, to look behind the pixels.
+    known = image.format == "JPEG" or not _ORIENTED_BY.isdisjoint(image.info)
+    return known and Image.Image.getexif(image).get(ORIENTATION) in _TURNED
 
 
 def is_grey(image):

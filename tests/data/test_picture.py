@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
 from kdtoolkit.data import load, picture
 
@@ -76,6 +76,50 @@ class TestDraft:
             shown.append(np.asarray(image.resize((149, 112), Image.Resampling.BILINEAR), float))
         difference = np.abs(shown[0] - shown[1])
         assert difference.mean() < 0.5 and difference.max() <= 4
+
+
+def turned_by(name):
+    """Arguments of `save` for an image that is upright after a quarter turn clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    texts = PngImagePlugin.PngInfo()
+    if name == "profile.png":  # of ImageMagick
+        content = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n"
+        texts.add_text("Raw profile type exif", content, zip=True)
+    if name == "xmp.png":
+        texts.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    return {
+        "exif.png": {"exif": exif},
+        "profile.png": {"pnginfo": texts},
+        "xmp.png": {"pnginfo": texts},
+        "exif.webp": {"exif": exif, "lossless": True},
+        "xmp.webp": {"xmp": xmp, "lossless": True},
+        "tag.tiff": {"tiffinfo": {0x0112: 6}},
+        "xmp.tiff": {"tiffinfo": {700: xmp}},
+        "both.tiff": {"tiffinfo": {0x0112: 6, 700: xmp}},
+        "other.tiff": {"tiffinfo": {0x0112: 1, 700: xmp}},  # the tag comes first
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "turned"),
+    [("exif.png", True), ("profile.png", True), ("exif.webp", True), ("tag.tiff", True),
+     ("both.tiff", True), ("other.tiff", False),
+     # Which XMP turns an image depends on Pillow's version.
+     ("xmp.png", None), ("xmp.webp", None), ("xmp.tiff", None)],
+)  # fmt: skip
+def test_the_size_by_the_header_is_that_of_the_pixels(tmp_path, monkeypatch, name, turned):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name, **turned_by(name))
+    with picture.opened(tmp_path / name) as image:
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFile.ImageFile, "load", None)  # it is not decoded
+            size = picture.upright_size(image)
+        upright = np.asarray(picture.upright(image))
+    assert size == upright.shape[:2]
+    if turned is not None:
+        np.testing.assert_array_equal(upright, np.rot90(pixels, -1) if turned else pixels)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
