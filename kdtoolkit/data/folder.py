@@ -204,7 +204,9 @@ def _scan_classes(path, ignored):
         folder = os.path.join(path, class_name)
         # Tiny-ImageNet keeps a class' images one level further down.
         inner = os.path.join(folder, "images")
-        folder = folder if _images(folder) or not os.path.isdir(inner) else inner
+        if not _images(folder) and os.path.isdir(inner):
+            ignored += set(_ignored(folder)) - {inner + "/"}
+            folder = inner
         found = _images(folder)
         if not found:
             raise ValueError(

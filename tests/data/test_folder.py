@@ -253,6 +253,17 @@ def test_every_kind_of_image_is_read_and_nothing_else_lost_in_silence(write_imag
     assert len(warned) == 1 and warned[0].filename == __file__
 
 
+def test_what_lies_beside_a_class_folder_of_images_is_named(write_images):
+    path = write_images(
+        {f"{folder}/{i}.png": (5, 5) for folder in ("a/images", "a/more", "b/images")
+         for i in range(5)}
+    )  # fmt: skip
+    message = r"^Left out 1 files of '.*' that are no images by their names: a/more$"
+    with pytest.warns(UserWarning, match=message):
+        data = load(path, validation_fraction=0)
+    assert len(data.train) + len(data.test) == 10
+
+
 def test_a_class_left_without_training_images(write_images):
     sizes = {"a": 9, "b": 9, "lonely": 1}
     path = write_images(
