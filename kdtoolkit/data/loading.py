@@ -211,6 +211,10 @@ def _stream(info, choose, streams):
     train, validation, test = (stored.subset(part) for part in parts)
     if known:
         _name_untrained(info, train.labels)
+    else:
+        # A split without labels has -1 in all of its examples: told before hours of training.
+        for split in filter(None, (streams.validation, streams.test)):
+            split.load(1)
     train_size = len(stored) - len(test)
     validation = validation if streams.validation is None else streams.validation
     test = test if streams.test is None else streams.test

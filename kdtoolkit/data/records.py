@@ -118,7 +118,7 @@ class Records(Stream):
         example = self._features.deserialize_example(record)
         height, width, _ = self._info.image_shape
         image = tf.ensure_shape(cover(example["image"], (height, width)), self._info.image_shape)
-        return image, tf.cast(example[self.label], tf.int32)
+        return image, self._checked(example[self.label])
 
     def decode_crop(self, record, choose):
         skip = {"image": self._skip_decoding}
@@ -134,4 +134,13 @@ class Records(Stream):
 
         image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_any)
         image = tf.ensure_shape(stretch(image, self._info.image_shape[:2]), self._info.image_shape)
-        return image, tf.cast(example[self.label], tf.int32)
+        return image, self._checked(example[self.label])
+
+    def _checked(self, label):
+        """The label as int32; only reading an example tells whether it is one of the classes."""
+        classes = self._info.classes
+        accepted = f"labels must be from 0 to {classes - 1}. Received: "
+        said = tf.strings.join([accepted, tf.strings.as_string(label)])
+        is_one = (label >= 0) & (label < classes)
+        with tf.control_dependencies([tf.debugging.Assert(is_one, [said])]):
+            return tf.cast(label, tf.int32)

@@ -47,7 +47,7 @@ def reading(info: DatasetInfo) -> Iterator[None]:
             if cause.startswith("MemoryError"):
                 raise MemoryError(cause.removeprefix("MemoryError: ")) from error
             raise
-        if said := re.search(r"assertion failed: \[(Cannot read .*)\]$", cause):
+        if said := re.search(r"assertion failed: \[(.*)\]$", cause):
             cause = re.sub(r"\\(.)", r"\1", said[1])  # TensorFlow escapes quotation marks
         elif info.kind == "folder" and "Jpeg" in error.message:
             from kdtoolkit.data import image_files
@@ -100,7 +100,10 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, example: Tensor) -> tuple[Tensor, Tensor]:
-        """A stored example -> (uint8 image of the data set's shape, int32 label)."""
+        """A stored example -> (uint8 image of the data set's shape, int32 label).
+
+        What is wrong with it fails a `tf.debugging.Assert` of one string, which `reading` tells.
+        """
 
     @abc.abstractmethod
     def decode_crop(

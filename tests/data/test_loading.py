@@ -178,8 +178,48 @@ def test_labels_out_of_range(tfds_dir, tmp_path):
         tmp_path,
         lambda name, content: content.replace(b'"numClasses": "3"', b'"numClasses": "2"'),
     )
-    with pytest.raises(ValueError, match=r"labels from 0 to 1\. Received: 2 at index 2$"):
+    with pytest.raises(ValueError, match=r"^Cannot read .*labels must be from 0 to 1\..*: 2$"):
         load("grey", tmp_path)
+
+
+class TestUnlabelled:
+    """TensorFlow Datasets gives images without labels a -1."""
+
+    MESSAGE = r"^Cannot read data set 'grey' in '.*1\.10\.0': labels must be from 0 to 2\..*: -1$"
+
+    @pytest.fixture
+    def unlabel(self, tfds_dir, tmp_path):
+        """Takes the labels of some test images away, by their numbers."""
+
+        def unlabel(numbers):
+            copy_grey(tfds_dir, tmp_path, lambda name, content: content)
+            position = 0
+            for file in sorted(tmp_path.glob("**/*-test.tfrecord-*")):
+                records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+                with tf.io.TFRecordWriter(str(file)) as writer:
+                    for record in records:
+                        example = tf.train.Example.FromString(record)
+                        if position in numbers:
+                            example.features.feature["label"].int64_list.value[0] = -1
+                        writer.write(example.SerializeToString())
+                        position += 1
+            return tmp_path
+
+        return unlabel
+
+    @pytest.mark.parametrize("memory_limit", [loading.MEMORY_LIMIT, 0])
+    def test_split_is_found_when_it_is_loaded(self, unlabel, monkeypatch, memory_limit):
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", memory_limit)
+        with pytest.raises(DamagedDataError, match=self.MESSAGE):
+            load("grey", unlabel(range(TEST)))
+
+    def test_image_is_found_when_it_is_read(self, unlabel, monkeypatch):
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", 0)
+        data = load("grey", unlabel({TEST - 1}))
+        with pytest.raises(DamagedDataError, match=self.MESSAGE), reading(data.info):
+            list(data.test.batches(8))
+        _, labels = data.test.pixels(TEST - 1)
+        np.testing.assert_array_equal(labels, np.arange(TEST - 1) % 3)
 
 
 @pytest.mark.parametrize("memory_limit", [loading.MEMORY_LIMIT, 0])
