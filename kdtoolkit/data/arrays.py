@@ -9,6 +9,8 @@ from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.data import source
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
 
+_LARGEST = np.iinfo(np.int32).max  # index of a class
+
 
 class Arrays(source.Source):
     """NumPy arrays: what a function given to `register` returns, in the usual case.
@@ -106,11 +108,14 @@ def _checked(images_argument, labels_argument, images, labels):
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
-        lowest = f", the least {labels.min()}" if labels.dtype.kind in "iu" and labels.size else ""
+    is_integers = labels.dtype.kind in "iu" and labels.size
+    lowest, largest = (int(labels.min()), int(labels.max())) if is_integers else (-1, -1)
+    # Checked before they are cast: the largest would become other classes.
+    if labels.shape != images.shape[:1] or lowest < 0 or largest > _LARGEST:
+        found = f", from {lowest} to {largest}" if is_integers else ""
         raise ArgumentError(
             labels_argument,
-            f"{len(images)} class indices, integers from 0, one for each image",
-            Words(f"{labels.dtype} of shape {labels.shape}{lowest}"),
+            f"{len(images)} class indices, integers from 0 to {_LARGEST}, one for each image",
+            Words(f"{labels.dtype} of shape {labels.shape}{found}"),
         )
     return images[..., None] if images.ndim == 3 else images, labels.astype(np.int32)

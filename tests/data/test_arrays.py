@@ -79,6 +79,8 @@ def test_class_without_training_images():
         (X[:0], Y[:0], {}, "Argument `x` must be uint8 images"),
         (X, Y[:99], {}, "Argument `y` must be 100 class indices"),
         (X, Y - 1, {}, "Argument `y` must be 100 class indices"),
+        (X, Y + 2**32, {}, "Received: int64 of shape (100,), from 4294967296 to 4294967299"),
+        (X, Y, {"test_data": (X, Y + 2**31)}, "integers from 0 to 2147483647"),
         (X, np.eye(4)[Y], {}, "Argument `y` must be 100 class indices"),
         (X, Y, {"class_names": ["a"]}, "Argument `class_names` must be one for each class"),
         (X, Y, {"class_names": [1, 2, 3, 4]}, "`class_names` must be names of one line of UTF-8"),
