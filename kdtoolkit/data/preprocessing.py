@@ -16,6 +16,7 @@ INPUTS = ("auto", *INPUT_RANGES)
 """What a command line takes for one of them; auto is what `models.input_range.implied` says."""
 
 _GREY_LEVELS = np.arange(256) / 255
+_COUNTED = 2**20  # pixels at a time: NumPy makes eight bytes of each to count them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +58,11 @@ class Preprocessing:
         counts: Any = 0
         for batch in batches:
             shape: Any = batch.shape[1:]
+            pixels = batch.reshape(-1, shape[-1])
             # Counting grey levels is exact and needs no float copy of the images.
-            counts = counts + np.stack(
-                [np.bincount(batch[..., c].ravel(), minlength=256) for c in range(shape[-1])]
-            )
+            for start in range(0, len(pixels), _COUNTED):
+                channels = pixels[start : start + _COUNTED].T
+                counts = counts + np.stack([np.bincount(c, minlength=256) for c in channels])
         frequencies = counts / counts.sum(axis=1, keepdims=True)
         mean = frequencies @ _GREY_LEVELS
         variance = np.sum(frequencies * (_GREY_LEVELS - mean[:, None]) ** 2, axis=1)

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -32,6 +33,17 @@ def test_measure():
     np.testing.assert_allclose(preprocessing.mean, pixels.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(preprocessing.std, pixels.std(axis=0), rtol=1e-12)
     assert preprocessing.image_shape == (4, 6, 3)
+
+
+def test_measure_of_many_images_takes_little_memory():
+    images = np.random.default_rng(0).integers(0, 256, (2500, 32, 32, 1), np.uint8)
+    tracemalloc.start()
+    preprocessing = Preprocessing.measure([images])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2**20  # eight bytes of each value were twice that
+    np.testing.assert_allclose(preprocessing.mean, images.mean() / 255, rtol=1e-12)
+    np.testing.assert_allclose(preprocessing.std, images.std() / 255, rtol=1e-12)
 
 
 def test_constant_channel_becomes_zero():
