@@ -88,6 +88,14 @@ def test_network_of_anybody_with_mean_and_deviation(tmp_path):
     assert beside.read(output)[1] == ["0", "1", "2", "3"]
 
 
+def test_a_sequential_network(tmp_path):
+    network = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(4)])
+    export.to_keras(network, tmp_path / "bytes.keras", PREPROCESSING)
+    found = keras.models.load_model(tmp_path / "bytes.keras").predict(IMAGES, verbose=0)
+    logits = network.predict((IMAGES / 255 - MEAN) / STD, verbose=0)
+    np.testing.assert_allclose(found, keras.ops.softmax(logits), atol=1e-5)
+
+
 def test_layers_that_plain_keras_does_not_know(tmp_path):
     image = keras.Input((8, 8, 3))
     x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))

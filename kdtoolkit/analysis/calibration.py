@@ -4,7 +4,7 @@ import numpy as np
 
 from kdtoolkit._checks import Integers, check
 from kdtoolkit.analysis.numbers import Calibration, Reliability
-from kdtoolkit.edge.decisions import log_probabilities
+from kdtoolkit.edge.decisions import class_indices, log_probabilities
 from kdtoolkit.export import thresholds
 
 
@@ -21,6 +21,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
     """
     check("bins", bins, Integers(1))
     log_f = log_probabilities(logits)
+    labels = class_indices(labels, *log_f.shape)
     confidence, right = np.exp(log_f.max(axis=-1)), log_f.argmax(axis=-1) == labels
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(places, minlength=bins)

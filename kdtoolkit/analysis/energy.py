@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdtoolkit._checks import FRACTION, check
-from kdtoolkit.edge.decisions import log_probabilities
+from kdtoolkit.edge.decisions import class_indices, log_probabilities
 
 
 def sorted_confidences(logits: np.ndarray) -> np.ndarray:
@@ -30,7 +30,9 @@ def true_score(logits: np.ndarray, labels: np.ndarray) -> float:
         logits: `(n, classes)`.
         labels: class indices `(n,)`.
     """
-    return float(np.exp(log_probabilities(logits)[np.arange(len(labels)), labels]).mean())
+    log_f = log_probabilities(logits)
+    labels = class_indices(labels, *log_f.shape)
+    return float(np.exp(log_f[np.arange(len(labels)), labels]).mean())
 
 
 def expected_true_scores(first: float, weights: Sequence[float]) -> list[float]:

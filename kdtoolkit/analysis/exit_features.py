@@ -7,6 +7,7 @@ from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 from kdtoolkit.analysis.numbers import Projection
 from kdtoolkit.data import Split
+from kdtoolkit.edge.decisions import class_indices
 from kdtoolkit.models.exits import features as with_features
 from kdtoolkit.models.precision import in_float32
 
@@ -70,7 +71,8 @@ def scatter_ratio(features: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         ArgumentError: the means of all classes are the same.
     """
-    x, (_, index) = np.asarray(features, np.float64), np.unique(labels, return_inverse=True)
+    x = np.asarray(features, np.float64)
+    _, index = np.unique(class_indices(labels, len(x)), return_inverse=True)
     counts = np.bincount(index)
     means = np.zeros((len(counts), x.shape[-1]))
     np.add.at(means, index, x)

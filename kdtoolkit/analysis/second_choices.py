@@ -4,6 +4,7 @@ import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.analysis.numbers import WithinGroups
+from kdtoolkit.edge.decisions import class_indices
 
 
 def count_second_choices(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -22,7 +23,7 @@ def count_second_choices(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits)
     second = np.argsort(-logits, axis=-1, kind="stable")[:, 1]
     counts = np.zeros((logits.shape[-1],) * 2, np.int64)
-    np.add.at(counts, (np.asarray(labels), second), 1)
+    np.add.at(counts, (class_indices(labels, *logits.shape), second), 1)
     return counts
 
 
@@ -38,8 +39,11 @@ def groups_of(labels: np.ndarray, group_labels: np.ndarray, classes: int) -> np.
         int64 `(classes,)`.
 
     Raises:
-        ArgumentError: a class has no image, or images of two groups.
+        ArgumentError: a class has no image, or images of two groups; or there is not one label of
+            each kind for each image.
     """
+    labels = class_indices(labels, len(labels), classes)
+    group_labels = class_indices(group_labels, len(labels), argument="group_labels")
     groups = np.full(classes, -1, np.int64)
     groups[labels] = group_labels
     if (groups < 0).any():
@@ -47,7 +51,7 @@ def groups_of(labels: np.ndarray, group_labels: np.ndarray, classes: int) -> np.
         raise ArgumentError("labels", "images of every class", received, must="have")
     apart = groups[labels] != group_labels
     if apart.any():
-        received = Words(f"images of class {int(np.asarray(labels)[apart][0])} in two")
+        received = Words(f"images of class {int(labels[apart][0])} in two")
         raise ArgumentError("group_labels", "one group for each class", received)
     return groups
 

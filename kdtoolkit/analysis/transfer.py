@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from kdtoolkit._checks import POSITIVE, ArgumentError, Words, check
 from kdtoolkit._types import Network
 from kdtoolkit.data import Split
+from kdtoolkit.edge.decisions import class_indices
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.graph import embedding_layer, output_of
 from kdtoolkit.models.precision import in_float32
@@ -53,9 +54,12 @@ def linear_probe(
         c: inverse strength of the L2 penalty, positive; fixed, not chosen.
 
     Raises:
-        ArgumentError: `c` is not positive, or the labels to learn from are all the same.
+        ArgumentError: `c` is not positive, the labels to learn from are all the same, or there is
+            not one for each image.
     """
     check("c", c, POSITIVE)
+    labels = class_indices(labels, len(features))
+    test_labels = class_indices(test_labels, len(test_features), argument="test_labels")
     if len(np.unique(labels)) < 2:
         raise ArgumentError("labels", "at least two classes", Words("one"), must="have")
     features = np.asarray(features, np.float64)

@@ -46,14 +46,15 @@ class Certificate:
             "disagreement": "of decisions differ from the whole network's",
             "accuracy": "of accuracy are given up against the whole network",
         }[self.risk]
-        sure = f"with {self.confidence:.0%} confidence at most"
+        sure = f"with {_percent(self.confidence)} confidence at most"
+        limit = _percent(self.limit)
         if self.index is not None:
-            return f"{sure} {self.limit:.2%} {what} ({self.images:,d} images)"
+            return f"{sure} {limit} {what} ({self.images:,d} images)"
         needed = images_needed(self.limit, self.confidence)
         few = f"; less than {needed:,d} images certify nothing" if self.images < needed else ""
         return (
             f"no operating point is certified: {sure} {self.bound:.2%} {what}, and the limit is "
-            f"{self.limit:.2%} ({self.images:,d} images{few})"
+            f"{limit} ({self.images:,d} images{few})"
         )
 
 
@@ -94,9 +95,11 @@ def certify(
         raise ArgumentError("decisions", "at least one point and one image", received, must="hold")
     if risk == "accuracy" and labels is None:
         raise ArgumentError("labels", "given for the risk accuracy", labels)
+    # Betting looks at one image after the other: sorted by class, the first ones may lose nothing.
+    order = np.random.default_rng(0).permutation(len(whole))
     found, last = None, None
     for index in reversed(range(len(decisions))):
-        losses = _losses(np.asarray(decisions[index]), whole, labels, risk)
+        losses = _losses(np.asarray(decisions[index]), whole, labels, risk)[order]
         test = _TESTS[risk](losses)
         last = (losses, test) if last is None else last
         if test(limit) > 1 - confidence:
@@ -163,6 +166,11 @@ def _losses(decisions, whole, labels, risk):
     if risk == "disagreement":
         return (decisions != whole).astype(float)
     return (whole == labels).astype(float) - (decisions == labels)
+
+
+def _percent(fraction):
+    """With all its digits: 99.9% is not 100%."""
+    return f"{100 * fraction:.12g}%"
 
 
 def _disagreement(losses) -> Callable[[float], float]:

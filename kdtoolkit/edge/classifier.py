@@ -107,7 +107,7 @@ class EarlyExitClassifier:
 
     @operating_point.setter
     def operating_point(self, index: int):
-        package.check_index(index, self.operating_points)
+        index = package.check_index(index, self.operating_points)
         self.thresholds = self.operating_points[index].thresholds
         self._operating_point = index
 

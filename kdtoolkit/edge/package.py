@@ -78,8 +78,6 @@ class Package:
     def __post_init__(self):
         for name in ("labels", "image_shape", "exits"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("temperatures", "costs"):
-            object.__setattr__(self, name, _numbers(getattr(self, name)))
         exits = len(self.exits)
         associated.check_labels(self.labels)
         _require(
@@ -96,20 +94,17 @@ class Package:
             "at least one name",
             self.exits,
         )
-        _require(
-            len(self.temperatures) == exits and all(t > 0 for t in self.temperatures),
-            "temperatures",
-            f"{exits} positive numbers, one for each exit",
-            self.temperatures,
-        )
-        _require(
-            len(self.costs) == exits
-            and min(self.costs) > 0
-            and list(self.costs) == sorted(self.costs),
-            "costs",
-            f"{exits} positive numbers that increase",
-            self.costs,
-        )
+        for name, how in (("temperatures", ", one for each exit"), ("costs", " that increase")):
+            given = getattr(self, name)
+            _require(
+                _are_numbers(given, exits)
+                and min(given) > 0
+                and (name != "costs" or list(given) == sorted(given)),
+                name,
+                f"{exits} positive numbers{how}",
+                given,
+            )
+            object.__setattr__(self, name, tuple(map(float, given)))
         points = tuple(map(self._operating_point, self.operating_points))
         object.__setattr__(self, "operating_points", points)
         point_costs = [point.cost for point in points]
@@ -119,7 +114,8 @@ class Package:
             "at least one, sorted by cost",
             f"costs {point_costs}",
         )
-        check_index(self.operating_point, points)
+        index = check_index(self.operating_point, points)
+        object.__setattr__(self, "operating_point", index)
         if self.certificate is not None:
             object.__setattr__(self, "certificate", _certificate(self.certificate, points))
 
@@ -127,7 +123,7 @@ class Package:
         values = asdict(point) if isinstance(point, OperatingPoint) else dict(point)
         _require(
             values.keys() == OperatingPoint.__annotations__.keys()
-            and len(_numbers([values["validation_accuracy"], values["cost"]])) == 2,
+            and _are_numbers([values["validation_accuracy"], values["cost"]], 2),
             "operating_points",
             "thresholds, a validation_accuracy and a cost each",
             values,
@@ -183,14 +179,13 @@ def check_thresholds(thresholds, exits: int) -> tuple[float, ...]:
     Raises:
         ValueError: another number of them, or one that is not a finite number from 0.
     """
-    checked = _numbers(thresholds)
     _require(
-        len(checked) == exits - 1 and all(threshold >= 0 for threshold in checked),
+        _are_numbers(thresholds, exits - 1) and all(threshold >= 0 for threshold in thresholds),
         "thresholds",
         f"{exits - 1} numbers from 0 (always stop) to 1, or above 1 (never stop)",
         thresholds,
     )
-    return checked
+    return tuple(map(float, thresholds))
 
 
 def check_index(index: int, operating_points) -> int:
@@ -200,12 +195,12 @@ def check_index(index: int, operating_points) -> int:
         ValueError: there is no such point.
     """
     _require(
-        isinstance(index, int) and 0 <= index < len(operating_points),
+        isinstance(index, numbers.Integral) and 0 <= index < len(operating_points),
         "operating_point",
         f"an index from 0 to {len(operating_points) - 1}",
         index,
     )
-    return index
+    return int(index)
 
 
 def _certificate(given, points):
@@ -215,7 +210,7 @@ def _certificate(given, points):
     _require(
         values.keys() == Certificate.__annotations__.keys()
         and values["risk"] in RISKS
-        and len(_numbers(shares)) == len(shares)
+        and _are_numbers(shares, len(shares))
         and all(-1 <= share <= 1 for share in shares)
         and values["limit"] in INSIDE_0_1
         and values["confidence"] in INSIDE_0_1
@@ -238,10 +233,13 @@ def _checksum(file, end):
     return checksum
 
 
-def _numbers(values):
-    """The finite numbers among the values, as Python floats: json writes no others."""
-    values = values if isinstance(values, Iterable) else ()
-    return tuple(float(v) for v in values if isinstance(v, numbers.Real) and math.isfinite(v))
+def _are_numbers(values, count):
+    """Whether these are so many finite numbers: json writes no others."""
+    return (
+        isinstance(values, Iterable)
+        and len(values) == count
+        and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in values)
+    )
 
 
 def _require(condition, name, accepted, received):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import files, models, report
-from kdtoolkit._checks import ArgumentError, OneOf, check
+from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit.data import Data
 from kdtoolkit.edge import Certificate, EarlyExitClassifier
 from kdtoolkit.edge.package import OperatingPoint
@@ -136,13 +136,18 @@ def package_early_exit(
         An `EarlyExitPackage`.
 
     Raises:
-        ArgumentError: an option is not what is accepted, or nothing keeps the budget.
+        ArgumentError: an option is not what is accepted, nothing keeps the budget, or there are no
+            validation images.
         ValueError: `network` has no exits, or a connection bypasses one.
         ParityError: a float32 file differs from its network; it is removed. A quantised file that
             differs is removed too, and its `failure` says how.
     """
     _check(quantizations, max_accuracy_drop, budget, cost_unit, certify, confidence)
     names = models.exit_names(network)
+    least = 1 if certify is None else 2
+    if len(data.validation) < least:
+        accepted, received = f"at least {least} validation images", Words(len(data.validation))
+        raise ArgumentError("data", accepted, received, must="have")
     directory = Path(directory)
     files.make_directory(directory)
     network = distribution.local(network)

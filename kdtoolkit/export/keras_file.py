@@ -12,6 +12,7 @@ from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.copies import reason_of
+from kdtoolkit.models.graph import functional
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.models.saved import behind
 
@@ -24,7 +25,8 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
     `Preprocessing`, a layer `Softmax` the end.
 
     Args:
-        network: functional `keras.Model` that takes images of a fixed shape and returns logits.
+        network: functional or sequential `keras.Model` that takes images of a fixed shape and
+            returns logits.
         path: the file; replaced if it exists.
         preprocessing: a `kdtoolkit.data.Preprocessing`.
 
@@ -36,6 +38,7 @@ def to_keras(network: Network, path: PathLike, preprocessing: Preprocessing) -> 
             functions that plain Keras does not know, or does not load.
     """
     check_logits(network)
+    network = functional(network)
     if network.input_shape[1:] != preprocessing.image_shape:
         accepted = f"of images {network.input_shape[1:]}, as the network takes them"
         received = Words(f"preprocessing of images {preprocessing.image_shape}")

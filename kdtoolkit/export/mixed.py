@@ -19,6 +19,7 @@ from tensorflow.lite.python import convert as conversion
 
 from kdtoolkit._checks import BELOW_1, ArgumentError, Words, check
 from kdtoolkit._types import Network, PathLike
+from kdtoolkit.edge.decisions import class_indices
 from kdtoolkit.edge.description import operator_name
 from kdtoolkit.export import litert, parity
 from kdtoolkit.export.artefact import Exported
@@ -125,7 +126,8 @@ def to_mixed(
     shape = network.input_shape[1:]
     calibration = litert.calibration_images(calibration, shape)
     images = litert.calibration_images(images, shape, "images")
-    truth = _classes(truth, len(images), function.structured_outputs["probabilities"].shape[-1])
+    classes = function.structured_outputs["probabilities"].shape[-1]
+    truth = class_indices(truth, len(images), classes, "truth")
     with quiet(), tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory) / "candidate.tflite"
 
@@ -182,19 +184,6 @@ def _check_network(network, function):
     if litert.has_ranges(function):
         accepted = "not quantisation-aware, which has chosen what is rounded"
         raise ArgumentError("network", accepted, Words(repr(network.name)))
-
-
-def _classes(truth, images, classes):
-    """Returns the classes of the images, or says what is wrong with them."""
-    found = np.asarray(truth)
-    shaped = found.shape == (images,) and np.issubdtype(found.dtype, np.integer)
-    if not shaped or found.min() < 0 or found.max() >= classes:
-        received = f"{found.dtype} {found.shape}"
-        if shaped:
-            received = f"from {found.min()} to {found.max()}"
-        accepted = f"{images} integers from 0 to {classes - 1}, a class for each image"
-        raise ArgumentError("truth", accepted, Words(received))
-    return found
 
 
 def _rounded(signatures, samples):

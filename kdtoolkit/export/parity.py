@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, PathLike
+from kdtoolkit.edge.decisions import class_indices
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.classifier import trace_logits
 from kdtoolkit.export.quiet import quiet
@@ -140,13 +141,15 @@ def measure(
         A `Parity`. Its `failure` is None where the export keeps the `TOLERANCES` of its kind.
 
     Raises:
-        ValueError: `images` are not uint8 images.
+        ValueError: `images` are not uint8 images, or `labels` not their classes.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         accepted = "uint8 images of shape (n, height, width, channels)"
         received = Words(f"{images.dtype}, shape {images.shape}")
         raise ArgumentError("images", accepted, received)
+    if labels is not None:
+        labels = class_indices(labels, len(images), network.output_shape[-1])
     run, batch = runner(exported.path, exported.format)
     logits = _in_batches(_reference(network, preprocessing), images, _BATCH)
     expected = tf.nn.softmax(logits).numpy()
@@ -160,7 +163,7 @@ def measure(
         mean_difference=float(np.mean(differences)),
         agreement=float(np.mean(decisions == expected.argmax(axis=-1))),
         failure=excess and f"differs from network {network.name!r} {excess}",
-        test_accuracy=None if labels is None else float(np.mean(decisions == np.asarray(labels))),
+        test_accuracy=None if labels is None else float(np.mean(decisions == labels)),
         milliseconds_per_image=milliseconds_per_image(run, images),
     )
 
@@ -176,7 +179,7 @@ def check(
 
     Raises:
         ParityError: a probability is not a number, or differs by more than the `TOLERANCES`.
-        ValueError: `images` are not uint8 images.
+        ValueError: `images` are not uint8 images, or `labels` not their classes.
     """
     parity = measure(exported, network, preprocessing, images, labels)
     if parity.failure:

@@ -12,7 +12,7 @@ from scipy import optimize
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit.edge import certify as certification
 from kdtoolkit.edge.certify import Certificate
-from kdtoolkit.edge.decisions import decide, log_probabilities
+from kdtoolkit.edge.decisions import class_indices, confidences, decide, log_probabilities
 from kdtoolkit.edge.package import OperatingPoint
 
 NEVER = 2.0
@@ -34,6 +34,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
         labels: class indices `(n,)`.
     """
     logits = np.asarray(logits, np.float64)
+    labels = class_indices(labels, *logits.shape)
     rows = np.arange(len(labels))
 
     def loss(log_temperature):
@@ -75,13 +76,14 @@ def operating_points(
     if exits > _MOST_EXITS:
         raise ArgumentError("logits", f"of at most {_MOST_EXITS} exits", Words(exits))
     log_f = [log_probabilities(z / t) for z, t in zip(logits, temperatures, strict=True)]
+    labels = class_indices(labels, *log_f[-1].shape)
     correct = [f.argmax(-1) == labels for f in log_f]
     levels = int(_MOST_CELLS ** (1 / max(exits - 1, 1))) - 2  # besides always and never
     # Of few levels none is for the least and the largest confidence: nearly always, and never.
     ways = np.linspace(0, 1, levels) if levels > 2 else np.linspace(0, 1, levels + 2)[1:-1]
     choices, passed = [], []
     for f in log_f[:-1]:
-        confidence = np.exp(f.max(-1))
+        confidence = confidences(f)
         inner = np.quantile(confidence, ways)
         choices.append(np.unique([0.0, *inner, NEVER]))
         # How many thresholds the confidence reaches: an image stops at threshold i if i < passed.
@@ -167,6 +169,8 @@ def certify(
         ArgumentError: an argument is not what is accepted.
     """
     decisions = [decide(logits, temperatures, point.thresholds)[0] for point in points]
+    if labels is not None:
+        labels = class_indices(labels, *np.shape(logits[-1]))
     return certification.certify(
         *(decisions, logits[-1].argmax(-1), labels), risk=risk, limit=limit, confidence=confidence
     )
@@ -223,6 +227,7 @@ def evaluate(
         thresholds: of the exits but the last.
     """
     decisions, taken = decide(logits, temperatures, thresholds)
+    labels = class_indices(labels, *np.shape(logits[-1]))
     return float(np.mean(decisions == labels)), float(np.mean(np.asarray(costs)[taken]))
 
 
@@ -253,7 +258,7 @@ def within_accuracy(
         ArgumentError: no point reaches it; the best reachable accuracy is named.
     """
     for index, point in enumerate(points):
-        if point.validation_accuracy >= reference - max_accuracy_drop:
+        if point.validation_accuracy >= reference - max_accuracy_drop - _ROUNDING:
             return index
     best = max(point.validation_accuracy for point in points)
     accepted = (

@@ -17,7 +17,8 @@ def check_logits(network, argument="network"):
         argument: the name it has where it was passed.
 
     Raises:
-        ValueError: no graph of layers, several outputs, another rank, or probabilities.
+        ValueError: no graph of layers, several outputs, another rank, one class, or
+            probabilities.
     """
     if not hasattr(network, "output_shape"):  # which an `Ensemble` has
         check_graph(network, argument)
@@ -25,6 +26,10 @@ def check_logits(network, argument="network"):
     if not isinstance(shape, tuple) or len(shape) != 2:
         received = Words(f"{network.name!r}, which returns {shape}")
         raise ArgumentError(argument, "logits of shape (batch, classes)", received, must="return")
+    if shape[-1] == 1:
+        accepted = "a logit for each of at least two classes"
+        received = Words(f"{network.name!r}, which returns {shape}")
+        raise ArgumentError(argument, accepted, received, must="return")
     activation = _last_activation(network)
     if activation:
         accepted = "logits: no activation after its last layer"

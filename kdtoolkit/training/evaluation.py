@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit.edge.decisions import log_probabilities
+from kdtoolkit.edge.decisions import class_indices, log_probabilities
 from kdtoolkit.models.precision import in_float32
 from kdtoolkit.training.distribution import even_batch_size
 
@@ -33,6 +33,7 @@ def figures(logits, labels):
     Log probabilities are logits as well: the figures of an ensemble take `log(mean probability)`.
     """
     log_f = log_probabilities(logits)
+    labels = class_indices(labels, *log_f.shape)
     return Figures(
         accuracy=float(np.mean(log_f.argmax(axis=-1) == labels)),
         loss=float(-np.mean(log_f[np.arange(len(labels)), labels])),

@@ -95,20 +95,31 @@ def test_gains_are_taken_against_losses():
     assert (found.index, found.observed) == (0, 0)
 
 
+def test_order_of_images_certifies_nothing():
+    """Sorted by class, as splits are: only the last images lose."""
+    labels = np.repeat(np.arange(10), 100)
+    point = labels.copy()
+    point[950:] = 0
+    found = certify([point, labels], labels, labels, risk="accuracy", limit=0.01)
+    assert (found.index, found.observed) == (1, 0)
+    assert certify([point], labels, labels, risk="accuracy", limit=0.01).bound > 0.05
+
+
 def test_sentences():
     decisions, whole = draw(5000)
     found = certify(decisions, whole)
     assert str(found) == (
-        "with 90% confidence at most 1.00% of decisions differ from the whole network's "
-        "(5,000 images)"
+        "with 90% confidence at most 1% of decisions differ from the whole network's (5,000 images)"
     )
     few = certify([whole[:100]] * 2, whole[:100])
     assert few.index is None and few.observed == 0
     assert str(few) == (
         "no operating point is certified: with 90% confidence at most 2.28% of decisions differ "
-        "from the whole network's, and the limit is 1.00% (100 images; less than 230 images "
+        "from the whole network's, and the limit is 1% (100 images; less than 230 images "
         "certify nothing)"
     )
+    sure = certify([whole], whole, limit=0.004, confidence=0.999)
+    assert str(sure).startswith("with 99.9% confidence at most 0.4% of decisions differ")
     assert 0.99**230 <= 0.1 < 0.99**229
     assert images_needed(0.01, 0.9) == 230
     assert few.bound == pytest.approx(1 - 0.1**0.01, rel=1e-6)

@@ -259,11 +259,21 @@ def test_threads_change_nothing(model, classifier):
     np.testing.assert_allclose(two.logits(IMAGES[0]), classifier.logits(IMAGES[0]), atol=1e-5)
 
 
-@pytest.mark.parametrize("thresholds", [(0.5,), (0.5,) * 3, (-0.1, 0.5), (np.nan, 0.5), 0.5, "ab"])
+@pytest.mark.parametrize(
+    "thresholds", [(0.5,), (0.5,) * 3, (-0.1, 0.5), (np.nan, 0.5), 0.5, "ab", (0.5, np.nan, 0.7)]
+)
 def test_wrong_thresholds(classifier, thresholds):
     with pytest.raises(ValueError, match=r"Argument `thresholds` must be 2 numbers from 0"):
         classifier.thresholds = thresholds
     assert classifier.thresholds == (0.99, 0.69)
+
+
+def test_operating_point_of_numpy(classifier):
+    try:
+        classifier.operating_point = np.int64(2)
+        assert type(classifier.operating_point) is int and classifier.operating_point == 2
+    finally:
+        classifier.operating_point = 1
 
 
 @pytest.mark.parametrize("index", [-1, 3, 1.0, None])

@@ -144,7 +144,8 @@ def test_certify(model, pictures, capsys):
         assert status == (0 if certified else 1)
         if certified:
             assert output.startswith(f"operating point {certified[0]} (mean cost ")
-            said = f"with {confidence:.0%} confidence at most {limit:.2%} of decisions differ from"
+            sure, most = f"{100 * confidence:g}%", f"{100 * limit:g}%"
+            said = f"with {sure} confidence at most {most} of decisions differ from"
             assert f"): {said} the whole network's (40 images)\n" in output
         else:
             assert output.startswith("no operating point is certified: ")

@@ -299,6 +299,18 @@ def test_wrong_arguments_are_named(options, argument, message, network, digits, 
     assert not (tmp_path / "new").exists() or options == {"budget": 1e-3}
 
 
+@pytest.mark.parametrize(("images", "options"), [(0, {}), (1, {"certify": 0.1})])
+def test_too_few_validation_images(images, options, network, digits, tmp_path):
+    held_out = digits.validation
+    few = dataclasses.replace(
+        digits, validation=data.Split(*held_out.pixels(images), held_out.preprocessing)
+    )
+    message = rf"`data` must have at least {images + 1} validation images. Received: {images}$"
+    with pytest.raises(ArgumentError, match=message):
+        export.package_early_exit(network, few, tmp_path / "here", **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_without_exits_is_refused(digits, tmp_path):
     with pytest.raises(ValueError, match="must be a multi-exit network"):
         export.package_early_exit(build(), digits, tmp_path / "new")

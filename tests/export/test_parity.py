@@ -32,6 +32,10 @@ def test_right_export(tmp_path, write):
     assert parity.max_difference < 1e-5
     assert parity.test_accuracy == pytest.approx(4 / 6)
     assert 0 < parity.milliseconds_per_image < 1e3
+    column = export.check(exported, network, PREPROCESSING, IMAGES, labels[:, None])
+    assert column.test_accuracy == parity.test_accuracy
+    with pytest.raises(ValueError, match=r"`labels` must be 6 integers from 0 to 4.*int64 \(1,\)"):
+        export.check(exported, network, PREPROCESSING, IMAGES, labels[:1])
     assert export.check(exported, network, PREPROCESSING, IMAGES).test_accuracy is None
 
 

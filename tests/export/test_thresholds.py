@@ -6,6 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from kdtoolkit._checks import ArgumentError
+from kdtoolkit.edge.decisions import decide
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import thresholds
 from tests.losses import reference
@@ -121,6 +123,12 @@ def test_choice_by_accuracy_and_by_budget():
         thresholds.within_budget(POINTS, 0.1)
 
 
+def test_a_loss_of_exactly_the_limit_is_kept():
+    points = [OperatingPoint((0.5,), 9 / 1000, 0.5), OperatingPoint((2.0,), 14 / 1000, 1.0)]
+    assert 14 / 1000 - 5 / 1000 > 9 / 1000  # in floating point
+    assert thresholds.within_accuracy(points, 14 / 1000, 5 / 1000) == 0
+
+
 def test_points_that_another_choice_beats_are_left_out():
     """As accurate and not dearer is enough; cheaper alone, or more accurate alone, is not."""
     points = [
@@ -180,3 +188,52 @@ def test_certified_points_agree_with_the_whole_network():
     ]
     assert found.index == alike.index(True) and found.images == N
     assert 0.96**60 <= 0.1
+
+
+def test_what_is_nearly_sure_is_sure():
+    """A sum of float32 cannot be between 1 and 1 + 2^-23: devices stop there at every threshold."""
+    margins = np.array([14.0, 15.0, 16.0, 17.0, 18.0, 30.0])
+    z = np.stack([margins, np.zeros(6)], axis=-1)
+    sums = np.array([np.float32(1) + np.exp(np.float32(-margin)) for margin in margins])
+    assert sums.dtype == np.float32 and list(sums == 1) == [False, False, False, True, True, True]
+    _, exits = decide([z, z], (1.0, 1.0), (1 - 1e-9,))
+    assert list(exits) == [1, 1, 1, 0, 0, 0]
+    wrong = [np.where(sums[:, None] == 1, z[:, ::-1], z), z]  # where the first exit is sure
+    labels = np.zeros(6, int)
+    for point in thresholds.operating_points(wrong, labels, (1.0, 1.0), (0.5, 1.0)):
+        confidences = 1 / sums.astype(np.float64)
+        stops = confidences >= point.thresholds[0]
+        assert point.validation_accuracy == np.mean(~stops | (sums != 1))
+        assert point.cost == np.mean(np.where(stops, 0.5, 1.0))
+
+
+def test_labels_as_a_column():
+    column = LABELS[:, None]
+    assert thresholds.calibrate(LOGITS[2], column) == thresholds.calibrate(LOGITS[2], LABELS)
+    points = thresholds.operating_points(LOGITS, column, (1, 1, 1), COSTS)
+    assert points == thresholds.operating_points(LOGITS, LABELS, (1, 1, 1), COSTS)
+    levels = (0.4, 0.4)
+    found = thresholds.evaluate(LOGITS, column, (1, 1, 1), COSTS, levels)
+    assert found == pytest.approx(run(levels, (1, 1, 1)))
+    options = {"risk": "accuracy", "limit": 0.5}
+    found = thresholds.certify(LOGITS, column, (1, 1, 1), points, **options)
+    assert found == thresholds.certify(LOGITS, LABELS, (1, 1, 1), points, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [
+        (LABELS[:1], r"int64 \(1,\)"),
+        (np.eye(CLASSES, dtype=int)[LABELS], r"int64 \(60, 5\)"),
+        (LABELS.astype(float), r"float64 \(60,\)"),
+        (LABELS + 1, "from 1 to 5"),
+    ],
+)
+def test_wrong_labels(labels, received):
+    message = f"Argument `labels` must be 60 integers from 0 to 4.*Received: {received}"
+    with pytest.raises(ArgumentError, match=message):
+        thresholds.calibrate(LOGITS[0], labels)
+    with pytest.raises(ArgumentError, match=message):
+        thresholds.operating_points(LOGITS, labels, (1, 1, 1), COSTS)
+    with pytest.raises(ArgumentError, match=message):
+        thresholds.evaluate(LOGITS, labels, (1, 1, 1), COSTS, (0.4, 0.4))

@@ -85,3 +85,15 @@ def test_an_activation_that_is_a_layer():
     network = keras.Model(image, layers.Dense(3, activation=layers.ELU(name="last"))(image))
     with pytest.raises(ValueError, match=r"must return logits: .* which ends with last$"):
         training.Patriarch(network, kind="plain")
+
+
+def test_one_logit():
+    """Of which the softmax is 1, whatever it says."""
+    network = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)], name="own"
+    )
+    message = r"must return a logit for each of at least two classes. Received: 'own'.*\(None, 1\)"
+    with pytest.raises(ValueError, match=message):
+        export.to_litert(network, "file.tflite")
+    with pytest.raises(ValueError, match=message):
+        training.Patriarch(network)

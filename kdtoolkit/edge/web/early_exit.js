@@ -151,7 +151,7 @@ export function surest(logits, temperature) {
   for (const logit of logits) {
     sum += Math.exp(Math.fround(Math.fround(logit - logits[index]) / temperature));
   }
-  return [index, 1 / sum];
+  return [index, 1 / Math.fround(sum)]; // as all devices do: what is nearly sure is sure
 }
 
 /**
