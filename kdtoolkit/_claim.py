@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from kdtoolkit import files
+from kdtoolkit.data import Data
 from kdtoolkit.data.wording import shown
 from kdtoolkit.models.architecture import architecture
 from kdtoolkit.models.contract import add_weights
@@ -76,6 +77,17 @@ def _check_arguments(output_dir, path, arguments):
             "Argument `output_dir` must be a new directory or one of the same arguments. "
             f"Received: output_dir={output_dir}, with {'; '.join(differs)}"
         )
+
+
+def described_data(data: Data) -> dict[str, object]:
+    """Returns stored arguments that know data: how much there is, for people, and a SHA-256."""
+    splits = (data.train, data.validation, data.test)
+    digest = hashlib.sha256("".join(split.fingerprint() for split in splits).encode())
+    return {
+        "training images": len(data.train),
+        "classes": data.info.classes,
+        "data": digest.hexdigest(),
+    }
 
 
 def fingerprint(network: keras.Model) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kdtoolkit import models
 from kdtoolkit._checks import ArgumentError, check_seeds, positive_integer, suiting
-from kdtoolkit._claim import design, fingerprint, held
+from kdtoolkit._claim import described_data, design, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
@@ -207,8 +207,7 @@ def compare(
         "schedule": str(schedule),
         "epochs": epochs,
         "batch_size": batch_size,
-        "training images": len(data.train),
-        "classes": data.info.classes,
+        **described_data(data),
         "networks": designs,
         "teacher_transfer": None if teacher_transfer is None else str(teacher_transfer),
         "transfer": None if transfer is None else str(transfer),

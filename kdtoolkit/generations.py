@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdtoolkit._checks import Integers, check
-from kdtoolkit._claim import design, held
+from kdtoolkit._claim import described_data, design, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.analysis.energy import sorted_confidences
 from kdtoolkit.data.loading import Data
@@ -140,8 +140,7 @@ def train_generations(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
-        "training images": len(data.train),
-        "classes": data.info.classes,
+        **described_data(data),
         "network": design(example),
         "transfer": None if transfer is None else str(transfer),
     }

@@ -1,5 +1,6 @@
 """`train_generations` as a library call, on anyone's network."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -129,6 +130,14 @@ def test_directory_of_other_arguments_is_refused(digits, tmp_path):
     # The weights of the one would fit the other.
     with pytest.raises(ValueError, match=r"`output_dir`.*network=.* there, network=.* here"):
         run(digits, tmp_path, lambda: build(activation="tanh"), generations=0)
+    for part in ("train", "validation", "test"):
+        split = getattr(digits, part)
+        labels = (split.labels + 1) % 10
+        other = dataclasses.replace(
+            digits, **{part: data.Split(split.images, labels, split.preprocessing)}
+        )
+        with pytest.raises(ValueError, match=r"`output_dir`.*with data=\w+ there, data=\w+ here$"):
+            run(other, tmp_path, generations=0)
 
 
 def test_one_network_does_not_teach_itself(digits, tmp_path):

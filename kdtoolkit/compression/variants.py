@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kdtoolkit import export, files, models
 from kdtoolkit._checks import ArgumentError, suiting
-from kdtoolkit._claim import fingerprint, held
+from kdtoolkit._claim import described_data, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.compression import sensitivity_analysis, sensitivity_files
 from kdtoolkit.compression.channel_selection import Selection, channel_count
@@ -245,8 +245,7 @@ def compress(
             "epochs": epochs,
             "batch_size": batch_size,
             "seed": seed,
-            "training images": len(data.train),
-            "classes": data.info.classes,
+            **described_data(data),
             "about": about and dataclasses.asdict(about),
         }
         chosen = Rounds(

@@ -21,7 +21,7 @@ from kdtoolkit._checks import (
     positive_integer,
     suiting,
 )
-from kdtoolkit._claim import fingerprint, held
+from kdtoolkit._claim import described_data, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data import Data
 from kdtoolkit.export.metadata import write_labels
@@ -198,8 +198,7 @@ def search(
         "student_epochs": setting.student_epochs,
         "batch_size": settings.batch_size,
         "seed": seed,
-        "training images": len(data.train),
-        "classes": classes,
+        **described_data(data),
         "about": about and dataclasses.asdict(about),
     }
     with held(strategy, output_dir, "front.json", arguments, claim):

@@ -48,7 +48,7 @@ def test_weights_are_the_same_afterwards(margins):
     among = analysis.under_noise(network, images, labels, [0.1, 0.5, 2], draws=2, seed=4)
     assert among[1] == alone[0]  # a function of the seed, not of the other sigmas
     assert analysis.under_noise(network, images, labels, [0.5], draws=2, seed=5) != alone
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match=r"must be 3 integers from 0 to 1.*from 9 to 10"):
         analysis.under_noise(network, images, labels + 9, [1.0])
     assert [weight.tobytes() for weight in network.get_weights()] == before
 
