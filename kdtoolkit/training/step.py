@@ -212,8 +212,9 @@ class Trainer(keras.Model):
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution`.
 
         Raises:
-            ValueError: a loss was given, the optimizer scales losses for float16, or several
-                steps are to be executed at once, or a reader is given, under a strategy.
+            ValueError: a loss was given, the optimizer scales losses for float16, or, under a
+                strategy, several steps are to be executed at once, a reader is given, or the
+                optimizer is a `MultiOptimizer`.
         """
         for argument in ("loss", "loss_weights"):
             if kwargs.get(argument) is not None:
@@ -231,15 +232,7 @@ class Trainer(keras.Model):
             raise ArgumentError("reader", accepted, Words("a reader"))
         self._reader = reader
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ArgumentError(
-                "optimizer",
-                "the loss: Keras tests the gradients before they are summed over replicas, and "
-                "lets infinite ones through",
-                Words("a LossScaleOptimizer"),
-                "Use the policy 'mixed_bfloat16' in place of 'mixed_float16'",
-                must="not scale",
-            )
+        _check_optimizer(self.optimizer, replicas)
         # `train_step` sums the gradients over replicas before decay and clipping; a second sum in
         # the optimizer would multiply them by the number of replicas.
         _keras.leave_gradients_as_they_are(self.optimizer)
@@ -594,6 +587,30 @@ class _AverageStatistics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._average()
+
+
+def _check_optimizer(optimizer, replicas):
+    """Checks that an optimizer takes each gradient once, and as it is."""
+    hint = "Use the policy 'mixed_bfloat16' in place of 'mixed_float16'"
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        accepted = (
+            "the loss: Keras tests the gradients before they are summed over replicas, and lets "
+            "infinite ones through"
+        )
+        raise ArgumentError(
+            "optimizer", accepted, Words("a LossScaleOptimizer"), hint, must="not scale"
+        )
+    factor = optimizer.loss_scale_factor  # of a MultiOptimizer that of all its parts
+    if factor is not None:
+        accepted = "the loss: weight decay is added to gradients that are not multiplied"
+        received = Words(f"loss_scale_factor={factor!r}")
+        raise ArgumentError("optimizer", accepted, received, hint, must="not scale")
+    if replicas > 1 and isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        accepted = (
+            f"one for all variables under a strategy of {replicas} replicas: the parts of a "
+            "MultiOptimizer would sum the gradients again"
+        )
+        raise ArgumentError("optimizer", accepted, Words("a MultiOptimizer"))
 
 
 def _non_finite_rows(images):

@@ -118,6 +118,30 @@ def test_clipping_acts_on_the_whole_gradient(two_replicas):
         assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.1, rel=1e-4)
 
 
+def two_rates(slow, **options):
+    """SGD with 1.0 for the kernel and another rate for the rest."""
+    parts = {".*kernel": keras.optimizers.SGD(1.0)}
+    parts = keras.optimizers.OptimizerMap(keras.optimizers.SGD(slow), parts)
+    return keras.optimizers.MultiOptimizer(parts, **options)
+
+
+def test_one_optimizer_for_all_variables_where_replicas_share_a_batch(two_replicas):
+    """The parts of a `MultiOptimizer` would sum what is summed already; alone there is no sum."""
+    network = linear()
+    kernel, bias = (np.asarray(w, np.float64) for w in network.get_weights())
+    trainer = Patriarch(network, "plain")
+    trainer.compile(two_rates(0.25))
+    trainer.train_on_batch(X, Y)
+    slope = (reference.softmax(X @ kernel + bias) - ONE_HOT) / len(X)
+    found = network.get_weights()
+    np.testing.assert_allclose(found[0], kernel - X.T @ slope, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1], bias - 0.25 * slope.sum(0), rtol=1e-5, atol=1e-6)
+    with two_replicas.scope():
+        trainer = Patriarch(linear(), "plain")
+        with pytest.raises(ValueError, match=r"`optimizer`.* strategy of 2 replicas"):
+            trainer.compile(two_rates(0.25))
+
+
 def test_arguments_of_fit_may_be_given_by_place():
     """In the order of Keras' `fit`: batch size, epochs, verbose, callbacks, validation data."""
     ended = []
@@ -495,6 +519,14 @@ def test_mixed_bfloat16_trains_in_float32_losses():
                 keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
             ),
             "`optimizer`.*bfloat16",
+        ),
+        (
+            lambda: Patriarch(linear()).compile(keras.optimizers.SGD(loss_scale_factor=8.0)),
+            "`optimizer` must not scale the loss.*loss_scale_factor=8",
+        ),
+        (
+            lambda: Patriarch(linear()).compile(two_rates(0.1, loss_scale_factor=8.0)),
+            "`optimizer` must not scale the loss.*loss_scale_factor=8",
         ),
     ],
 )
