@@ -103,10 +103,16 @@ class Augmentation(Augmenter):
     Attributes:
         pad: pixels of mean colour (zero after normalisation) added on each side; 0 does not crop.
         flip: whether images are mirrored.
+
+    Raises:
+        ArgumentError: `pad` is no integer of at least 0.
     """
 
     pad: int = 4
     flip: bool = True
+
+    def __post_init__(self):
+        check("pad", self.pad, Integers(0))
 
     def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> EpochPlan:
         """An `EpochPlan`."""

@@ -40,7 +40,7 @@ def register(name: str, make: Callable[[], Source]) -> None:
 
 
 def describe(
-    name: str,
+    name: PathLike,
     data_dir: PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     label: str | None = None,
@@ -60,7 +60,8 @@ def describe(
               `validation/`), or `PATH/CLASS/*.png`, of which a fifth is the test set. A class'
               images may lie in `CLASS/images/`. Write `./NAME` for a folder that has a data set's
               name. CINIC-10 and Tiny-ImageNet are read as they are downloaded; of the latter,
-              `val/` with its `val_annotations.txt` is the test set, for `test/` has no labels.
+              `val/` with its `val_annotations.txt` is the test set, for `test/` has no labels. A
+              `pathlib.Path` is always that of a folder or file.
             - a file `PATH.npz` of uint8 images `(n, height, width)` or `(n, height, width,
               channels)` and integer labels, `x_train`, `y_train`, `x_test` and `y_test`, or
               `images` and `labels`, of which a fifth is the test set.
@@ -84,7 +85,13 @@ def describe(
         ValueError: an unknown name, a folder or file that is not as above, a label that the data
             set does not have, or images of several sizes and no `image_size`.
     """
+    name = as_name(name)
     return find(name, data_dir, label).describe(name, checked_image_size(image_size))
+
+
+def as_name(name: PathLike) -> str:
+    """What data of a name or a path are called: a path is never the name of a data set."""
+    return name if isinstance(name, str) else os.path.join(os.curdir, name)
 
 
 def find(name: str, data_dir: PathLike | None = None, label: str | None = None) -> Source:

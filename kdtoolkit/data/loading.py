@@ -46,7 +46,7 @@ class Data:
 
 
 def load(
-    name: str,
+    name: PathLike,
     data_dir: PathLike | None = None,
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -98,6 +98,7 @@ def load(
         ValueError: as in `describe`; an argument outside its range; images that cannot be read.
     """
     check("validation_fraction", validation_fraction, BELOW_1)
+    name = catalog.as_name(name)
     source = catalog.find(name, data_dir, label)
     info = source.prepare(name, checked_image_size(image_size))
     if augmentation is not None:

@@ -6,13 +6,12 @@ with descriptions.
 
 import abc
 import dataclasses
-import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit._checks import ArgumentError, Integers, Words
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
 from kdtoolkit.data.wording import is_line
 
@@ -210,12 +209,12 @@ def checked_image_size(image_size):
     """`(height, width)` of an `image_size` as `describe` takes it, or None.
 
     Raises:
-        ValueError: it is something else.
+        ArgumentError: it is something else.
     """
     if image_size is None:
         return None
-    size = (image_size,) * 2 if isinstance(image_size, numbers.Integral) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(s, numbers.Integral) and s > 0 for s in size):
+    size = tuple(image_size) if isinstance(image_size, Iterable) else (image_size,) * 2
+    if len(size) != 2 or not all(length in Integers(1) for length in size):
         raise ArgumentError("image_size", "a positive integer or (height, width)", image_size)
     return int(size[0]), int(size[1])
 

@@ -73,6 +73,12 @@ def test_as_many_views_as_epochs_are_the_run_without_views():
         assert same(epoch_plan(50, 3, 2, epoch), epoch_plan(50, 3, 2, epoch, views=Views(3, 3, 2)))
 
 
+@pytest.mark.parametrize("pad", [-1, 0.5, True])
+def test_pad_is_checked(pad):
+    with pytest.raises(ValueError, match=f"`pad` must be an integer of .* 0. Received: pad={pad}"):
+        Augmentation(pad=pad)
+
+
 @pytest.mark.parametrize("change", [{"count": 0}, {"seed": -1}, {"generation": -1}])
 def test_views_are_checked(change):
     ((name, value),) = change.items()

@@ -1,10 +1,11 @@
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from kdtoolkit.data import Augmentation, PhotographAugmentation, describe
+from kdtoolkit.data import Augmentation, PhotographAugmentation, describe, load
 
 
 def test_digits():
@@ -100,6 +101,9 @@ def test_a_folder_does_not_hide_a_known_name(write_images, monkeypatch):
     monkeypatch.chdir(path)
     assert describe("cifar10").kind == "tfds"
     assert describe("./cifar10").kind == "folder"
+    info = describe(pathlib.Path("cifar10"))  # a path is no name
+    assert (info.kind, info.name) == ("folder", "./cifar10")
+    assert load(pathlib.Path("cifar10").resolve(), validation_fraction=0).info.kind == "folder"
 
 
 def test_folder_errors(write_images, tmp_path):
@@ -134,6 +138,8 @@ def test_train_without_test(write_images):
         (["imagenet2012"], "`image_size` must be given.*'imagenet2012'"),
         (["digits", None, 0], "`image_size` must be .* Received: image_size=0"),
         (["digits", None, (8, 8, 1)], "`image_size` must be"),
+        (["digits", None, 32.0], "`image_size` must be .* Received: image_size=32.0"),
+        (["digits", None, True], "`image_size` must be .* Received: image_size=True"),
         (["cifar100", None, None, "coarse"], "`label` must be one of label, coarse_label. Receiv"),
         (["mnist", None, None, "coarse_label"], "`label` must be one of label. Received"),
         (["digits", None, None, "label"], "`label` must be left out for 'digits', which has one"),
