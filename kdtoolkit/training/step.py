@@ -284,7 +284,7 @@ class Trainer(keras.Model):
         """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
 
         Raises:
-            ArgumentError: `callbacks` hold a `BackupAndRestore`.
+            ArgumentError: `callbacks` hold a `BackupAndRestore`, or are a `CallbackList`.
             NonFiniteError: a loss term, an image, a label that is no class or, at the end of an
                 epoch, a variable.
             ValueError: arrays of images that are not finite, or of labels that are no classes; the
@@ -294,18 +294,10 @@ class Trainer(keras.Model):
         _check_labels(y, self._classes)
         if isinstance(validation_data, tuple | list) and len(validation_data) > 1:
             _check_labels(validation_data[1], self._classes, "validation_data")
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            for callback in keras.tree.flatten(callbacks or []):
-                if isinstance(callback, keras.callbacks.BackupAndRestore):
-                    accepted = (
-                        "without BackupAndRestore, which stores a model's weights, here the "
-                        "network's, and would go on without the optimizer's state"
-                    )
-                    hint = "kdtoolkit.training.Training goes on where a run was stopped"
-                    raise ArgumentError("callbacks", accepted, callback, hint)
-            # First, so that no callback stores the weights of an epoch that went wrong.
-            own = [_AverageStatistics(), _StopOnNonFinite()]
-            callbacks = [*own, *keras.tree.flatten(callbacks or [])]
+        others = keras.tree.flatten(callbacks or [])
+        _check_callbacks(others)
+        # First, so that no callback stores the weights of an epoch that went wrong.
+        callbacks = [_AverageStatistics(), _StopOnNonFinite(), *others]
         given = (batch_size, epochs, verbose, callbacks, validation_split, validation_data)
         return super().fit(x, y, *given, *args, **kwargs)
 
@@ -587,6 +579,21 @@ class _AverageStatistics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._average()
+
+
+def _check_callbacks(callbacks):
+    """Checks that those of `fit` leave room for a trainer's own, and none loses its state."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CallbackList):
+            accepted = "a list of callbacks, which those of the trainer are put before"
+            raise ArgumentError("callbacks", accepted, Words("a CallbackList"))
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            accepted = (
+                "without BackupAndRestore, which stores a model's weights, here the network's, "
+                "and would go on without the optimizer's state"
+            )
+            hint = "kdtoolkit.training.Training goes on where a run was stopped"
+            raise ArgumentError("callbacks", accepted, callback, hint)
 
 
 def _check_optimizer(optimizer, replicas):

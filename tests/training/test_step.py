@@ -515,6 +515,10 @@ def test_mixed_bfloat16_trains_in_float32_losses():
             "`callbacks` must be without BackupAndRestore",
         ),
         (
+            lambda: Patriarch(linear()).fit(X, Y, callbacks=keras.callbacks.CallbackList()),
+            "`callbacks` must be a list of .*Received: a CallbackList",
+        ),
+        (
             lambda: Patriarch(linear()).compile(
                 keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
             ),
