@@ -162,7 +162,7 @@ def scan(path):
 
 def _scan(path, ignored):
     folders = _folders(path)
-    if "train" not in folders:
+    if not _has_splits(path, folders):
         classes, files = _scan_classes(path, ignored)
         return Folder(_class_names(path, classes), files)
     classes, train = _scan_classes(os.path.join(path, "train"), ignored)
@@ -267,6 +267,16 @@ def _text(path):
             return file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"File {path!r} must be UTF-8. Received: {error}") from error
+
+
+def _has_splits(path, folders):
+    if "train" not in folders:
+        return False
+    if _has_classes(os.path.join(path, "train")):
+        return True
+    # Its images lie side by side: a class called train, beside others that are called like no split.
+    others = set(folders) - {"train"}
+    return not others or not others.isdisjoint({"test", *_VALIDATION_NAMES})
 
 
 def _has_classes(path):

@@ -96,6 +96,16 @@ def test_folder_of_classes(write_images):
     assert (info.train_size, info.test_size, info.test_split) == (16, 4, None)
 
 
+@pytest.mark.parametrize("inner", ["", "images/"])
+def test_a_class_called_train(write_images, inner):
+    path = write_images(
+        {f"{name}/{inner}{i}.png": (5, 7) for name in ("bus", "car", "train") for i in range(5)}
+    )
+    info = describe(path)
+    assert (info.class_names, info.test_split) == (("bus", "car", "train"), None)
+    assert (info.train_size, info.test_size) == (12, 3)
+
+
 def test_a_folder_does_not_hide_a_known_name(write_images, monkeypatch):
     path = write_images({"cifar10/a/0.png": (5, 7), "cifar10/b/0.png": (5, 7)})
     monkeypatch.chdir(path)
@@ -120,6 +130,15 @@ def test_folder_errors(write_images, tmp_path):
 def test_splits_with_different_classes(write_images):
     path = write_images({"train/a/0.png": (5, 5), "train/b/0.png": (5, 5), "test/a/0.png": (5, 5)})
     with pytest.raises(ValueError, match=r"same classes in train/ and test/.* only: b"):
+        describe(path)
+
+
+@pytest.mark.parametrize("others", [[], ["test"], ["test", "car"], ["val", "car"]])
+def test_images_of_a_split_that_lie_side_by_side(write_images, others):
+    path = write_images({f"{name}/{i}.png": (5, 7) for name in ("train", *others) for i in (0, 1)})
+    with pytest.raises(
+        ValueError, match=r"train' must have one sub-folder .* Found: 0.png, 1.png$"
+    ):
         describe(path)
 
 
