@@ -23,6 +23,8 @@ class Found:
         sha256: of that file.
         teacher: name of the network that taught it, where that was found too.
         weight: lambda of Eqn 4 of Yang et al. (AAAI 2019), where that is all that taught it.
+        given_as: of a file that a run was given, the pixel values that it was said to take there:
+            of `INPUTS`; None of all others.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Found:
     sha256: str
     teacher: str | None = None
     weight: float | None = None
+    given_as: str | None = None
 
 
 class _Part(NamedTuple):
@@ -39,6 +42,7 @@ class _Part(NamedTuple):
     path: Path | None = None
     teacher: str | None = None
     weight: float | None = None
+    given_as: str | None = None
 
 
 def find(paths: Sequence[str], argument: str) -> list[Found]:
@@ -101,6 +105,7 @@ def _of_run(directory: Path, prefix: str, path: str, argument: str) -> list[Foun
             files.sha256(network),
             None if part.teacher is None else full(part.teacher),
             part.weight,
+            part.given_as,
         )
         for part in parts
     ]
@@ -139,7 +144,8 @@ def _students(directory: Path, results: Mapping) -> Iterator[_Part]:
         path = Path(known["path"])
         if path.is_file() and files.sha256(path) == known["sha256"]:
             teacher = "teacher"
-            yield _Part(teacher, path)
+            given_as = _command.read_flags(directory).get("teacher_input", "auto")
+            yield _Part(teacher, path, given_as=given_as)
     for row in results["methods"]:
         yield _Part(f"{row['method']}/seed_{row['seed']}", None, teacher)
 

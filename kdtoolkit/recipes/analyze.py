@@ -174,8 +174,11 @@ def _loaded(found, info, preprocessing, scaled):
     if isinstance(network.output, dict):
         classifier = models.cut(network, models.exit_names(network)[-1])
     else:
-        network = saved.load_classifier(found.path, info.image_shape, info.classes)
-        pixels = (scaled and input_range.implied(network)) or "normalized"
+        given = found.given_as is not None
+        network = saved.load_classifier(found.path, info.image_shape, info.classes, resize=given)
+        pixels = found.given_as
+        if pixels in (None, "auto"):
+            pixels = (scaled and input_range.implied(network)) or "normalized"
         network = classifier = saved.from_input_range(network, preprocessing, pixels)
     takes, returns = classifier.input_shape[1:], classifier.output_shape[-1]
     if (tuple(takes), returns) != (tuple(info.image_shape), info.classes):

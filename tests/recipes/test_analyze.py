@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kdtoolkit import analysis, data, files, models
 from kdtoolkit.data import beside
@@ -119,10 +120,29 @@ def test_students_of_distill_and_the_network_of_compress(runs, tmp_path):
         teacher, *others = _networks.find([str(tmp_path / run)], "--networks")
         assert teacher.name == "teacher"
         assert [(x.name, x.teacher) for x in others] == [(name, "teacher") for name in students]
-    assert teacher.path == path
+    assert (teacher.path, teacher.given_as) == (path, "auto")
     files.write_json(tmp_path / "given" / "teacher.json", {**note, "sha256": "of another"})
     assert [x.teacher for x in _networks.find([str(tmp_path / "given")], "-")] == [None, None]
     assert [x.name for x in _networks.find([str(tmp_path / "less")], "-")] == ["pruned"]
+
+
+def test_a_given_teacher_sees_the_pixels_that_it_taught_on(tmp_path, digits):
+    """Of 0 to 1, and of another size: those that `distill` resized for it."""
+    keras.utils.set_random_seed(2)
+    image = keras.Input((4, 4, 1))
+    teacher = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
+    teacher.save(tmp_path / "unit.keras")
+    run, path = tmp_path / "run", tmp_path / "unit.keras"
+    students = {"kd/seed_1": models.build("resnet8", (8, 8, 1), 10)}
+    flags = "--teacher_input=unit\n"
+    write_run(run, "distill", students, flags, methods=[{"method": "kd", "seed": 1}])
+    files.write_json(run / "teacher.json", {"path": str(path), "sha256": files.sha256(path)})
+    assert analyze(tmp_path, "run", "--only=energy", "--output_dir=new") == 0
+    rows = files.read_record(tmp_path / "new" / "results.json")["analyses"]["energy"]["networks"]
+    images, labels = digits.train.spread(IMAGES)
+    x = tf.image.resize(images / np.float32(255), (4, 4))
+    expected = analysis.true_score(teacher(x), labels)
+    assert rows["teacher"]["true_score"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_numbers_are_those_of_the_library(runs, analyzed, digits):
