@@ -266,7 +266,10 @@ class LogitsMethod(Method):
 
     Attributes:
         corrections: applied in this order to what it sees.
+        softens: whether it softens the teacher by an option that is no temperature.
     """
+
+    softens: ClassVar[bool] = False
 
     corrections: Sequence[Correction] = dataclasses.field(default=(), kw_only=True)
 

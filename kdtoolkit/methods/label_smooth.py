@@ -12,8 +12,9 @@ from kdtoolkit.methods.base import Batch, Correction, LogitsMethod, option
 class LabelSmooth(Correction):
     """Where the teacher is wrong, a smoothed label takes its place.
 
-    At temperature 1 only: a smoothed label is probabilities already, which a temperature would
-    soften a second time. The paper's `p` is not known to us.
+    At temperature 1 only, and not of methods that soften the teacher otherwise: a smoothed label is
+    probabilities already, which would be softened a second time. Standardisation comes before it.
+    The paper's `p` is not known to us.
     """
 
     kind = "adjustment"
@@ -26,6 +27,14 @@ class LabelSmooth(Correction):
 
     def check_method(self, method: LogitsMethod) -> None:
         super().check_method(method)
+        if method.softens:
+            accepted = f"without {self.name}: {method.name} softens the teacher"
+            method.refuse("corrections", accepted, self.name)
+        later = method.corrections[method.corrections.index(self) + 1 :]
+        standardize = next((c.name for c in later if c.kind == "standardization"), None)
+        if standardize:
+            received = f"{self.name}+{standardize}"
+            method.refuse("corrections", f"{standardize} before {self.name}", received)
         others = [c.name for c in method.corrections if c.kind == "temperature"]
         if others:
             method.refuse("corrections", f"without {others[0]} beside {self.name}", others[0])

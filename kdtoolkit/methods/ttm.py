@@ -17,6 +17,7 @@ class TTM(LogitsMethod):
     """
 
     weighted: ClassVar[bool] = False
+    softens = True
 
     beta: float = option(45.0, "Weight of the teacher.", AT_LEAST_0)
     gamma: float = option(0.1, "Exponent of the teacher's probabilities.", POSITIVE)

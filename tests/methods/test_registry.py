@@ -95,6 +95,14 @@ def test_every_name_is_its_classes():
             "`corrections` of kd must be without focal beside label_smooth",
         ),
         (
+            lambda: KD(1.0, 1.0, corrections=[LabelSmooth(), methods.Standardize()]),
+            "`corrections` of kd must be standardize before label_smooth.*label_smooth.standard",
+        ),
+        (
+            lambda: methods.WTTM(corrections=[LabelSmooth()]),
+            "`corrections` of wttm must be without label_smooth: wttm softens the teacher",
+        ),
+        (
             lambda: KD(corrections=[Focal(), StudentMax()]),
             r"`corrections` of kd must be one of a kind.*focal and student_max.*temperature",
         ),
