@@ -10,8 +10,8 @@ def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
     """Returns labels of any accepted kind as float32 rows of probabilities.
 
     Args:
-        labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`. An
-            index that is no class gives a row of NaN.
+        labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`. A
+            number that is no class, such as 2.7, gives a row of NaN.
         logits: `(batch, classes)`; only the shape is used.
 
     Raises:
@@ -22,16 +22,26 @@ def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
     if len(labels.shape) == 2 and labels.shape[-1] == 1 and classes != 1:
         labels = ops.squeeze(labels, -1)
     if len(labels.shape) == 1:
-        labels = ops.cast(labels, "int32")
+        labels, known = known_indices(labels, classes)
         rows = ops.one_hot(labels, classes, dtype="float32")
         # A class that does not exist makes the loss NaN, which stops a training: a row of zeros
         # would make it 0.
-        known = ops.logical_and(labels >= 0, labels < classes)
         return ops.where(ops.expand_dims(known, -1), rows, float("nan"))
     if len(labels.shape) != 2 or labels.shape[-1] != classes:
         accepted = f"class indices of shape (batch,) or rows of shape (batch, {classes})"
         raise ArgumentError("labels", accepted, Words(f"labels.shape={tuple(labels.shape)}"))
     return ops.cast(labels, "float32")
+
+
+def known_indices(labels: TensorLike, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns labels `(batch,)` of any dtype as int32, and which of them are indices of a class.
+
+    Fractions are none, and neither are integers that an int32 would hold as others.
+    """
+    labels = ops.convert_to_tensor(labels)
+    indices = ops.cast(labels, "int32")
+    known = ops.logical_and(indices >= 0, indices < classes)
+    return indices, ops.logical_and(known, ops.cast(indices, labels.dtype) == labels)
 
 
 def log_probabilities(logits: TensorLike, temperature: TensorLike | float = 1.0) -> Tensor:

@@ -16,6 +16,7 @@ from kdtoolkit import _keras
 from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
 from kdtoolkit._types import Hyperparameters, Network, PathLike, Tensor
 from kdtoolkit.data import Examples
+from kdtoolkit.losses.crossentropies import known_indices
 from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
 from kdtoolkit.training.distribution import has_workers
@@ -648,17 +649,19 @@ def _unknown_classes(y, classes):
     """Which labels of a batch are the index of no class, bool `(batch,)`; rows are none."""
     if not _are_indices(getattr(y, "shape", ()), classes):
         return tf.constant([False])
-    y = tf.cast(tf.reshape(y, [-1]), "int32")
-    return (y < 0) | (y >= classes)
+    _, known = known_indices(tf.reshape(y, [-1]), classes)
+    return ~known
 
 
 def _check_labels(y, classes, argument="y"):
     """Checks an array before Keras shuffles it, as `_check_images` does."""
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf":
         return
-    unknown = ~((y >= 0) & (y < classes)).ravel() if _are_indices(y.shape, classes) else [False]
-    if np.any(unknown):
-        index = int(np.argmax(unknown))
+    if not _are_indices(y.shape, classes):
+        return
+    unknown = ~((y >= 0) & (y < classes) & (y == np.floor(y))).ravel()
+    if unknown.any():
+        index = int(unknown.argmax())
         received = Words(f"{y.ravel()[index]} at index {index}")
         raise ArgumentError(argument, f"classes from 0 to {classes - 1}", received, must="hold")
 

@@ -136,6 +136,30 @@ def test_a_class_that_does_not_exist_makes_the_loss_nan():
     assert np.isnan(value[1:]).all()
 
 
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        (np.float32([2.7, -0.5, 2.0, np.nan, np.inf]), [False, False, True, False, False]),
+        (np.int64([2, 2 + 2**32, 2 - 2**32, 2**31, -(2**63)]), [True] + [False] * 4),
+        (np.uint32([2, 2**32 - 1, 2**31]), [True, False, False]),
+        (np.uint8([2, 255]), [True, False]),
+        (np.int8([2, -128]), [True, False]),
+        (np.array([True, False]), [True, True]),
+    ],
+    ids=lambda value: getattr(value, "dtype", None),
+)
+def test_fractions_and_integers_beyond_int32_are_no_classes(labels, known):
+    """A cast would make others of them; in a compiled graph too."""
+    logits = np.tile(np.float32(LOGITS[:1]), (len(labels), 1))
+    for call in (losses.crossentropy, tf.function(losses.crossentropy, jit_compile=True)):
+        values = np.array(call(tf.constant(labels), tf.constant(logits)))
+        np.testing.assert_array_equal(np.isfinite(values), known)
+    expected = reference.crossentropy(
+        np.eye(CLASSES)[np.where(known, labels, 0).astype(int)], logits
+    )
+    np.testing.assert_allclose(values[known], expected[known], rtol=1e-5)
+
+
 def test_divergence_is_not_what_keras_computes_by_default():
     """Keras' `LogitsDistillation` runs KL on raw logits: 0.556 where `T^2 KL` is 0.805."""
     teacher = np.array([[2.0, 0.5, -1.0]])

@@ -393,6 +393,21 @@ def test_labels_that_are_no_classes_are_named(value, shape):
     assert (caught.value.epoch, caught.value.step, caught.value.label) == (0, 1, 3)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(2.5, "float32"), (-0.5, "float64"), (2**32 + 1, "int64")]
+)
+def test_labels_that_a_cast_makes_classes_of_are_named(value, dtype):
+    trainer = Patriarch(linear())
+    trainer.compile("sgd")
+    labels = Y[:10].astype(dtype)
+    labels[7] = value
+    with pytest.raises(ValueError, match=f"`y` must hold classes .*: {value} at index 7$"):
+        trainer.fit(X[:10], labels, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((X[:10], labels)).batch(4)
+    with pytest.raises(UnknownClassError, match=r"^Label 3 .* step 1 is no class"):
+        trainer.fit(dataset, shuffle=False, verbose=0)
+
+
 def test_rows_of_probabilities_are_no_indices():
     trainer = Patriarch(linear())
     trainer.compile("sgd")
