@@ -169,11 +169,11 @@ def _layout(path, archive):
 def _image_shapes(path, archive, key):
     """`(n, height, width, channels)` from the header of an array of images."""
     shape, dtype = _header(path, archive, key)
-    images = (*shape, 1) if len(shape) == 3 else shape
-    if dtype != np.uint8 or len(images) != 4 or images[-1] not in (1, 3) or 0 in images:
+    images = source.stored_shape(shape, dtype)
+    if images is None:
         raise ValueError(
-            f"Array {key!r} of archive {path!r} must be uint8 of shape (n, height, width), or "
-            f"(n, height, width, channels) with 1 or 3 channels. Received: {dtype} {shape}"
+            f"Array {key!r} of archive {path!r} must be {source.IMAGES_ACCEPTED}. "
+            f"Received: {dtype} {shape}"
         )
     return images
 

@@ -1,6 +1,5 @@
 """Arrays in memory as a source of data."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,8 @@ class Arrays(source.Source):
     """NumPy arrays: what a function given to `register` returns, in the usual case.
 
     Args:
-        x: uint8 images `(n, height, width)` or `(n, height, width, channels)`.
+        x: uint8 images `(n, height, width)`, or `(n, height, width, channels)` with 1 or 3
+            channels.
         y: class indices `(n,)` or `(n, 1)`, integers from 0.
         validation_data, test_data: pairs of such arrays, whose images are as large as those of `x`;
             None to cut them from `x`.
@@ -99,10 +99,11 @@ def _checked_pair(argument, pair, shape):
 def _checked(images_argument, labels_argument, images, labels):
     """uint8 images `(n, height, width, channels)` and int32 labels `(n,)`, at least one."""
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not math.prod(images.shape):
+    shape = source.stored_shape(images.shape, images.dtype)
+    if shape is None:
         raise ArgumentError(
             images_argument,
-            "uint8 images of shape (n, height, width) or (n, height, width, channels)",
+            source.IMAGES_ACCEPTED,
             Words(f"{images.dtype} of shape {images.shape}"),
             "Floats from 0 to 1 are bytes as np.uint8(np.rint(255 * x))",
         )
@@ -118,4 +119,4 @@ def _checked(images_argument, labels_argument, images, labels):
             f"{len(images)} class indices, integers from 0 to {_LARGEST}, one for each image",
             Words(f"{labels.dtype} of shape {labels.shape}{found}"),
         )
-    return images[..., None] if images.ndim == 3 else images, labels.astype(np.int32)
+    return images.reshape(shape), labels.astype(np.int32)

@@ -274,7 +274,7 @@ def _has_splits(path, folders):
         return False
     if _has_classes(os.path.join(path, "train")):
         return True
-    # Its images lie side by side: a class called train, beside others that are called like no split.
+    # Images that lie side by side are a class' beside others that are called like no split.
     others = set(folders) - {"train"}
     return not others or not others.isdisjoint({"test", *_VALIDATION_NAMES})
 

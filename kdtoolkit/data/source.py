@@ -15,6 +15,11 @@ from kdtoolkit._checks import ArgumentError, Integers, Words
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
 from kdtoolkit.data.wording import is_line
 
+IMAGES_ACCEPTED = (
+    "uint8 of shape (n, height, width), or (n, height, width, channels) with 1 or 3 channels"
+)
+"""What an array of images must be (see `stored_shape`), as messages say it."""
+
 TEST_FRACTION = 0.2
 """Share of a data set without a test split that is held out as one."""
 
@@ -217,6 +222,17 @@ def checked_image_size(image_size):
     if len(size) != 2 or not all(length in Integers(1) for length in size):
         raise ArgumentError("image_size", "a positive integer or (height, width)", image_size)
     return int(size[0]), int(size[1])
+
+
+def stored_shape(shape, dtype):
+    """`(n, height, width, channels)` of an array of images, or None if it is not `IMAGES_ACCEPTED`.
+
+    Args:
+        shape, dtype: of the array.
+    """
+    shape = (*shape, 1) if len(shape) == 3 else shape
+    is_held = len(shape) == 4 and shape[-1] in (1, 3) and 0 not in shape
+    return shape if is_held and dtype == np.uint8 else None
 
 
 def image_shape(name, stored, size):

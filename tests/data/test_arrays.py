@@ -74,9 +74,10 @@ def test_class_without_training_images():
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (X / 255, Y, {}, "Argument `x` must be uint8 images"),
-        (X[0, 0], Y, {}, "Argument `x` must be uint8 images"),
-        (X[:0], Y[:0], {}, "Argument `x` must be uint8 images"),
+        (X / 255, Y, {}, "Argument `x` must be uint8 of shape"),
+        (X[0, 0], Y, {}, "Argument `x` must be uint8 of shape"),
+        (np.moveaxis(X, 3, 1), Y, {}, "with 1 or 3 channels. Received: uint8 of shape (100, 3, 6,"),
+        (X[:0], Y[:0], {}, "Argument `x` must be uint8 of shape"),
         (X, Y[:99], {}, "Argument `y` must be 100 class indices"),
         (X, Y - 1, {}, "Argument `y` must be 100 class indices"),
         (X, Y + 2**32, {}, "Received: int64 of shape (100,), from 4294967296 to 4294967299"),
@@ -88,7 +89,7 @@ def test_class_without_training_images():
         (X, Y, {"class_names": ["a", "b\nc", "d", "e"]}, r"UTF-8 text. Received: 'b\nc'"),
         (X, Y, {"validation_fraction": 1}, "Argument `validation_fraction` must be in [0, 1)"),
         (X, Y, {"test_data": X}, "Argument `test_data` must be a pair of arrays"),
-        (X, Y, {"test_data": (X / 255, Y)}, "Argument `test_data` must be uint8 images"),
+        (X, Y, {"test_data": (X / 255, Y)}, "Argument `test_data` must be uint8 of shape"),
         (X, Y, {"validation_data": (X[:, 1:], Y)}, "Argument `validation_data` must be of images"),
     ],
 )
