@@ -40,7 +40,7 @@ class Pace:
 
     Attributes:
         seconds: in `fit`, validation included.
-        images_per_second: training images over those seconds.
+        images_per_second: training images of the epochs that were trained, over those seconds.
     """
 
     seconds: float
@@ -57,7 +57,8 @@ class Settings:
         seed: of initialisation, data order, augmentation.
         strategy: of `kdtoolkit.training.strategy`.
         callbacks: Keras callbacks. One with `variables`, a list that holds Keras variables from
-            `set_model` on, has them stored and restored with the trainer's.
+            `set_model` on, has them stored and restored with the trainer's. What others remember,
+            such as the best epoch of Keras' `EarlyStopping`, is lost where a training goes on.
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         transfer: of a network that starts from trained weights, or None.
     """
@@ -224,7 +225,8 @@ class Training:
         """Trains to the last epoch, from the newest state if there is one.
 
         A trainer's randomness is a function of (seed, generation, epoch), so a run that was killed
-        and called again ends with the weights of one that was not.
+        and called again ends with the weights of one that was not, if its callbacks have no state
+        but their `variables`.
 
         Args:
             make_trainer: builds the network and its `Trainer`, not compiled; called after Keras'
@@ -279,8 +281,9 @@ class Training:
             schedule = settings.schedule
             hparams = hyperparameters(trainer, schedule, settings.transfer) | self._identity
             own.append(TensorBoard(self.log_dir, hparams))
+        trained = first_epoch  # epochs, fewer than were asked for where a callback stops it
         if first_epoch < epochs:
-            trainer.fit(
+            history = trainer.fit(
                 train.epochs(
                     batch_size,
                     seed=settings.seed,
@@ -298,13 +301,14 @@ class Training:
                 callbacks=[*transfer.callbacks(), *settings.callbacks, *own],
                 verbose=0,
             )
-        trainer.check_variables(epochs - 1)  # a state may be older than the check of each epoch
+            trained += len(history.epoch)
+        trainer.check_variables(trained - 1)  # a state may be older than the check of each epoch
         seconds = time.monotonic() - started
         if self._writes:
             files.make_directory(self.directory)
             with in_float32(trainer.network):
                 files.write_atomically(self._network, trainer.network.save)
-        return trainer.network, Pace(seconds, epochs * len(train) / seconds)
+        return trainer.network, Pace(seconds, trained * len(train) / seconds)
 
     def finish(self, results: dict) -> None:
         """Stores the results, which marks the training as finished, and drops its states.

@@ -197,6 +197,21 @@ def test_history_of_what_is_not_finite(history):
     assert history("overflow", Overflow())["val_loss"] == [None, None, 1.0]
 
 
+def test_pace_is_that_of_the_epochs_that_were_trained(history, tmp_path):
+    """Killed in the second of three epochs, then stopped after it: two epochs of 40 images."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    with pytest.raises(KeyboardInterrupt):
+        history("stopped", Kill(1))
+    assert len(history("stopped", Stop())["loss"]) == 2
+    found = files.read_record(tmp_path / "stopped" / "results.json")
+    images = len(data.load("digits", train_examples=40).train)
+    assert found["images_per_second"] * found["seconds"] == pytest.approx(2 * images)
+
+
 def overflowing(scale):
     """Images of up to 1e25 have a variance beyond float32: normalised by it, they are finite."""
     image = keras.Input((8, 8, 1))
