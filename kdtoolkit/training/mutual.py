@@ -47,9 +47,13 @@ class MutualLearning(Trainer):
         terms = [f"{name}_{term}" for name in names for term in ("label", "mutual")]
         peers = _Peers(dict(zip(names, map(fused, networks), strict=True)))
         super().__init__(networks[0], terms, probe=peers, **kwargs)
-        self.networks = networks
+        self.peers = networks
         self.names = names
         self.accuracies = accuracy.metrics(names)
+
+    @property
+    def networks(self) -> list[Network]:
+        return list(self.peers)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return _Peers(dict(zip(self.names, self.networks, strict=True)))(inputs, training)

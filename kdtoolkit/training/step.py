@@ -185,6 +185,11 @@ class Trainer(keras.Model):
 
     # What is right once.
 
+    @property
+    def networks(self) -> list[Network]:
+        """All networks that it trains."""
+        return [self.network]
+
     def hyperparameters(self) -> Hyperparameters:
         """Returns what tells this trainer from others, for a table; subclasses add their own."""
         return {

@@ -58,13 +58,18 @@ class Transfer:
         if self.backbone_learning_rate is None:
             return usual
         optimizer = _TwoRates.from_config(usual.get_config())
-        slow = [v for layer in backbone(trainer.network) for v in layer.trainable_variables]
+        slow = [v for layer in _backbones(trainer) for v in layer.trainable_variables]
         optimizer.scale(slow, self.backbone_learning_rate / schedule.learning_rate)
         return optimizer
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns what freezes the backbone, to be called before other callbacks."""
         return [_Freeze(self.freeze_epochs)] if self.freeze_epochs else []
+
+
+def _backbones(trainer):
+    """The layers of the backbones of all networks that a trainer trains."""
+    return [layer for network in trainer.networks for layer in backbone(network)]
 
 
 class _TwoRates(keras.optimizers.SGD):
@@ -104,7 +109,10 @@ class _Freeze(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self.layers = [layer for layer in backbone(model.network) if layer.trainable]
+        layers = {inner for layer in _backbones(model) for inner in _keras.all_layers(layer)}
+        # Setting one sets what is inside it, some of it frozen for good: that comes after it.
+        layers = sorted(layers, key=lambda layer: -len(_keras.all_layers(layer)))
+        self.trainable = {layer: layer.trainable for layer in layers}
 
     def on_train_begin(self, logs=None):
         optimizer = self.model.optimizer
@@ -118,8 +126,9 @@ class _Freeze(keras.callbacks.Callback):
         self._train(True)  # a saved network can be trained, whatever was frozen here
 
     def _train(self, trained):
-        if all(layer.trainable == trained for layer in self.layers):
+        wanted = {layer: trained and own for layer, own in self.trainable.items()}
+        if all(layer.trainable == value for layer, value in wanted.items()):
             return
-        for layer in self.layers:
-            layer.trainable = trained
+        for layer, value in wanted.items():
+            layer.trainable = value
         self.model.make_train_function(force=True)  # a traced step does what it was traced for

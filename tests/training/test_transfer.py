@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from kdtoolkit import data
-from kdtoolkit.training import Patriarch, Schedule, Settings, Training, Transfer
+from kdtoolkit.training import MutualLearning, Patriarch, Schedule, Settings, Training, Transfer
 from kdtoolkit.training.checkpoint import Checkpoints
 
 RATE, SLOW, MOMENTUM, DECAY = 0.1, 0.02, 0.9, 0.01
@@ -105,20 +105,66 @@ def test_nothing_frozen_moves(options):
         assert (seen[0][k] != begin[k]).any() == (k not in backbone), name
 
 
-def test_factor_is_exact():
+MAKERS = {
+    "alone": lambda: Patriarch(network(), "plain", weight_decay=DECAY),
+    "mutual": lambda: MutualLearning([network(), network()], weight_decay=DECAY),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_factor_is_exact(make):
     """A quarter of the rate makes a quarter of the first step's momenta, to the last bit."""
     momenta = []
     for rate in (RATE, RATE / 4):
         batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(12)
         keras.utils.set_random_seed(0)
-        trainer = Patriarch(network(), "plain", weight_decay=DECAY)
+        trainer = make()
         optimizer = Transfer(0, rate).optimizer(SCHEDULE, trainer, 4, 1)
         trainer.compile(optimizer)
         trainer.fit(batches, shuffle=False, verbose=0)
         momenta.append([np.array(m) for m in optimizer.momentums])
-    for k, (whole, quarter) in enumerate(zip(*momenta, strict=True)):
+    for variable, whole, quarter in zip(trainer.trainable_variables, *momenta, strict=True):
         assert whole.any()
-        np.testing.assert_array_equal(quarter, whole / 4 if k < 3 else whole)
+        in_head = variable.path.startswith("logits")
+        np.testing.assert_array_equal(quarter, whole if in_head else whole / 4)
+
+
+def test_every_peer_is_frozen():
+    """The backbones of both networks keep every bit in the first of two epochs, and then move."""
+    keras.utils.set_random_seed(0)
+    trainer, seen = MAKERS["mutual"](), []
+
+    def values(*_):
+        variables = [v for peer in trainer.networks for v in peer.variables]
+        seen.append({id(v): np.array(v) for v in variables if not v.path.startswith("logits")})
+
+    values()
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=values)
+    trainer.compile("sgd")
+    callbacks = [*Transfer(1).callbacks(), watch]
+    trainer.fit(X, Y, epochs=2, verbose=0, callbacks=callbacks)
+    assert len(seen[0]) == 2 * 5
+    for key, value in seen[0].items():
+        np.testing.assert_array_equal(seen[1][key], value)
+        assert (seen[2][key] != value).any()
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_was_frozen_inside_a_nested_backbone_stays_so(epochs):
+    """After a training that is frozen to its end, and after one that thaws the rest."""
+    image, photo = keras.Input((6, 6, 2)), keras.Input((6, 6, 2))
+    inner = layers.Conv2D(4, 3, name="inner")
+    base = keras.Model(image, layers.Conv2D(4, 3, name="outer")(inner(image)), name="base")
+    inner.trainable = False
+    x = layers.GlobalAveragePooling2D()(base(photo))
+    trainer = Patriarch(keras.Model(photo, layers.Dense(3, name="logits")(x)), "plain")
+    trainer.compile("sgd")
+    before = [np.array(v) for v in base.variables]
+    trainer.fit(X, Y, epochs=epochs, verbose=0, callbacks=Transfer(1).callbacks())
+    assert [layer.trainable for layer in (base, *base.layers)] == [True, True, False, True]
+    for variable, old in zip(base.variables, before, strict=True):
+        moved = epochs == 2 and variable.path.startswith("outer")
+        assert (np.array(variable) != old).any() == moved, variable.path
 
 
 def test_two_replicas(two_replicas):
