@@ -1,4 +1,7 @@
-"""NumPy's `.npz` files: `x_train`, `y_train`, `x_test`, `y_test`, or `images` and `labels`."""
+"""NumPy's `.npz` files: `x_train`, `y_train`, `x_test`, `y_test`, or `images` and `labels`.
+
+Beside the first four may be `x_val` and `y_val`, or in the place of those for tests.
+"""
 
 import contextlib
 import math
@@ -13,10 +16,8 @@ from kdtoolkit import bounded
 from kdtoolkit.data import source
 from kdtoolkit.data.wording import shown, some
 
-_LAYOUTS = (
-    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
-    {"train": ("images", "labels")},
-)
+_SPLITS = ("train", *source.VALIDATION_NAMES, "test")
+_UNSPLIT = ("images", "labels")
 
 
 class ArchiveSource(source.Source):
@@ -31,26 +32,31 @@ class ArchiveSource(source.Source):
 
     def describe(self, name, image_size=None):
         found = scan(self.path)
-        train_size, test_size = source.sizes(found.train_size, found.test_size)
+        sizes = found.sizes
+        validation_split, test_split = source.roles(sizes)
+        train_size, test_size = source.sizes(sizes["train"], sizes.get(test_split))
         return source.DatasetInfo(
             name=name,
             kind="archive",
             image_shape=source.image_shape(name, found.image_shape, image_size),
             classes=found.classes,
             train_size=train_size,
+            validation_size=sizes.get(validation_split),
             test_size=test_size,
             path=self.path,
-            test_split="test" if found.test_size else None,
+            validation_split=validation_split,
+            test_split=test_split,
         )
 
     def read(self, info, choose, strict=False):
         from kdtoolkit.data.scaling import cover_all
 
-        train, test = (
-            split and (cover_all(split[0], info.image_shape[:2]), split[1])
-            for split in read(self.path)
-        )
-        return source.Stored.of(info, choose, train, test=test)
+        splits = {
+            name: (cover_all(images, info.image_shape[:2]), labels)
+            for name, (images, labels) in read(self.path).items()
+        }
+        names = ("train", info.validation_split, info.test_split)
+        return source.Stored.of(info, choose, *map(splits.get, names))
 
 
 class Facts(NamedTuple):
@@ -59,14 +65,12 @@ class Facts(NamedTuple):
     Attributes:
         image_shape: `(height, width, channels)`.
         classes: number of classes.
-        train_size: training images.
-        test_size: test images; None where there are none of their own.
+        sizes: name of a split -> number of its images; `train` is always there.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
-    train_size: int
-    test_size: int | None
+    sizes: dict[str, int]
 
 
 def scan(path):
@@ -74,7 +78,7 @@ def scan(path):
 
     Raises:
         ValueError: not such an archive, arrays of another type or shape, images without labels,
-            or labels that do not number the classes of both splits from 0.
+            or labels that do not number the classes of every split from 0.
     """
     with _open(path) as archive:
         layout = _layout(path, archive)
@@ -90,7 +94,7 @@ def scan(path):
     image_shapes = {shape[1:] for shape in shapes.values()}
     if len(image_shapes) > 1:
         raise ValueError(
-            f"Archive {path!r} must have training and test images of the same shape. "
+            f"Archive {path!r} must have images of the same shape in all splits. "
             f"Received: {' and '.join(str(shape[1:]) for shape in shapes.values())}"
         )
     classes = np.unique(labels["train"])
@@ -102,35 +106,32 @@ def scan(path):
                 f"each. Received: label {labels[split][outside[0]]} at index {outside[0]} of "
                 f"{key!r}, outside 0 to {len(classes) - 1}"
             )
-    if "test" in labels and (other := np.setxor1d(classes, labels["test"])).size:
-        raise ValueError(
-            f"Archive {path!r} must have the same classes in 'y_train' and 'y_test'. "
-            f"In one of them only: {some(other)}"
-        )
-    test_size = len(labels["test"]) if "test" in labels else None
-    return Facts(*image_shapes, len(classes), len(labels["train"]), test_size)
+        if (other := np.setxor1d(classes, labels[split])).size:
+            raise ValueError(
+                f"Archive {path!r} must have the same classes in {layout['train'][1]!r} and "
+                f"{key!r}. In one of them only: {some(other)}"
+            )
+    return Facts(*image_shapes, len(classes), {split: len(y) for split, y in labels.items()})
 
 
 def read(path):
     """Reads an archive that `scan` accepts.
 
     Returns:
-        `(images, labels)` of the training split and of the test split, the latter None where there
-        is none. Images uint8 `(n, height, width, channels)`, labels int32 `(n,)`.
+        Name of a split -> `(images, labels)`. Images uint8 `(n, height, width, channels)`, labels
+        int32 `(n,)`.
 
     Raises:
         ValueError: the file is damaged.
     """
     with _open(path) as archive:
-        layout = _layout(path, archive)
 
         def read_split(images, labels):
             pixels = _array(path, archive, images)
             pixels = pixels[..., None] if pixels.ndim == 3 else pixels
             return pixels, _labels(path, archive, labels).astype(np.int32)
 
-        test = read_split(*layout["test"]) if "test" in layout else None
-        return read_split(*layout["train"]), test
+        return {split: read_split(*keys) for split, keys in _layout(path, archive).items()}
 
 
 @contextlib.contextmanager
@@ -156,13 +157,19 @@ def _naming(what):
 
 
 def _layout(path, archive):
+    """Name of a split -> names of its images and labels."""
     keys = {os.path.splitext(name)[0] for name in archive.namelist()}
-    for layout in _LAYOUTS:
-        if keys.issuperset(key for pair in layout.values() for key in pair):
-            return layout
-    expected = " or ".join(", ".join(k for p in lay.values() for k in p) for lay in _LAYOUTS)
+    pairs = {split: (f"x_{split}", f"y_{split}") for split in _SPLITS}
+    # One array of a pair is enough: what is called like a split is never left out in silence.
+    layout = {split: pair for split, pair in pairs.items() if not keys.isdisjoint(pair)}
+    used = {"train", *source.roles(layout)} - {None}
+    if layout.keys() == used and len(used) > 1 and keys.issuperset(sum(layout.values(), ())):
+        return layout
+    if not layout and keys.issuperset(_UNSPLIT):
+        return {"train": _UNSPLIT}
     raise ValueError(
-        f"Archive {path!r} must have the arrays {expected}. It has: {some(keys) or 'none'}"
+        f"Archive {path!r} must have the arrays x_train, y_train, and x_test, y_test or x_val, "
+        f"y_val or both, or images, labels alone. It has: {some(keys, most=8) or 'none'}"
     )
 
 

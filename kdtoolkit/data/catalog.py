@@ -63,8 +63,9 @@ def describe(
               `val/` with its `val_annotations.txt` is the test set, for `test/` has no labels. A
               `pathlib.Path` is always that of a folder or file.
             - a file `PATH.npz` of uint8 images `(n, height, width)` or `(n, height, width,
-              channels)` and integer labels, `x_train`, `y_train`, `x_test` and `y_test`, or
-              `images` and `labels`, of which a fifth is the test set.
+              channels)` and integer labels, `x_train`, `y_train`, `x_test` and `y_test` (or
+              `x_valid`, `x_val`, `x_validation`, as of a folder), or `images` and `labels`, of
+              which a fifth is the test set.
             - a name of `register`, or `package.module:function`, which is imported and called as
               such a name's function is.
 

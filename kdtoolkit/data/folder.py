@@ -14,7 +14,6 @@ from kdtoolkit.data.photographs import suited
 from kdtoolkit.data.threads import in_threads
 from kdtoolkit.data.wording import is_line, some
 
-_VALIDATION_NAMES = ("valid", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
 _EXPECTED = (
     "one sub-folder of images for each class, or train/ and test/ (or valid/, or val/) of such"
@@ -166,10 +165,8 @@ def _scan(path, ignored):
         classes, files = _scan_classes(path, ignored)
         return Folder(_class_names(path, classes), files)
     classes, train = _scan_classes(os.path.join(path, "train"), ignored)
-    validation_name = next((name for name in _VALIDATION_NAMES if name in folders), None)
-    test_name = "test" if _has_classes(os.path.join(path, "test")) else None
-    if test_name is None:
-        validation_name, test_name = None, validation_name
+    unlabelled = () if _has_classes(os.path.join(path, "test")) else ("test",)
+    validation_name, test_name = source.roles(set(folders).difference(unlabelled))
     if test_name is None:
         raise ValueError(
             f"Folder {path!r} has train/ and must also have test/, valid/ or val/ with one "
@@ -276,7 +273,7 @@ def _has_splits(path, folders):
         return True
     # Images that lie side by side are a class' beside others that are called like no split.
     others = set(folders) - {"train"}
-    return not others or not others.isdisjoint({"test", *_VALIDATION_NAMES})
+    return not others or not others.isdisjoint({"test", *source.VALIDATION_NAMES})
 
 
 def _has_classes(path):

@@ -20,6 +20,9 @@ IMAGES_ACCEPTED = (
 )
 """What an array of images must be (see `stored_shape`), as messages say it."""
 
+VALIDATION_NAMES = ("valid", "val", "validation")
+"""What a stored split may be called that validates, or tests where there is no `test`."""
+
 TEST_FRACTION = 0.2
 """Share of a data set without a test split that is held out as one."""
 
@@ -196,6 +199,16 @@ class Source(abc.ABC):
             ValueError: files are not what can be streamed; an image file is damaged and `strict`.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be streamed")
+
+
+def roles(splits):
+    """Which of a data set's stored splits validates and which one tests, None for none.
+
+    Args:
+        splits: names of all of them.
+    """
+    validation = next((name for name in VALIDATION_NAMES if name in splits), None)
+    return (validation, "test") if "test" in splits else (None, validation)
 
 
 def held_out(count):

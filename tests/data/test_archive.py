@@ -29,7 +29,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("column", [False, True])
 def test_keras_names(write, save, column):
-    arrays = {**KERAS, "y_train": LABELS[:, None]} if column else {**KERAS, "x_val": IMAGES}
+    arrays = {**KERAS, "y_train": LABELS[:, None]} if column else {**KERAS, "more": IMAGES}
     path = write(arrays, save)
     info = describe(path)
     assert (info.kind, info.image_shape, info.classes) == ("archive", (6, 5, 3), 3)
@@ -42,6 +42,28 @@ def test_keras_names(write, save, column):
         np.testing.assert_array_equal(split.images, images)
         np.testing.assert_array_equal(split.labels, labels)
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("has_test", [True, False])
+def test_validation_images(write, name, has_test):
+    """They validate beside test images, and test where there are none; as those of a folder do."""
+    arrays = KERAS if has_test else {key: KERAS[key] for key in ("x_train", "y_train")}
+    path = write({**arrays, f"x_{name}": IMAGES[9:], f"y_{name}": LABELS[9:]})
+    info, data = describe(path), load(path, validation_fraction=0.5)
+    if has_test:
+        assert (info.validation_split, info.test_split) == (name, "test")
+        assert (info.train_size, info.validation_size, info.test_size) == (30, 21, 6)
+        np.testing.assert_array_equal(data.train.images, IMAGES)
+        np.testing.assert_array_equal(data.test.images, IMAGES[:6])
+        held = data.validation
+    else:
+        assert (info.validation_split, info.test_split) == (None, name)
+        assert (info.train_size, info.validation_size, info.test_size) == (30, None, 21)
+        assert (len(data.train), len(data.validation)) == (15, 15)
+        held = data.test
+    np.testing.assert_array_equal(held.images, IMAGES[9:])
+    np.testing.assert_array_equal(held.labels, LABELS[9:])
 
 
 def test_images_and_labels(write):
@@ -72,14 +94,22 @@ def test_image_size(write):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_train": None}, r"arrays x_train, y_train, x_test, y_test or images, labels\. It has: "
+        ({"x_train": None}, r"arrays x_train, y_train, .* labels alone\. It has: "
          r"x_test, y_test, y_train$"),
+        ({"x_test": None, "y_test": None}, r"It has: x_train, y_train$"),
+        ({"x_val": IMAGES}, r"It has: x_test, x_train, x_val, y_test, y_train$"),
+        ({f"{kind}_{name}": KERAS[f"{kind}_train"] for kind in "xy" for name in ("val", "valid")},
+         "It has: .*x_val, x_valid, y"),
+        ({"x_val": IMAGES, "y_val": LABELS - 1}, r"-1 at index 0 of 'y_val', outside 0 to 2$"),
+        ({"x_val": IMAGES[:, 1:], "y_val": LABELS}, r"same shape .*: \(6, 5, 3\) and \(5, 5, 3\)"),
+        ({"x_val": IMAGES[:2], "y_val": LABELS[:2]}, r"classes in 'y_train' and 'y_val'.*: 2$"),
+        ({"images": IMAGES, "labels": LABELS, "x_train": None}, r"images, labels alone\. It has"),
         ({"x_train": IMAGES / 255}, r"'x_train' .* uint8 .* Received: float64 \(30, 6, 5, 3\)$"),
         ({"x_train": IMAGES[..., :2]}, r"1 or 3 channels\. Received: uint8 \(30, 6, 5, 2\)$"),
         ({"x_train": IMAGES[:0]}, r"Received: uint8 \(0, 6, 5, 3\)$"),
         ({"x_train": IMAGES[:, 0, 0]}, r"Received: uint8 \(30, 3\)$"),
         ({"x_train": IMAGES[:7]}, "label for each image. Received: 7 images in 'x_train', 30 lab"),
-        ({"x_test": IMAGES[:6, :4]}, r"same shape\. Received: \(6, 5, 3\) and \(4, 5, 3\)$"),
+        ({"x_test": IMAGES[:6, :4]}, r"same shape in .*: \(6, 5, 3\) and \(4, 5, 3\)$"),
         ({"y_train": np.eye(3)[LABELS]}, r"'y_train' .* integers .* Received: float64 \(30, 3\)$"),
         ({"y_train": LABELS + 1}, r"from 0.* label 3 at index 2 of 'y_train', outside 0 to 2$"),
         ({"y_train": LABELS - 1}, r"Received: label -1 at index 0 of 'y_train', outside 0 to 2$"),
