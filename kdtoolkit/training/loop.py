@@ -237,8 +237,9 @@ class Training:
             The network, which is saved as well, and the run's `Pace`.
 
         Raises:
-            ValueError: the last batch of an epoch has fewer images than there are replicas, or an
-                epoch cannot be executed in so many steps at once.
+            ValueError: the last batch of an epoch has fewer images than there are replicas, an
+                epoch cannot be executed in so many steps at once, or batches are too small for a
+                method.
             NonFiniteError: a loss term, an image or a variable was not finite; the states before it
                 are kept.
         """
@@ -256,6 +257,7 @@ class Training:
             with settings.compute.policy():
                 trainer = make_trainer()
             check_fits(trainer.network, data)
+            trainer.check_batch_size(batch_size)
             trainer.compile(
                 transfer.optimizer(settings.schedule, trainer, epochs, steps),
                 metrics=["accuracy"],

@@ -100,6 +100,11 @@ class SelfDistillation(Trainer):
         self.teacher_methods = from_teacher
         self.accuracies = accuracy.metrics((*names, "ensemble"))
 
+    def check_batch_size(self, batch_size: int) -> None:
+        for methods in (*self.methods.values(), self.teacher_methods):
+            for method in methods:
+                method.check_batch_size(batch_size)
+
     def hyperparameters(self) -> Hyperparameters:
         found = super().hyperparameters() | {"primary_score": self.primary_score}
         lessons = {f"{name}_": methods for name, methods in self.methods.items()}

@@ -190,6 +190,9 @@ class Trainer(keras.Model):
         """All networks that it trains."""
         return [self.network]
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises an `ArgumentError` if batches of this size teach nothing."""
+
     def hyperparameters(self) -> Hyperparameters:
         """Returns what tells this trainer from others, for a table; subclasses add their own."""
         return {
@@ -290,12 +293,15 @@ class Trainer(keras.Model):
         """Keras' `fit`, which a value that is not finite ends with a `NonFiniteError`.
 
         Raises:
-            ArgumentError: `callbacks` hold a `BackupAndRestore`, or are a `CallbackList`.
+            ArgumentError: `callbacks` hold a `BackupAndRestore`, or are a `CallbackList`; or
+                `batch_size` is too small for a method.
             NonFiniteError: a loss term, an image, a label that is no class or, at the end of an
                 epoch, a variable.
             ValueError: arrays of images that are not finite, or of labels that are no classes; the
                 message has the first one's index.
         """
+        if batch_size is not None:  # of arrays
+            self.check_batch_size(batch_size)
         _check_images(x)
         _check_labels(y, self._classes)
         if isinstance(validation_data, tuple | list) and len(validation_data) > 1:

@@ -63,6 +63,10 @@ class Student(Trainer):
     def teacher(self) -> Network:
         return self._teacher.value
 
+    def check_batch_size(self, batch_size: int) -> None:
+        for method in self.methods:
+            method.check_batch_size(batch_size)
+
     def hyperparameters(self) -> Hyperparameters:
         return super().hyperparameters() | hyperparameters(self.methods)
 

@@ -11,6 +11,7 @@ from kdtoolkit.training import (
     NonFiniteError,
     NonFiniteVariableError,
     Patriarch,
+    Student,
     checkpoint,
     distribution,
     loop,
@@ -210,6 +211,18 @@ def test_pace_is_that_of_the_epochs_that_were_trained(history, tmp_path):
     found = files.read_record(tmp_path / "stopped" / "results.json")
     images = len(data.load("digits", train_examples=40).train)
     assert found["images_per_second"] * found["seconds"] == pytest.approx(2 * images)
+
+
+def test_batches_that_teach_nothing(tmp_path):
+    def network():
+        image = keras.Input((8, 8, 1))
+        return keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
+
+    training = loop.Training(tmp_path, loop.Settings(SCHEDULES["digits"], 1, batch_size=1))
+    with pytest.raises(ValueError, match="`batch_size` must be at least 2 with dist"):
+        training.run(
+            lambda: Student(network(), network(), "dist"), data.load("digits", train_examples=40)
+        )
 
 
 def overflowing(scale):

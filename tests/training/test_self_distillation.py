@@ -256,12 +256,14 @@ def test_labels_of_a_tolerant_network_equal_float64():
     [
         ({"teacher_methods": "attention"}, "`teacher_methods` must be those that compare logits"),
         ({"primary_score": 0.2}, "`primary_score` must be in"),
+        ({"methods": "dist"}, "`batch_size` must be at least 2 with dist"),
+        ({"teacher_methods": "dist"}, "`batch_size` must be at least 2 with dist"),
     ],
 )
 def test_what_a_generation_refuses(change, message):
     net = network()
     with pytest.raises(ValueError, match=message):
-        SelfDistillation(net, teacher=net, **change)
+        SelfDistillation(net, teacher=net, **change).fit(IMAGES, LABELS, batch_size=1)
 
 
 def test_a_teacher_with_other_exits():

@@ -135,6 +135,10 @@ def plain(*chosen):
             lambda: plain(KD(1.0, 1.0, corrections=[LabelSmooth(p=0.1)])),
             r"`p` of label_smooth must be in \(1/5, 1\).*p=0.1",
         ),
+        (
+            lambda: plain(KD(), methods.RKD()).fit(X, Y, 1),
+            "`batch_size` must be at least 2 with rkd.*=1",
+        ),
         (lambda: hinted("stag2"), "`layers` of fitnet.*'net'.*'stag2'. Near matches: stage2"),
         (lambda: hinted(teacher_layer="nothing"), "`layers`.*'nothing'$"),
         (
