@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,12 +10,12 @@ from kdtoolkit._checks import ArgumentError, Words
 
 
 def class_indices(
-    values: np.ndarray, images: int, classes: int | None = None, argument: str = "labels"
+    values: Any, images: int, classes: int | None = None, argument: str = "labels"
 ) -> np.ndarray:
     """Returns the classes of images as `(images,)`; given as `(images, 1)` too, as Keras has them.
 
     Args:
-        values: integers.
+        values: integers, as an array or what becomes one.
         images, classes: how many there are; None of any number of classes.
         argument: the name that the values have where they were passed.
 
