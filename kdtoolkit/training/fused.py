@@ -53,7 +53,7 @@ def folded(network):
 
     Args:
         network: Keras model; one that is not functional, or that calls a layer twice, is fused
-            only, as are layers whose variables are not float32.
+            only, as are layers whose variables are not float32 and convolutions with LoRA.
 
     Returns:
         A Keras model, not to be saved or trained.
@@ -64,6 +64,7 @@ def folded(network):
         name: norm
         for name, norm in foldable(network, ("Conv2D",), takers(network)).items()
         if norm.variable_dtype == network.get_layer(name).variable_dtype == "float32"
+        and not network.get_layer(name).lora_enabled  # its kernel is a sum, and no variable
     }
     norms = {norm.name for norm in norm_of.values()}
 

@@ -164,6 +164,19 @@ def test_other_variables_are_not_folded(dtype):
     np.testing.assert_array_equal(view(IMAGES, training=False), network(IMAGES, training=False))
 
 
+def test_a_convolution_with_lora_is_not_folded():
+    """Its kernel is the sum of a variable and of the product of two."""
+    network = random_network()
+    layer = network.get_layer("striding")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(RNG.normal(size=layer.lora_kernel_b.shape))
+    view = folded(network)
+    assert view.get_layer("striding") is layer
+    assert type(view.get_layer("groups")).__name__ == "_FoldedConvolution"
+    found, expected = view(IMAGES, training=False), network(IMAGES, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_layer_that_is_called_twice_is_not_folded():
     image = keras.Input((9, 9, 3))
     layer, norm = keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization()
