@@ -16,7 +16,7 @@ from kdtoolkit.models import exits
 from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer, constant
+from kdtoolkit.training.step import Trainer, check_takes, constant
 
 METHODS = (KD(0.3, 3.0), Embedding(0.03))
 """Those of Zhang et al.; the paper prints no weights, which are those of public code."""
@@ -121,6 +121,7 @@ class SelfDistillation(Trainer):
     def signals(self, x: Examples, y: Any) -> dict[str, Any]:
         if self._teaching.value is None:
             return {}
+        check_takes(self._teaching.value, x.images)
         outputs = self._teaching.value(x.images, training=False)
         return {"teacher": keras.tree.map_structure(constant, outputs)}
 

@@ -698,3 +698,20 @@ def _replica_id(context):
 def constant(values: Tensor) -> Tensor:
     """What a teacher says, as float32 without a gradient."""
     return tf.stop_gradient(tf.cast(values, "float32"))
+
+
+def check_takes(teacher, images):
+    """Checks that a teacher that is about to run takes the images of a batch.
+
+    Not before: one that only stands in for outputs that come with the images may take any.
+
+    Raises:
+        ArgumentError: their height, width or channels are others.
+    """
+    if not isinstance(teacher.input_shape, tuple):  # several inputs
+        return
+    given = getattr(images, "shape", None)  # a dict has none
+    own, given = (tf.TensorShape(shape)[1:] for shape in (teacher.input_shape, given))
+    if own.rank == given.rank and not own.is_compatible_with(given):  # Keras adds an axis of one
+        accepted = f"a network for images of shape {tuple(given)}"
+        raise ArgumentError("teacher", accepted, Words(f"one for {tuple(own)}"))

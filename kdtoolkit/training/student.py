@@ -13,7 +13,7 @@ from kdtoolkit.methods.registry import hyperparameters
 from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.training import layer_pairs
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer, constant
+from kdtoolkit.training.step import Trainer, check_takes, constant
 
 
 class Student(Trainer):
@@ -74,6 +74,7 @@ class Student(Trainer):
         if "teacher_logits" in x.attached:
             outputs = self._brought(x.attached)
         else:
+            check_takes(self.teacher, x.images)
             outputs = self._named(self._teaching.value(x.images, training=False))
         return {
             f"teacher_{name}": keras.tree.map_structure(constant, values)

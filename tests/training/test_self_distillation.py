@@ -19,10 +19,10 @@ ONE_HOT = np.eye(CLASSES)[LABELS]
 ALPHA, LAMBDA, T = (0.3, 0.6), (0.03, 0.5), 3.0
 
 
-def network(seed=0):
+def network(seed=0, channels=1):
     """Three exits without batch normalisation in the trunk."""
     keras.utils.set_random_seed(seed)
-    x = image = keras.Input((8, 8, 1))
+    x = image = keras.Input((8, 8, channels))
     for stage, (width, stride) in enumerate(((4, 1), (6, 2), (8, 2)), start=1):
         x = keras.layers.Conv2D(
             width, 3, stride, padding="same", activation="tanh", name=f"stage{stage}"
@@ -264,6 +264,14 @@ def test_what_a_generation_refuses(change, message):
     net = network()
     with pytest.raises(ValueError, match=message):
         SelfDistillation(net, teacher=net, **change).fit(IMAGES, LABELS, batch_size=1)
+
+
+def test_a_teacher_of_other_images():
+    made = trainer(network(), taught(), teacher=network(channels=3))
+    with pytest.raises(
+        ValueError, match=r"`teacher` .* \(8, 8, 1\)\. Received: one for \(8, 8, 3\)"
+    ):
+        made.fit(IMAGES, LABELS, verbose=0)
 
 
 def test_a_teacher_with_other_exits():

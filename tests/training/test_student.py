@@ -1,14 +1,18 @@
 """What `Student` accepts, what its methods compare, and where the projector lives."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kdtoolkit import methods, models
+from kdtoolkit.data import Examples
 from kdtoolkit.methods import KD, LabelSmooth
 from kdtoolkit.training import Student, layer_pairs
 from kdtoolkit.training.checkpoint import Checkpoints
+from tests.losses import reference
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 8, 8, 1)).astype("float32")
@@ -159,6 +163,43 @@ def plain(*chosen):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def of_images(shape):
+    image = keras.Input(shape)
+    return keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (4, 8, 1)])
+def test_a_teacher_of_other_images_is_named_where_it_runs(shape):
+    """Not where its logits come with the images: there it is never run."""
+    student, logits = network(), RNG.normal(size=(6, 5)).astype("float32")
+    trainer = Student(student, of_images(shape), KD(1.0, 1.0))
+    trainer.compile("sgd")
+    said = rf"`teacher` .* images of shape \(8, 8, 1\)\. Received: one for {re.escape(str(shape))}$"
+    with pytest.raises(ValueError, match=said):
+        trainer.fit(X, Y, verbose=0)
+    x = Examples(X, {"teacher_logits": logits})
+    batches = tf.data.Dataset.from_tensor_slices((x, Y)).batch(6)
+    logs = trainer.evaluate(batches, verbose=0, return_dict=True)
+    expected = reference.divergence(logits, np.asarray(student(X)), 1.0).mean()
+    assert logs["kd"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(None, None, 1), (8, 8)], ids=str)
+def test_a_teacher_that_takes_the_images_as_well(shape):
+    """Of any size; and without the axis of one channel, which Keras takes away by itself."""
+    image = keras.Input(shape)
+    pooled = keras.ops.mean(image, axis=(1, 2))
+    teacher = keras.Model(image, keras.layers.Dense(5)(keras.ops.reshape(pooled, (-1, 1))))
+    student = network()
+    trainer = Student(student, teacher, KD(1.0, 1.0))
+    trainer.compile("sgd")
+    logs = trainer.evaluate(X, Y, verbose=0, return_dict=True)
+    kernel, bias = (np.asarray(w, np.float64) for w in teacher.get_weights())
+    said = X.mean((1, 2)).astype(np.float64) @ kernel + bias
+    expected = reference.divergence(said, np.asarray(student(X)), 1.0).mean()
+    assert logs["kd"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_warm_up_follows_the_epochs_of_fit():
