@@ -15,8 +15,9 @@ from kdtoolkit.methods.registry import hyperparameters
 from kdtoolkit.models import exits
 from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
+from kdtoolkit.training.checks import check_takes
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer, check_takes, constant
+from kdtoolkit.training.step import Trainer, constant
 
 METHODS = (KD(0.3, 3.0), Embedding(0.03))
 """Those of Zhang et al.; the paper prints no weights, which are those of public code."""

@@ -9,20 +9,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kdtoolkit import _keras
 from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
 from kdtoolkit._types import Hyperparameters, Network, PathLike, Tensor
 from kdtoolkit.data import Examples
-from kdtoolkit.losses.crossentropies import known_indices
 from kdtoolkit.methods import Batch, Outputs
 from kdtoolkit.models.contract import check_logits, non_finite
+from kdtoolkit.training.checks import (
+    check_callbacks,
+    check_images,
+    check_labels,
+    check_optimizer,
+    unknown_classes,
+)
 from kdtoolkit.training.distribution import has_workers
 from kdtoolkit.training.fused import Untracked, fused
 
-_CHECKED_IMAGES = 1024  # At a time, so that the check takes little memory.
 _FIRST_LABEL = -2  # In the non-finite record, where -3 is the second one.
 _UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
 
@@ -241,7 +245,7 @@ class Trainer(keras.Model):
             raise ArgumentError("reader", accepted, Words("a reader"))
         self._reader = reader
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
-        _check_optimizer(self.optimizer, replicas)
+        check_optimizer(self.optimizer, replicas)
         # `train_step` sums the gradients over replicas before decay and clipping; a second sum in
         # the optimizer would multiply them by the number of replicas.
         _keras.leave_gradients_as_they_are(self.optimizer)
@@ -302,12 +306,12 @@ class Trainer(keras.Model):
         """
         if batch_size is not None:  # of arrays
             self.check_batch_size(batch_size)
-        _check_images(x)
-        _check_labels(y, self._classes)
+        check_images(x)
+        check_labels(y, self._classes)
         if isinstance(validation_data, tuple | list) and len(validation_data) > 1:
-            _check_labels(validation_data[1], self._classes, "validation_data")
+            check_labels(validation_data[1], self._classes, "validation_data")
         others = keras.tree.flatten(callbacks or [])
-        _check_callbacks(others)
+        check_callbacks(others)
         # First, so that no callback stores the weights of an epoch that went wrong.
         callbacks = [_AverageStatistics(), _StopOnNonFinite(), *others]
         given = (batch_size, epochs, verbose, callbacks, validation_split, validation_data)
@@ -320,7 +324,7 @@ class Trainer(keras.Model):
             ValueError: an array of labels that are no classes; the message has the first one's
                 index.
         """
-        _check_labels(y, self._classes)
+        check_labels(y, self._classes)
         return super().evaluate(x, y, *args, **kwargs)
 
     def global_mean(self, values: Tensor) -> Tensor:
@@ -415,7 +419,7 @@ class Trainer(keras.Model):
     def _record_non_finite(self, images, y, terms, regularization):
         # The images themselves: a fused ReLU may have made 0 of NaN before there is a loss.
         bad = _non_finite_rows(images)
-        unknown = _unknown_classes(y, self._classes)
+        unknown = unknown_classes(y, self._classes)
         sums = [tf.reduce_sum(terms[name]) for name in self.term_names] + [regularization]
         causes = [tf.reduce_any(bad), tf.reduce_any(unknown)]
         failed = tf.concat([~tf.math.is_finite(tf.stack(sums)), causes], axis=0)
@@ -593,45 +597,6 @@ class _AverageStatistics(keras.callbacks.Callback):
         self._average()
 
 
-def _check_callbacks(callbacks):
-    """Checks that those of `fit` leave room for a trainer's own, and none loses its state."""
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.CallbackList):
-            accepted = "a list of callbacks, which those of the trainer are put before"
-            raise ArgumentError("callbacks", accepted, Words("a CallbackList"))
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            accepted = (
-                "without BackupAndRestore, which stores a model's weights, here the network's, "
-                "and would go on without the optimizer's state"
-            )
-            hint = "kdtoolkit.training.Training goes on where a run was stopped"
-            raise ArgumentError("callbacks", accepted, callback, hint)
-
-
-def _check_optimizer(optimizer, replicas):
-    """Checks that an optimizer takes each gradient once, and as it is."""
-    hint = "Use the policy 'mixed_bfloat16' in place of 'mixed_float16'"
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        accepted = (
-            "the loss: Keras tests the gradients before they are summed over replicas, and lets "
-            "infinite ones through"
-        )
-        raise ArgumentError(
-            "optimizer", accepted, Words("a LossScaleOptimizer"), hint, must="not scale"
-        )
-    factor = optimizer.loss_scale_factor  # of a MultiOptimizer that of all its parts
-    if factor is not None:
-        accepted = "the loss: weight decay is added to gradients that are not multiplied"
-        received = Words(f"loss_scale_factor={factor!r}")
-        raise ArgumentError("optimizer", accepted, received, hint, must="not scale")
-    if replicas > 1 and isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        accepted = (
-            f"one for all variables under a strategy of {replicas} replicas: the parts of a "
-            "MultiOptimizer would sum the gradients again"
-        )
-        raise ArgumentError("optimizer", accepted, Words("a MultiOptimizer"))
-
-
 def _non_finite_rows(images):
     """Which images of a batch hold NaN or infinity, bool `(batch,)`; whole numbers never do."""
     parts = map(tf.convert_to_tensor, keras.tree.flatten(images))  # arrays, where steps run eagerly
@@ -642,44 +607,6 @@ def _non_finite_rows(images):
         tf.reduce_all(tf.math.is_finite(part), axis=range(1, part.shape.rank)) for part in parts
     ]
     return ~tf.reduce_all(tf.stack(rows), axis=0)
-
-
-def _check_images(x):
-    """Checks an array before Keras shuffles it; what a data set yields is checked step by step."""
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        return
-    for start in range(0, len(x), _CHECKED_IMAGES):
-        images = x[start : start + _CHECKED_IMAGES]
-        finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
-        if not finite.all():
-            received = Words(f"an array whose image {start + int(finite.argmin())} does not")
-            raise ArgumentError("x", "finite values", received, must="hold")
-
-
-def _unknown_classes(y, classes):
-    """Which labels of a batch are the index of no class, bool `(batch,)`; rows are none."""
-    if not _are_indices(getattr(y, "shape", ()), classes):
-        return tf.constant([False])
-    _, known = known_indices(tf.reshape(y, [-1]), classes)
-    return ~known
-
-
-def _check_labels(y, classes, argument="y"):
-    """Checks an array before Keras shuffles it, as `_check_images` does."""
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf":
-        return
-    if not _are_indices(y.shape, classes):
-        return
-    unknown = ~((y >= 0) & (y < classes) & (y == np.floor(y))).ravel()
-    if unknown.any():
-        index = int(unknown.argmax())
-        received = Words(f"{y.ravel()[index]} at index {index}")
-        raise ArgumentError(argument, f"classes from 0 to {classes - 1}", received, must="hold")
-
-
-def _are_indices(shape, classes):
-    """Whether labels of a shape are indices of classes, as `label_probabilities` has it."""
-    return len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1 and classes != 1)
 
 
 def _has_rank(specification):
@@ -698,20 +625,3 @@ def _replica_id(context):
 def constant(values: Tensor) -> Tensor:
     """What a teacher says, as float32 without a gradient."""
     return tf.stop_gradient(tf.cast(values, "float32"))
-
-
-def check_takes(teacher, images):
-    """Checks that a teacher that is about to run takes the images of a batch.
-
-    Not before: one that only stands in for outputs that come with the images may take any.
-
-    Raises:
-        ArgumentError: their height, width or channels are others.
-    """
-    if not isinstance(teacher.input_shape, tuple):  # several inputs
-        return
-    given = getattr(images, "shape", None)  # a dict has none
-    own, given = (tf.TensorShape(shape)[1:] for shape in (teacher.input_shape, given))
-    if own.rank == given.rank and not own.is_compatible_with(given):  # Keras adds an axis of one
-        accepted = f"a network for images of shape {tuple(given)}"
-        raise ArgumentError("teacher", accepted, Words(f"one for {tuple(own)}"))

@@ -12,8 +12,9 @@ from kdtoolkit.methods import Methods, as_methods
 from kdtoolkit.methods.registry import hyperparameters
 from kdtoolkit.models.contract import check_finite, check_logits
 from kdtoolkit.training import layer_pairs
+from kdtoolkit.training.checks import check_takes
 from kdtoolkit.training.fused import Untracked, folded
-from kdtoolkit.training.step import Trainer, check_takes, constant
+from kdtoolkit.training.step import Trainer, constant
 
 
 class Student(Trainer):
