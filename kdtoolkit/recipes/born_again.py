@@ -55,7 +55,8 @@ def _define(flags):
         "The patriarch's largest probability at the optimum of its loss, in (1/top_k, 1], or "
         "(1/2, 1] where that is adaptive; 1 trains "
         "it plainly. A tolerant one is for networks that fit their training images and are sure of "
-        "them: see docs/evidence.md.",
+        "them (a plain one's primary score there is above 0.9); others are tolerant already: see "
+        "docs/evidence.md.",
     )
     flags.add(
         "string",
