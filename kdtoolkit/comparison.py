@@ -196,7 +196,7 @@ def compare(
         for way in ways:
             made = trainer(way, example, seeds[0])
             loop.check_fits(made.network, data)
-            designs += map(design, getattr(made, "networks", [made.network]))
+            designs += map(design, made.networks)
     arguments = {
         "ways": [described_way(way) for way in ways],
         "seeds": list(seeds),

@@ -15,19 +15,10 @@ from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.graph import origin, returns_its_input
+from kdtoolkit.models.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED
 
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_CONVOLUTIONS = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-    *_SEPARABLE,
-)
-_PRUNABLE = (layers.Dense, layers.EinsumDense, *_DEPTHWISE, *_CONVOLUTIONS)
+_CONVOLUTIONS = (*CONVOLUTIONS, *TRANSPOSED, *SEPARABLE)
+_PRUNABLE = (layers.Dense, layers.EinsumDense, *DEPTHWISE, *_CONVOLUTIONS)
 _SMALL_HEAD = 10_000  # weights
 
 
@@ -74,7 +65,7 @@ def zeros(kernels) -> Sparsity:
 
 def kernel(layer):
     """The variable of a layer that is pruned; of a separable convolution, the pointwise one."""
-    return layer.pointwise_kernel if isinstance(layer, _SEPARABLE) else layer.kernel
+    return layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel
 
 
 def kernels(network):
@@ -170,7 +161,7 @@ def _default(network, candidates):
     convolutions = [
         name
         for name, layer in candidates.items()
-        if isinstance(layer, (*_CONVOLUTIONS, *_DEPTHWISE))
+        if isinstance(layer, (*_CONVOLUTIONS, *DEPTHWISE))
     ]
     heads = {id(layer) for layer in _heads(network)}
 
@@ -181,7 +172,7 @@ def _default(network, candidates):
         name: layer
         for name, layer in candidates.items()
         if name not in convolutions[:1]
-        and not isinstance(layer, _DEPTHWISE)
+        and not isinstance(layer, DEPTHWISE)
         and not is_small_head(layer)
     }
 

@@ -23,6 +23,7 @@ from kdtoolkit.models.graph import (
     takers,
 )
 from kdtoolkit.models.input_range import scaling
+from kdtoolkit.models.kinds import is_channels_first
 from kdtoolkit.models.weights import put_weights
 
 _ON_A_GRID_OF_THEIR_OWN = (
@@ -145,7 +146,7 @@ def _check_layers(graph):
     for layer in graph.layers:
         if isinstance(layer, (quantized.FakeQuantize, quantized.FixedFakeQuantize)):
             _refuse(layer, ", of a network that is quantisation-aware already")
-        if getattr(layer, "data_format", "channels_last") == "channels_first":
+        if is_channels_first(layer):
             _refuse(layer, ", channels first")
 
 
@@ -174,7 +175,7 @@ class _Rewriting:
             for node in _keras.nodes(graph)
             if self._role_of[node.operation.name] == "float"
         ]
-        _extend_islands(graph, self._role_of)
+        _extend_islands(graph, self._role_of, self._takers_of)
         self._copies = []  # pairs of a layer and the one in its place
         # id of a tensor -> the tensor, of floats that are not on a grid; and, for those that are
         # needed, -> the tensor on a grid, or as floats again.
@@ -361,13 +362,13 @@ def _scales_channels(operation):
     )
 
 
-def _extend_islands(graph, role_of):
+def _extend_islands(graph, role_of, takers_of):
     """Lets what passes values on between operations of floats be one of them."""
-    nodes, found = list(_keras.nodes(graph)), all_takers(graph)
+    nodes = list(_keras.nodes(graph))
     to_floats = {None: True}
     for node in reversed(nodes):
         name, role = node.operation.name, role_of[node.operation.name]
-        among = all(to_floats[taker and taker.name] for taker in found[name])
+        among = all(to_floats[taker and taker.name] for taker in takers_of[name])
         to_floats[name] = role == "float" or (role == "passing" and among)
     for node in nodes:
         name = node.operation.name

@@ -13,6 +13,7 @@ from kdtoolkit.compression.channels import mask_channels, masked_weights
 from kdtoolkit.compression.coupling import ChannelGroup, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.layers import choose, kernel
+from kdtoolkit.models.kinds import DEPTHWISE, TRANSPOSED
 from kdtoolkit.models.quantized_layers import fake_quantize_kernel
 from kdtoolkit.models.weights import put_weights
 
@@ -135,21 +136,14 @@ def sensitivity(
     return Sensitivity(accuracy, tuple(rows))
 
 
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-
-
 def _rounded(layer, values):
     """The kernel on the grids of its output channels.
 
     In a file of int8 these are its last axis, of a depthwise one the last two, and of a transposed
     one, `(..., outputs, inputs)`, the one before.
     """
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         return np.swapaxes(fake_quantize_kernel(np.swapaxes(values, -1, -2)), -1, -2)
-    depthwise = isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
+    depthwise = isinstance(layer, DEPTHWISE)
     flat = values.reshape(*values.shape[:-2], -1) if depthwise else values
     return np.asarray(fake_quantize_kernel(flat)).reshape(values.shape)

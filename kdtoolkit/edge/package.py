@@ -14,7 +14,7 @@ import math
 import numbers
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from kdtoolkit import bounded
@@ -94,17 +94,22 @@ class Package:
             "at least one name",
             self.exits,
         )
-        for name, how in (("temperatures", ", one for each exit"), ("costs", " that increase")):
-            given = getattr(self, name)
-            _require(
-                _are_numbers(given, exits)
-                and min(given) > 0
-                and (name != "costs" or list(given) == sorted(given)),
-                name,
-                f"{exits} positive numbers{how}",
-                given,
-            )
-            object.__setattr__(self, name, tuple(map(float, given)))
+        _require(
+            _are_numbers(self.temperatures, exits) and min(self.temperatures) > 0,
+            "temperatures",
+            f"{exits} positive numbers, one for each exit",
+            self.temperatures,
+        )
+        _require(
+            _are_numbers(self.costs, exits)
+            and min(self.costs) > 0
+            and list(self.costs) == sorted(self.costs),
+            "costs",
+            f"{exits} positive numbers that increase",
+            self.costs,
+        )
+        for name in ("temperatures", "costs"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         points = tuple(map(self._operating_point, self.operating_points))
         object.__setattr__(self, "operating_points", points)
         point_costs = [point.cost for point in points]
@@ -236,7 +241,7 @@ def _checksum(file, end):
 def _are_numbers(values, count):
     """Whether these are so many finite numbers: json writes no others."""
     return (
-        isinstance(values, Iterable)
+        isinstance(values, Collection)
         and len(values) == count
         and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in values)
     )

@@ -12,13 +12,8 @@ from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network, Tensor
 from kdtoolkit.models.graph import class_name
+from kdtoolkit.models.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED, sides
 
-_CONVOLUTIONS = (
-    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
-    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
@@ -98,14 +93,14 @@ def use_macs(use, size=None):
     layer, graph = use.operation, inside(use)
     if graph is not None:
         return macs_of(graph.outputs, size)
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, SEPARABLE):
         kernels = size(layer.depthwise_kernel) + size(layer.pointwise_kernel)
         return _places(layer, use.output_tensors) * kernels
     # Each place of the input meets each weight of the kernel once.
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         return _places(layer, use.input_tensors) * size(layer.kernel)
     # Each place of the output sees each weight of the kernel once, in groups or not.
-    if isinstance(layer, (layers.Dense, *_CONVOLUTIONS)):
+    if isinstance(layer, (layers.Dense, *CONVOLUTIONS, *DEPTHWISE)):
         return _places(layer, use.output_tensors) * size(layer.kernel)
     if isinstance(layer, layers.EinsumDense):
         (given,) = use.input_tensors
@@ -184,8 +179,7 @@ def inside(use):
 
 def _places(layer, tensors):
     (tensor,) = tensors
-    first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    return math.prod(tensor.shape[2:] if first else tensor.shape[1:-1])
+    return math.prod(sides(layer, tensor))
 
 
 def _size(variable):

@@ -6,6 +6,7 @@ import keras
 
 from kdtoolkit._keras import all_layers, calls, history, node_of
 from kdtoolkit.models.graph import class_name
+from kdtoolkit.models.kinds import sides
 
 # They take pixels, eight bits of which are more than bfloat16 has.
 _OF_PIXELS = ("Rescaling", "Normalization")
@@ -68,13 +69,8 @@ def strides_over(layer):
     return any(
         side is not None and stride > side
         for node in calls(layer)
-        for stride, side in zip(layer.strides, _sides(layer, node.input_tensors[0]), strict=True)
+        for stride, side in zip(layer.strides, sides(layer, node.input_tensors[0]), strict=True)
     )
-
-
-def _sides(layer, image):
-    channels_first = layer.data_format == "channels_first"
-    return image.shape[2:] if channels_first else image.shape[1:-1]
 
 
 def _compute_in(network, layers, policies):
