@@ -38,7 +38,7 @@ class TolerantCrossentropy(keras.losses.Loss):
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if self.primary_score == 1:  # D(1.0, .) is the plain network, not the limit eta = 4/9
             return crossentropies.crossentropy(y_true, y_pred)
-        usual = strengths.usual_top_k(y_pred.shape[-1])
+        usual = strengths.usual_top_k(crossentropies.class_count(y_pred))
         return tolerance.tolerant_crossentropy(
             y_true,
             y_pred,
@@ -71,7 +71,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.primary_score = primary_score
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-        epsilon = strengths.epsilon_from_primary_score(self.primary_score, y_pred.shape[-1])
+        classes = crossentropies.class_count(y_pred)
+        epsilon = strengths.epsilon_from_primary_score(self.primary_score, classes)
         return crossentropies.smoothed_crossentropy(y_true, y_pred, epsilon)
 
     def get_config(self) -> dict[str, Any]:
@@ -97,7 +98,8 @@ class ConfidencePenaltyCrossentropy(keras.losses.Loss):
         self.primary_score = primary_score
 
     def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-        beta = strengths.beta_from_primary_score(self.primary_score, y_pred.shape[-1])
+        classes = crossentropies.class_count(y_pred)
+        beta = strengths.beta_from_primary_score(self.primary_score, classes)
         return crossentropies.confidence_penalty_crossentropy(y_true, y_pred, beta)
 
     def get_config(self) -> dict[str, Any]:

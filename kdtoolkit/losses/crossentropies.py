@@ -12,14 +12,14 @@ def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
     Args:
         labels: class indices `(batch,)` or `(batch, 1)`, any dtype, or rows `(batch, classes)`. A
             number that is no class, such as 2.7, gives a row of NaN.
-        logits: `(batch, classes)`; only the shape is used.
+        logits: `(batch, classes)`, at least two classes; only the shape is used.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: there is one class, or the shapes do not fit each other.
     """
     labels = ops.convert_to_tensor(labels)
-    classes = logits.shape[-1]
-    if len(labels.shape) == 2 and labels.shape[-1] == 1 and classes != 1:
+    classes = class_count(logits)
+    if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, -1)
     if len(labels.shape) == 1:
         labels, known = known_indices(labels, classes)
@@ -31,6 +31,19 @@ def label_probabilities(labels: TensorLike, logits: TensorLike) -> Tensor:
         accepted = f"class indices of shape (batch,) or rows of shape (batch, {classes})"
         raise ArgumentError("labels", accepted, Words(f"labels.shape={tuple(labels.shape)}"))
     return ops.cast(labels, "float32")
+
+
+def class_count(logits: TensorLike) -> int:
+    """Returns the number of classes of logits `(batch, classes)`.
+
+    Raises:
+        ValueError: there is one, whose softmax is 1 whatever the logit is.
+    """
+    classes = logits.shape[-1]
+    if classes == 1:
+        received = Words(f"logits.shape={tuple(logits.shape)}")
+        raise ArgumentError("logits", "of at least two classes", received)
+    return classes
 
 
 def known_indices(labels: TensorLike, classes: int) -> tuple[Tensor, Tensor]:

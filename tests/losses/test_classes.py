@@ -56,6 +56,14 @@ def test_all_scores_are_compared_where_there_are_fewer_than_five():
     assert float(loss(labels, logits)) == pytest.approx(expected.mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", [[1, 0], [[1], [0]]], ids=["indices", "column"])
+@pytest.mark.parametrize("name", CASES)
+def test_one_logit_is_refused(name, labels):
+    """Its softmax is 1, whatever it is: the loss would teach nothing."""
+    with pytest.raises(ValueError, match=r"`logits` must be of at least two.*\(2, 1\)"):
+        CASES[name][0](np.array(labels), np.zeros((2, 1), "float32"))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_serialisation_keeps_the_value(name):
     loss, expected = CASES[name]
