@@ -19,9 +19,9 @@ from kdtoolkit.losses.strengths import ADAPTIVE, TOP_K_SHARE, usual_top_k
 from kdtoolkit.methods import KD, Methods, as_methods, described
 from kdtoolkit.training import evaluation, loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
+from kdtoolkit.training.finiteness import NonFiniteError
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
-from kdtoolkit.training.step import NonFiniteError
 from kdtoolkit.training.student import Student
 from kdtoolkit.training.transfer import Transfer
 

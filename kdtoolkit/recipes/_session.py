@@ -279,7 +279,7 @@ def one_line_errors(data):
     """Turns what failed for a reason that a person can act on into one line."""
     from kdtoolkit.data import DamagedDataError, reading
     from kdtoolkit.export import ParityError
-    from kdtoolkit.training.step import NonFiniteError
+    from kdtoolkit.training.finiteness import NonFiniteError
 
     try:
         with losing_workers(), reading(data.info):
@@ -292,11 +292,11 @@ def one_line_errors(data):
 
 def _advice(error):
     """What helps a training that met NaN or infinity, by where they came from."""
-    from kdtoolkit.training import step
+    from kdtoolkit.training import finiteness
 
-    if isinstance(error, step.NonFiniteInputError | step.UnknownClassError):
+    if isinstance(error, finiteness.NonFiniteInputError | finiteness.UnknownClassError):
         return "It is the data that are wrong, or what is done to them: no other training helps"
-    if isinstance(error, step.NonFiniteLossError) and (error.epoch, error.step) == (0, 0):
+    if isinstance(error, finiteness.NonFiniteLossError) and (error.epoch, error.step) == (0, 0):
         return (
             "No step had been taken yet, so that --learning_rate is not the cause: a network that "
             "was given may be, or another flag of the loss"

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from kdtoolkit.training.compute import Compute as Compute
     from kdtoolkit.training.distribution import WorkerLostError as WorkerLostError
     from kdtoolkit.training.distribution import strategy as strategy
+    from kdtoolkit.training.finiteness import NonFiniteError as NonFiniteError
+    from kdtoolkit.training.finiteness import NonFiniteInputError as NonFiniteInputError
+    from kdtoolkit.training.finiteness import NonFiniteLossError as NonFiniteLossError
+    from kdtoolkit.training.finiteness import NonFiniteVariableError as NonFiniteVariableError
+    from kdtoolkit.training.finiteness import UnknownClassError as UnknownClassError
     from kdtoolkit.training.loop import Pace as Pace
     from kdtoolkit.training.loop import Settings as Settings
     from kdtoolkit.training.loop import Training as Training
@@ -18,12 +23,7 @@ if TYPE_CHECKING:
     from kdtoolkit.training.schedules import SCHEDULES as SCHEDULES
     from kdtoolkit.training.schedules import Schedule as Schedule
     from kdtoolkit.training.self_distillation import SelfDistillation as SelfDistillation
-    from kdtoolkit.training.step import NonFiniteError as NonFiniteError
-    from kdtoolkit.training.step import NonFiniteInputError as NonFiniteInputError
-    from kdtoolkit.training.step import NonFiniteLossError as NonFiniteLossError
-    from kdtoolkit.training.step import NonFiniteVariableError as NonFiniteVariableError
     from kdtoolkit.training.step import Trainer as Trainer
-    from kdtoolkit.training.step import UnknownClassError as UnknownClassError
     from kdtoolkit.training.student import Student as Student
     from kdtoolkit.training.teacher_cache import TeacherCache as TeacherCache
     from kdtoolkit.training.transfer import Transfer as Transfer
@@ -33,11 +33,11 @@ else:
         modules=("compute", "teacher_cache"),
         names={
             "Trainer": "step",
-            "NonFiniteError": "step",
-            "NonFiniteInputError": "step",
-            "NonFiniteLossError": "step",
-            "NonFiniteVariableError": "step",
-            "UnknownClassError": "step",
+            "NonFiniteError": "finiteness",
+            "NonFiniteInputError": "finiteness",
+            "NonFiniteLossError": "finiteness",
+            "NonFiniteVariableError": "finiteness",
+            "UnknownClassError": "finiteness",
             "Patriarch": "patriarch",
             "Student": "student",
             "SelfDistillation": "self_distillation",

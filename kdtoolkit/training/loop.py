@@ -28,8 +28,9 @@ from kdtoolkit.training.distribution import (
     is_chief,
     losing_workers,
 )
+from kdtoolkit.training.finiteness import NonFiniteError, check_variables
 from kdtoolkit.training.schedules import Schedule
-from kdtoolkit.training.step import NonFiniteError, Trainer
+from kdtoolkit.training.step import Trainer
 from kdtoolkit.training.tensorboard import TensorBoard, hyperparameters
 from kdtoolkit.training.transfer import Transfer
 
@@ -304,7 +305,7 @@ class Training:
                 verbose=0,
             )
             trained += len(history.epoch)
-        trainer.check_variables(trained - 1)  # a state may be older than the check of each epoch
+        check_variables(trainer, trained - 1)  # a state may be older than the check of each epoch
         seconds = time.monotonic() - started
         if self._writes:
             files.make_directory(self.directory)

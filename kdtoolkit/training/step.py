@@ -5,6 +5,7 @@ the gradient tape (a teacher's logits), and which weighted loss *terms*, one val
 network is trained with. What must be right once is right here.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,80 +17,24 @@ from kdtoolkit._checks import AT_LEAST_0, ArgumentError, Words, check
 from kdtoolkit._types import Hyperparameters, Network, PathLike, Tensor
 from kdtoolkit.data import Examples
 from kdtoolkit.methods import Batch, Outputs
-from kdtoolkit.models.contract import check_logits, non_finite
+from kdtoolkit.models.contract import check_logits
 from kdtoolkit.training.checks import (
     check_callbacks,
     check_images,
     check_labels,
     check_optimizer,
-    unknown_classes,
 )
 from kdtoolkit.training.distribution import has_workers
+from kdtoolkit.training.finiteness import StopOnNonFinite, Watch
 from kdtoolkit.training.fused import Untracked, fused
-
-_FIRST_LABEL = -2  # In the non-finite record, where -3 is the second one.
-_UNWATCHED_STEPS = 50  # Between looks at the non-finite record: each look waits for the device.
-
-
-class NonFiniteError(RuntimeError):
-    """Training met NaN or infinity, and stopped."""
-
-
-class NonFiniteInputError(NonFiniteError):
-    """An image holds NaN or infinity.
-
-    Attributes:
-        epoch, step: where, counted from 0 and within the epoch.
-        image: its place in the batch, counted from 0; None where replicas share a batch.
-    """
-
-    def __init__(self, epoch: int, step: int, image: int | None) -> None:
-        which = "An image" if image is None else f"Image {image}"
-        super().__init__(f"{which} of the batch at epoch {epoch}, step {step} is not finite")
-        self.epoch, self.step, self.image = epoch, step, image
-
-
-class UnknownClassError(NonFiniteError):
-    """A label is the index of no class, which makes the loss NaN.
-
-    Attributes:
-        epoch, step: where, counted from 0 and within the epoch.
-        label: its place in the batch, counted from 0; None where replicas share a batch.
-    """
-
-    def __init__(self, epoch: int, step: int, label: int | None, classes: int) -> None:
-        which = "A label" if label is None else f"Label {label}"
-        super().__init__(
-            f"{which} of the batch at epoch {epoch}, step {step} is no class from 0 to "
-            f"{classes - 1}"
-        )
-        self.epoch, self.step, self.label = epoch, step, label
-
-
-class NonFiniteVariableError(NonFiniteError):
-    """A weight, a moving statistic or a variable of the optimizer became NaN or infinite.
-
-    Attributes:
-        epoch: after which, counted from 0.
-        variable: path of the first one.
-    """
-
-    def __init__(self, epoch: int, variable: str) -> None:
-        super().__init__(f"Variable {variable!r} is not finite after epoch {epoch}")
-        self.epoch, self.variable = epoch, variable
-
-
-class NonFiniteLossError(NonFiniteError):
-    """A loss term became NaN or infinite.
-
-    Attributes:
-        epoch, step: where, counted from 0 and within the epoch.
-        term: name of the first loss term that was not finite.
-    """
-
-    def __init__(self, epoch: int, step: int, term: str) -> None:
-        super().__init__(f"Loss term {term!r} is not finite at epoch {epoch}, step {step}")
-        self.epoch, self.step, self.term = epoch, step, term
+from kdtoolkit.training.replicas import (
+    AverageStatistics,
+    gather,
+    global_batch,
+    global_mean,
+    sum_over_replicas,
+    uniform,
+)
 
 
 class Trainer(keras.Model):
@@ -138,26 +83,7 @@ class Trainer(keras.Model):
         self.seed = seed
         self.term_metrics = [keras.metrics.Mean(name=name) for name in self.term_names]
         self.primary_score_metric = keras.metrics.Mean(name="primary_score")
-        # [step, what] of the first non-finite value in this epoch, on the device; step -1: none.
-        # What: a term, the regularization, or, from then on, an image of the batch; or, from
-        # _FIRST_LABEL downwards, a label of the batch.
-        # Of 64 bits: int32 ones stay in the host's memory, which XLA on a GPU does not reach.
-        self._non_finite = self.add_weight(
-            name="non_finite",
-            shape=(2,),
-            dtype="int64",
-            initializer=keras.initializers.Constant(-1),
-            trainable=False,
-            aggregation="only_first_replica",
-        )
-        self._epoch_step = self.add_weight(
-            name="epoch_step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.watch = Watch(self.add_weight, self.term_names, self._classes)
         self._epoch, self._epochs = (
             self.add_weight(
                 name=name,
@@ -262,7 +188,7 @@ class Trainer(keras.Model):
         self.optimizer.apply_gradients(
             zip(self._summed(gradients, variables), variables, strict=True)
         )
-        self._epoch_step.assign_add(1)
+        self.watch.end_step()
         return self.compute_metrics(x.images, y, self.predictions(outputs), sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -313,7 +239,7 @@ class Trainer(keras.Model):
         others = keras.tree.flatten(callbacks or [])
         check_callbacks(others)
         # First, so that no callback stores the weights of an epoch that went wrong.
-        callbacks = [_AverageStatistics(), _StopOnNonFinite(), *others]
+        callbacks = [AverageStatistics(), _Progress(), StopOnNonFinite(), *others]
         given = (batch_size, epochs, verbose, callbacks, validation_split, validation_data)
         return super().fit(x, y, *given, *args, **kwargs)
 
@@ -327,45 +253,15 @@ class Trainer(keras.Model):
         check_labels(y, self._classes)
         return super().evaluate(x, y, *args, **kwargs)
 
-    def global_mean(self, values: Tensor) -> Tensor:
-        """Mean over the global batch of one value per sample, `(batch,)`, on every replica."""
-        total = tf.reduce_sum(values)
-        return _sum_over_replicas(total) / self._global_batch(values)
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """Random numbers in [0, 1) of the shape of `like`, `(batch, ...)`, float32.
-
-        They are a function of seed, step and place in the global batch: however many replicas share
-        a batch, each image is drawn the same numbers.
-        """
-        context = tf.distribute.get_replica_context()
-        index, replicas = _replica_id(context), context.num_replicas_in_sync
-        shape = tf.shape(like)
-        sizes = _sum_over_replicas(tf.one_hot(index, replicas, shape[0], 0, dtype="int32"))
-        first = tf.cumsum(sizes, exclusive=True)[index]
-        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, "int32")])
-        everyone = tf.concat([[tf.reduce_sum(sizes)], shape[1:]], axis=0)
-        return tf.random.stateless_uniform(everyone, seed)[first : first + shape[0]]
-
-    def gather(self, values: Tensor) -> Tensor:
-        """The rows `(batch, ...)` of all replicas, in the order of the replicas, on every one.
-
-        Gradients flow back to the replica that a row came from.
-        """
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync == 1:
-            return tf.convert_to_tensor(values)
-        return context.all_gather(values, axis=0)
-
     def batch(self, labels: Tensor, student: Outputs, teacher: Outputs) -> Batch:
         """What a method is given: a `kdtoolkit.methods.Batch` of two `Outputs`."""
         return Batch(
             labels,
             student,
             teacher,
-            mean=self.global_mean,
-            gather=self.gather,
-            uniform=self.uniform,
+            mean=global_mean,
+            gather=gather,
+            uniform=functools.partial(uniform, seed=self.seed, step=self.optimizer.iterations),
             epoch=self._epoch.value,
             epochs=self._epochs.value,
         )
@@ -386,11 +282,9 @@ class Trainer(keras.Model):
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         _keras.loss_tracker(self).update_state(per_sample + regularization)
         if images is not None:
-            self._record_non_finite(images, y, terms, regularization)
+            self.watch.record(images, y, terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        return (
-            tf.reduce_sum(per_sample) / self._global_batch(per_sample) + regularization / replicas
-        )
+        return tf.reduce_sum(per_sample) / global_batch(per_sample) + regularization / replicas
 
     @property
     def _classes(self):
@@ -400,75 +294,17 @@ class Trainer(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return Examples.of(x if self._reader is None else self._reader(x)), y, sample_weight
 
-    def _global_batch(self, values):
-        return tf.cast(_sum_over_replicas(tf.shape(values)[0]), "float32")
-
     def _summed(self, gradients, variables):
         present = [g for g in gradients if g is not None]
         if not present:
             raise ValueError("The loss does not depend on any trainable variable of the network.")
-        present = iter(_sum_over_replicas([tf.convert_to_tensor(g) for g in present]))
+        present = iter(sum_over_replicas([tf.convert_to_tensor(g) for g in present]))
         summed = [None if g is None else next(present) for g in gradients]
         if not self.weight_decay:
             return summed
         return [
             g if g is None else g + self.weight_decay * tf.cast(variable.value, g.dtype)
             for g, variable in zip(summed, variables, strict=True)
-        ]
-
-    def _record_non_finite(self, images, y, terms, regularization):
-        # The images themselves: a fused ReLU may have made 0 of NaN before there is a loss.
-        bad = _non_finite_rows(images)
-        unknown = unknown_classes(y, self._classes)
-        sums = [tf.reduce_sum(terms[name]) for name in self.term_names] + [regularization]
-        causes = [tf.reduce_any(bad), tf.reduce_any(unknown)]
-        failed = tf.concat([~tf.math.is_finite(tf.stack(sums)), causes], axis=0)
-        failed = _sum_over_replicas(tf.cast(failed, "int32")) > 0
-        first, image, label = (
-            tf.argmax(values, output_type="int32") for values in (failed, bad, unknown)
-        )
-        what = tf.where(failed[-1], _FIRST_LABEL - label, first)
-        what = tf.where(failed[-2], len(sums) + image, what)
-        record = tf.stack([self._epoch_step.value, tf.cast(what, "int64")])
-        keep = (self._non_finite.value[0] >= 0) | ~tf.reduce_any(failed)
-        self._non_finite.assign(tf.where(keep, self._non_finite.value, record))
-
-    def check_step(self, epoch: int) -> None:
-        """Raises a `NonFiniteError` if an image, a label or a loss term of this epoch was wrong.
-
-        Args:
-            epoch: its number, for the message.
-        """
-        step, what = map(int, self._non_finite.numpy())
-        if step < 0:
-            return
-        names = (*self.term_names, "regularization")
-        alone = self.distribute_strategy.num_replicas_in_sync == 1
-        if what <= _FIRST_LABEL:
-            place = _FIRST_LABEL - what if alone else None
-            raise UnknownClassError(epoch, step, place, self._classes)
-        if what >= len(names):
-            raise NonFiniteInputError(epoch, step, what - len(names) if alone else None)
-        raise NonFiniteLossError(epoch, step, names[what])
-
-    def check_variables(self, epoch: int) -> None:
-        """Raises a `NonFiniteVariableError` if a variable, the optimizer's included, is not finite.
-
-        Args:
-            epoch: the finished one, for the message.
-        """
-        found = non_finite([*self.variables, *self.optimizer.variables])
-        if found:
-            raise NonFiniteVariableError(epoch, found)
-
-    def _statistics(self):
-        """Variables that layers move in training without a gradient, each replica its own."""
-        layers = _keras.all_layers(self)
-        frozen = {id(v) for layer in layers if not layer.trainable for v in layer.variables}
-        return [
-            v
-            for v in self.non_trainable_variables
-            if v.aggregation == "none" and v.dtype.startswith("float") and id(v) not in frozen
         ]
 
     def _make_function(self, step_function):
@@ -532,94 +368,18 @@ class Trainer(keras.Model):
         return self.network.summary(**kwargs)
 
 
-class _StopOnNonFinite(keras.callbacks.Callback):
+class _Progress(keras.callbacks.Callback):
+    """Tells the step which epoch it is in, of how many."""
+
     def on_train_begin(self, logs=None):
         self.model._epochs.assign(self.params["epochs"])
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
         self.model._epoch.assign(epoch)
-        self.model._non_finite.assign([-1, -1])
-        self.model._epoch_step.assign(0)
-
-    def on_train_batch_end(self, batch, logs=None):
-        # `batch` is the last of the steps that were executed at once.
-        if batch % _UNWATCHED_STEPS < self.model.steps_per_execution:
-            self.model.check_step(self.epoch)
-
-    def on_test_begin(self, logs=None):
-        self.model.check_step(self.epoch)  # no evaluation of what went wrong
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.check_step(epoch)
-        self.model.check_variables(epoch)
-
-
-class _AverageStatistics(keras.callbacks.Callback):
-    """Gives every replica the mean of all replicas' moving statistics, before they are read.
-
-    In Keras 3 each replica keeps its own, so that workers validate and save different networks. An
-    average of moving averages is the moving average of averages: once an epoch is as good as at
-    each step.
-    """
-
-    def on_train_begin(self, logs=None):
-        self._averaged, self._run = [], lambda: None
-
-    def _average(self):
-        strategy = self.model.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
-            return
-        variables = self.model._statistics()
-        if [v.path for v in variables] != self._averaged:  # layers may freeze between two epochs
-            self._averaged = [v.path for v in variables]
-            self._run = self._averaging(strategy, variables)
-        self._run()
-
-    def _averaging(self, strategy, variables):
-        def average():
-            # A variable's value itself is on no device, where a sum over workers cannot be.
-            sums = _sum_over_replicas([tf.identity(v.value) for v in variables])
-            for variable, total in zip(variables, sums, strict=True):
-                variable.assign(total / strategy.num_replicas_in_sync)
-
-        @tf.function(autograph=False)
-        def on_every_replica():
-            if variables:
-                strategy.run(average)
-
-        return on_every_replica
-
-    def on_test_begin(self, logs=None):
-        self._average()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._average()
-
-
-def _non_finite_rows(images):
-    """Which images of a batch hold NaN or infinity, bool `(batch,)`; whole numbers never do."""
-    parts = map(tf.convert_to_tensor, keras.tree.flatten(images))  # arrays, where steps run eagerly
-    parts = [part for part in parts if part.dtype.is_floating]
-    if not parts:
-        return tf.constant([False])
-    rows = [
-        tf.reduce_all(tf.math.is_finite(part), axis=range(1, part.shape.rank)) for part in parts
-    ]
-    return ~tf.reduce_all(tf.stack(rows), axis=0)
 
 
 def _has_rank(specification):
     return isinstance(specification, tf.TensorSpec) and specification.shape.rank is not None
-
-
-def _sum_over_replicas(values):
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-
-
-def _replica_id(context):
-    return tf.cast(context.replica_id_in_sync_group, "int32")
 
 
 def constant(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kdtoolkit import data, files, models
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.recipes import _command, _session, born_again
-from kdtoolkit.training import step
+from kdtoolkit.training import finiteness
 from tests import processes
 from tests.losses import reference
 from tests.recipes import small_family
@@ -386,14 +386,14 @@ def test_training_that_overflows_is_one_line_and_leaves_nothing_finished(
 @pytest.mark.parametrize(
     ("error", "helps"),
     [
-        (step.NonFiniteInputError(0, 3, 7), False),
-        (step.NonFiniteInputError(2, 0, None), False),
-        (step.UnknownClassError(1, 3, 7, 10), False),
-        (step.NonFiniteLossError(0, 0, "labels"), False),
-        (step.NonFiniteLossError(0, 1, "labels"), True),
-        (step.NonFiniteLossError(1, 0, "labels"), True),
-        (step.NonFiniteVariableError(0, "dense/kernel"), True),
-        (step.NonFiniteError("The trained network's figures are not finite"), True),
+        (finiteness.NonFiniteInputError(0, 3, 7), False),
+        (finiteness.NonFiniteInputError(2, 0, None), False),
+        (finiteness.UnknownClassError(1, 3, 7, 10), False),
+        (finiteness.NonFiniteLossError(0, 0, "labels"), False),
+        (finiteness.NonFiniteLossError(0, 1, "labels"), True),
+        (finiteness.NonFiniteLossError(1, 0, "labels"), True),
+        (finiteness.NonFiniteVariableError(0, "dense/kernel"), True),
+        (finiteness.NonFiniteError("The trained network's figures are not finite"), True),
     ],
 )
 def test_a_lower_learning_rate_is_advised_where_it_may_help(error, helps):

@@ -48,6 +48,7 @@ from kdtoolkit.training import (
     SelfDistillation,
     Student,
 )
+from kdtoolkit.training.replicas import uniform
 from tests.losses import reference
 
 DIGITS, TARGETS = load_digits(return_X_y=True)
@@ -187,7 +188,9 @@ def student(weight, temperature=ONE, adjust=unchanged, permuted=False):
     def terms(y, z, constant, signals, trainer):
         t = signals["teacher_logits"]
         if permuted:  # that the draw is a permutation is in tests/losses
-            t = np.asarray(permute_secondary_by(t, trainer.uniform(t)))
+            t = np.asarray(
+                permute_secondary_by(t, uniform(t, trainer.seed, trainer.optimizer.iterations))
+            )
         taught = reference.divergence(adjust(t, y), z, temperature(t, constant))
         label = (1 - weight) * reference.crossentropy(y, z)
         return {"label": label, "dkpp" if permuted else "kd": weight * taught}

@@ -212,33 +212,3 @@ def test_warm_up_follows_the_epochs_of_fit():
         logs[warmup] += trainer.fit(X, Y, epochs=4, initial_epoch=1, verbose=0).history["dkd"]
     ratios = np.divide(logs[0.5], logs[0.0])
     np.testing.assert_allclose(ratios, [0.5, 1, 1, 1, 1, 1, 1], rtol=1e-5)
-
-
-def test_gathered_rows_are_everyones_with_their_gradients(two_replicas):
-    """`sum_ij (x_i - x_j)^2` over the global batch has the derivative `4 (N x_i - sum_j x_j)`."""
-    values = RNG.normal(size=(5, 1)).astype("float32")
-    with two_replicas.scope():
-        trainer = Student(network(), network(1), "kd")
-
-    def part(context):
-        first = context.replica_id_in_sync_group == 0
-        return tf.constant(values[:3] if first else values[3:])
-
-    @tf.function
-    def run(rows):
-        def on_replica(own):
-            with tf.GradientTape() as tape:
-                tape.watch(own)
-                everyone = trainer.gather(own)
-                distance = tf.reduce_sum((own - tf.transpose(everyone)) ** 2)
-            return everyone, distance, tape.gradient(distance, own)
-
-        return two_replicas.run(on_replica, args=(rows,))
-
-    rows = two_replicas.experimental_distribute_values_from_function(part)
-    everyone, distance, gradient = map(two_replicas.experimental_local_results, run(rows))
-    for gathered in everyone:
-        np.testing.assert_array_equal(gathered, values)
-    assert float(sum(distance)) == pytest.approx(((values - values.T) ** 2).sum(), rel=1e-5)
-    expected = 4 * (len(values) * values - values.sum())
-    np.testing.assert_allclose(np.concatenate(gradient), expected, rtol=1e-4)
