@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from kdtoolkit import export, files, models
+from kdtoolkit import export, models
 from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import described_data, fingerprint, held
 from kdtoolkit._types import PathLike
@@ -19,24 +20,22 @@ from kdtoolkit.compression.channel_selection import Selection, channel_count
 from kdtoolkit.compression.channels import shrink
 from kdtoolkit.compression.coupling import channel_groups
 from kdtoolkit.compression.keep import KeepZeros
-from kdtoolkit.compression.layers import choose, kernels, sparsity
+from kdtoolkit.compression.layers import choose, kernels
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.pruning import MagnitudePruning
 from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.compression.schedules import PolynomialDecay
 from kdtoolkit.compression.target import Target
+from kdtoolkit.compression.variant_files import VariantFiles, validated
 from kdtoolkit.data.loading import Data
-from kdtoolkit.export import litert, rows
+from kdtoolkit.export import litert
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.file_cost import FileCost
-from kdtoolkit.export.metadata import write_labels
-from kdtoolkit.export.parity import discard
-from kdtoolkit.methods import Methods, as_methods, described
+from kdtoolkit.methods import Method, Methods, as_methods, described
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.copies import copier
-from kdtoolkit.models.cost import trainable_parameters
-from kdtoolkit.training import evaluation, loop, progress
+from kdtoolkit.training import loop, progress
 from kdtoolkit.training.compute import BY_KERAS, Compute
 from kdtoolkit.training.distribution import from_chief, is_chief, local
 from kdtoolkit.training.patriarch import Patriarch
@@ -44,7 +43,6 @@ from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
 
 _UPDATES = 50  # Of the masks, while the sparsity rises.
-_CHOOSING = 2_000  # Validation images, at most, that choose what stays in float.
 _MEASURED = 8  # Images that a network is measured with on its way to a target.
 
 
@@ -181,9 +179,8 @@ def compress(
     methods = as_methods(methods)
     epochs, batch_size = schedule.length(epochs, batch_size)
     strategy = strategy or tf.distribute.get_strategy()
-    output_dir = Path(output_dir)
-    trains = options.rounds * options.prunes + ("qat" in options.kinds)
-    bar = progress.shown(trains * epochs, strategy, show_progress)
+    fine_tunings = options.rounds * options.prunes + ("qat" in options.kinds)
+    bar = progress.shown(fine_tunings * epochs, strategy, show_progress)
     settings = loop.Settings(
         schedule=schedule,
         epochs=epochs,
@@ -193,38 +190,12 @@ def compress(
         compute=compute,
         callbacks=[bar] if bar else [],
     )
+    # What is wrong with an argument is said before it is written down as this directory's.
     if options.masks and compute.steps_per_execution != 1:
         accepted = "of one step an execution: weights are masked between the steps"
         raise ArgumentError("compute", accepted, compute)
     copy = copier(network)
     pixels, labels = data.train.spread(calibration_images)
-
-    def choose(network, number, write=True):
-        """The channels that stay in a round, as `Rounds.select`; None where none go."""
-        if options.structure != "channels":
-            return None
-
-        def selected():
-            found = chosen.select(local(network), number)
-            if write:
-                chosen.write()
-            return dataclasses.asdict(found)
-
-        # Workers agree, whatever their last bits, and their milliseconds, are.
-        with compute.policy():
-            return Selection(**from_chief(strategy, selected))
-
-    def pruned(network, channels):
-        """The network of a round, before it is fine-tuned."""
-        return copy() if channels is None else shrink(network, channels.keep)
-
-    def trainer(network):
-        decay = {"weight_decay": schedule.weight_decay, "seed": seed}
-        if not methods:
-            return Patriarch(network, "plain", **decay)
-        return Student(network, original, methods, **decay)
-
-    # What is wrong with an argument is said before it is written down as this directory's.
     settings.check(data, methods)
     with compute.policy():
         original = copy()
@@ -235,123 +206,226 @@ def compress(
         if options.masks and steps < 2:
             raise ArgumentError("epochs", "enough for two steps: one prunes, one recovers", epochs)
         examples = data.preprocessing(pixels)
-        arguments = {
-            **dataclasses.asdict(options),
-            "layers": None if options.layers is None else list(options.layers),
-            "quantize": list(quantize),
-            "methods": described(methods),
-            "network": fingerprint(original),
-            "schedule": str(schedule),
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "seed": seed,
-            **described_data(data),
-            "about": about and dataclasses.asdict(about),
-        }
-        chosen = Rounds(
+    arguments = {
+        **dataclasses.asdict(options),
+        "layers": None if options.layers is None else list(options.layers),
+        "quantize": list(quantize),
+        "methods": described(methods),
+        "network": fingerprint(original),
+        "schedule": str(schedule),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        **described_data(data),
+        "about": about and dataclasses.asdict(about),
+    }
+    output_dir = Path(output_dir)
+    run = _Run(
+        *(original, copy, data, output_dir, options, methods, settings, bar, examples),
+        rounds=Rounds(
             *(original, options, examples, labels),
             measure=_file_cost(options, data, about, pixels, examples),
             path=output_dir / "channels.json",
             identity=arguments,
-        )
-        _check_export(options, original, data.preprocessing)
-        _check_pruning(options, original)
-        if sensitivity:
-            with suiting("sensitivity", sensitivity):
-                groups = channel_groups(original)
-        blamed = "target" if options.target else "structure"
-        with suiting(blamed, getattr(options, blamed)):
-            example = pruned(original, choose(original, 0, write=False))
-            callbacks = _pruning(options, steps)
-        if options.prunes:
-            example_trainer = trainer(example)
-            with suiting("structure", options.structure):
-                for callback in callbacks:
-                    callback.set_model(example_trainer)
-    if "qat" in options.kinds:
-        with suiting("quantize", quantize):
-            rounded = quantization_aware(example, examples)
-        trainer(rounded)
-
-    def fine_tune(directory, build, callbacks, schedule, done):
-        own = dataclasses.replace(
-            settings, schedule=schedule, callbacks=[*callbacks, *settings.callbacks]
-        )
-        training = loop.Training(
-            output_dir / directory, own, log_dir=output_dir / "logs" / directory, name=directory
-        )
-        network, results = training.complete(
-            build,
-            lambda: trainer(build()),
-            data,
-            lambda network: {"variant": directory},
-            lambda: bar and bar.begin(directory, done),
-        )
-        return network, results["seconds"]
-
-    table: list[dict] = []
-    networks: dict[str, keras.Model] = {}
-    reached: list[dict] = []
-
-    def measure(variant, network, kind, directory=None, seconds=0.0):
-        networks[variant] = network
-        if not is_chief(strategy):
-            return
-        calibration = options.calibration(kind, pixels)
-        kind = "int8" if kind == "qat" else kind
-        row = _measured(
-            variant, network, kind, calibration, options, data, about, output_dir, show_progress
-        )
-        table.append({"variant": variant, **row, "directory": directory, "seconds": seconds})
-
+        ),
+        files=VariantFiles(output_dir, data, options, about, pixels, show_progress),
+    )
+    run.check(sensitivity)
     with held(strategy, output_dir, "compression.json", arguments, claim):
-        if sensitivity and is_chief(strategy) and not sensitivity_files.written(output_dir):
-            if show_progress:
-                print("Pruning and rounding each part of the network alone", file=sys.stderr)
-            found = sensitivity_analysis.sensitivity(
-                original,
-                groups,
-                lambda network: _validated(network, data).accuracy,
-                importance=chosen.importance,
-            )
-            sensitivity_files.write(found, output_dir)
-        name, network, directory, seconds = "original", original, None, 0.0
+        if sensitivity:
+            run.write_sensitivity(show_progress)
+        return run.complete(with_original)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a `compress` whose arguments are checked one by one.
+
+    Attributes:
+        original: the network as it was given.
+        copy: makes another one.
+        data, output_dir, options, methods: of `compress`.
+        settings: of each fine-tuning.
+        bar: progress of all of them, or None.
+        examples: the calibration images, normalised.
+        rounds: which channels go.
+        files: of each variant.
+    """
+
+    original: keras.Model
+    copy: Callable[[], keras.Model]
+    data: Data
+    output_dir: Path
+    options: Options
+    methods: Sequence[Method]
+    settings: loop.Settings
+    bar: progress.Progress | None
+    examples: np.ndarray
+    rounds: Rounds
+    files: VariantFiles
+
+    def check(self, sensitivity: bool) -> None:
+        """Raises an `ArgumentError` about what the network cannot be asked for."""
+        options, original = self.options, self.original
+        with self.settings.compute.policy():
+            _check_export(options, original, self.data.preprocessing)
+            _check_pruning(options, original)
+            if sensitivity:
+                with suiting("sensitivity", sensitivity):
+                    channel_groups(original)
+            blamed = "target" if options.target else "structure"
+            with suiting(blamed, getattr(options, blamed)):
+                example = self.pruned(original, self.channels(original, 0, write=False))
+                callbacks = self.pruning()
+            if options.prunes:
+                trainer = self.trainer(example)
+                with suiting("structure", options.structure):
+                    for callback in callbacks:
+                        callback.set_model(trainer)
+        if "qat" in options.kinds:
+            with suiting("quantize", options.quantize):
+                rounded = quantization_aware(example, self.examples)
+            self.trainer(rounded)
+
+    def write_sensitivity(self, show_progress: bool) -> None:
+        """Finds out what each part of the network costs alone, once."""
+        if not is_chief(self.settings.strategy) or sensitivity_files.written(self.output_dir):
+            return
+        if show_progress:
+            print("Pruning and rounding each part of the network alone", file=sys.stderr)
+        found = sensitivity_analysis.sensitivity(
+            self.original,
+            channel_groups(self.original),
+            lambda network: validated(network, self.data).accuracy,
+            importance=self.rounds.importance,
+        )
+        sensitivity_files.write(found, self.output_dir)
+
+    def complete(self, with_original: bool) -> Compressed:
+        """Makes every variant and its file."""
+        options = self.options
+        table: list[dict] = []
+        networks: dict[str, keras.Model] = {}
+        reached: list[dict] = []
+
+        def measure(variant, network, kind, directory=None, seconds=0.0):
+            networks[variant] = network
+            if is_chief(self.settings.strategy):
+                row = self.files.row(variant, network, kind)
+                table.append(
+                    {"variant": variant, **row, "directory": directory, "seconds": seconds}
+                )
+
+        name, network, directory, seconds = "original", self.original, None, 0.0
         if with_original:
             measure(name, network, "float32")
-        if options.prunes:
-            if with_original and "int8" in options.kinds:  # what rounding alone costs
+            if options.prunes and "int8" in options.kinds:  # what rounding alone costs
                 measure(f"{name}, int8", network, "int8")
+        if options.prunes:
             name = options.pruned_name
             for number in range(1, options.rounds + 1):
-                directory = "pruned" if number == options.rounds else f"round_{number}"
-                channels = choose(network, number)
-                if options.target:
+                channels = self.channels(network, number)
+                if channels and options.target:
                     reached.append(_reached(channels))
-                network, own_seconds = fine_tune(
-                    directory,
-                    functools.partial(pruned, network, channels),
-                    callbacks,
-                    schedule,
-                    (number - 1) * epochs,
-                )
+                directory = "pruned" if number == options.rounds else f"round_{number}"
+                network, own_seconds = self.prune(network, channels, directory, number)
                 seconds += own_seconds
             measure(name, network, "float32", directory, seconds)
         for kind in options.kinds:
-            if kind != "qat":
+            if kind == "qat":
+                rounding, own_seconds = self.quantize(network, "quantized")
+                measure(f"{name}, qat", rounding, kind, "quantized", own_seconds)
+            else:
                 measure(f"{name}, {kind}", network, kind, directory, seconds)
-                continue
-            # The rate of the last epochs before. Normalisation is folded into kernels here: at ten
-            # times this rate a ResNet-20 trained for long loses all that it knows in an epoch.
-            slow = dataclasses.replace(schedule, learning_rate=schedule.learning_rate / 100)
-            rounding, own_seconds = fine_tune(
-                "quantized",
-                lambda: quantization_aware(network, examples),
-                [KeepZeros(network)] if options.masks else [],
-                slow,
-                (trains - 1) * epochs,
+        return Compressed(table, networks, network, reached)
+
+    def channels(self, network, number, write=True):
+        """The channels that stay in a round, as `Rounds.select`; None where none go."""
+        if self.options.structure != "channels":
+            return None
+
+        def selected():
+            found = self.rounds.select(local(network), number)
+            if write:
+                self.rounds.write()
+            return dataclasses.asdict(found)
+
+        # Workers agree, whatever their last bits, and their milliseconds, are.
+        with self.settings.compute.policy():
+            return Selection(**from_chief(self.settings.strategy, selected))
+
+    def pruned(self, network, channels):
+        """The network of a round, before it is fine-tuned."""
+        return self.copy() if channels is None else shrink(network, channels.keep)
+
+    def pruning(self):
+        """The callbacks that prune while a network is fine-tuned."""
+        if not self.options.masks:
+            return []
+        settings = self.settings
+        steps = settings.epochs * self.data.train.steps_per_epoch(settings.batch_size)
+        last = max(steps // 2, 2)  # the second half recovers
+        often = max(last // _UPDATES, 1)
+        schedule = PolynomialDecay(0.0, self.options.sparsity, 1, last, frequency=often)
+        return [
+            MagnitudePruning(
+                schedule,
+                layers=self.options.layers,
+                threshold=self.options.threshold,
+                structure="2:4" if self.options.structure == "2:4" else None,
             )
-            measure(f"{name}, qat", rounding, "qat", "quantized", own_seconds)
-    return Compressed(table, networks, network, reached)
+        ]
+
+    def prune(self, network, channels, directory, number):
+        """Fine-tunes what a round leaves; returns the network, and seconds."""
+        return self._fine_tune(
+            directory,
+            functools.partial(self.pruned, network, channels),
+            self.pruning(),
+            self.settings.schedule,
+            (number - 1) * self.settings.epochs,
+        )
+
+    def quantize(self, network, directory):
+        """Fine-tunes a network whose arithmetic is rounded; returns it, and seconds."""
+        # The rate of the last epochs before. Normalisation is folded into kernels here: at ten
+        # times this rate a ResNet-20 trained for long loses all that it knows in an epoch.
+        schedule = self.settings.schedule
+        slow = dataclasses.replace(schedule, learning_rate=schedule.learning_rate / 100)
+        return self._fine_tune(
+            directory,
+            lambda: quantization_aware(network, self.examples),
+            [KeepZeros(network)] if self.options.masks else [],
+            slow,
+            self.options.rounds * self.options.prunes * self.settings.epochs,
+        )
+
+    def trainer(self, network):
+        """What fine-tunes a network: a student of the original, or labels alone."""
+        settings = self.settings
+        own = {"weight_decay": settings.schedule.weight_decay, "seed": settings.seed}
+        if not self.methods:
+            return Patriarch(network, "plain", **own)
+        return Student(network, self.original, self.methods, **own)
+
+    def _fine_tune(self, directory, build, callbacks, schedule, done):
+        settings = dataclasses.replace(
+            self.settings, schedule=schedule, callbacks=[*callbacks, *self.settings.callbacks]
+        )
+        training = loop.Training(
+            self.output_dir / directory,
+            settings,
+            log_dir=self.output_dir / "logs" / directory,
+            name=directory,
+        )
+        network, results = training.complete(
+            build,
+            lambda: self.trainer(build()),
+            self.data,
+            lambda network: {"variant": directory},
+            lambda: self.bar and self.bar.begin(directory, done),
+        )
+        return network, results["seconds"]
 
 
 def _file_cost(options, data, about, pixels, examples):
@@ -390,20 +464,6 @@ def _check_pruning(options, network):
             channel_count(network, options.layers or "*")
 
 
-def _pruning(options, steps):
-    """The callbacks that prune while a network is fine-tuned for so many steps."""
-    if not options.masks:
-        return []
-    last = max(steps // 2, 2)  # the second half recovers
-    schedule = PolynomialDecay(0.0, options.sparsity, 1, last, frequency=max(last // _UPDATES, 1))
-    structure = "2:4" if options.structure == "2:4" else None
-    return [
-        MagnitudePruning(
-            schedule, layers=options.layers, threshold=options.threshold, structure=structure
-        )
-    ]
-
-
 def _check_export(options, network, preprocessing):
     """Raises an `ArgumentError` if the network cannot be measured or written."""
     with suiting("network", network.name):
@@ -415,48 +475,3 @@ def _check_export(options, network, preprocessing):
     if options.calibrates:
         with suiting("quantize", options.quantize):
             litert.check_calibration(function)
-
-
-def _measured(
-    variant, network, quantization, calibration, options, data, about, output_dir, show_progress
-):
-    """Exports a network and runs the file on the test images; returns the parts of its row."""
-    network = local(network)
-    name = variant.replace(", ", "-").replace(" ", "-").replace("%", "")
-    name = name.replace(":", "-").replace("=", "-")
-    path = output_dir / "export" / f"{name}.tflite"
-    files.make_directory(path.parent)
-    images, labels = data.test.spread(rows.MOST_IMAGES)
-    if show_progress:
-        print(f"Exporting and checking {path.relative_to(output_dir)}", file=sys.stderr)
-    words, described = {"labels": data.info.labels, "about": about}, {}
-    if quantization == "mixed":
-        mixed = export.to_mixed(
-            *(network, path, data.preprocessing, calibration),
-            *data.validation.spread(_CHOOSING),
-            options.max_accuracy_drop,
-            **words,
-        )
-        exported, described = mixed.exported, {"mixed": rows.mixed_facts(mixed)}
-    else:
-        exported = export.to_litert(
-            network, path, data.preprocessing, quantization, calibration, **words
-        )
-    parity = export.measure(exported, network, data.preprocessing, images, labels)
-    if parity.failure:
-        error = export.ParityError(f"{path} ({quantization}) {parity.failure}")
-        discard(path, quantization, error)
-    write_labels(path.parent, data.info.labels)
-    return {
-        "validation_accuracy": _validated(network, data).accuracy,
-        "parameters": trainable_parameters(network),
-        "sparsity": sparsity(network).total,
-        "macs": models.macs(network),
-        **rows.file_facts(exported, output_dir),
-        **rows.parity_facts(parity),
-        **described,
-    }
-
-
-def _validated(network, data):
-    return evaluation.figures(*evaluation.predict(network, data.validation))
