@@ -1,6 +1,7 @@
 """One small network, taught in several ways over several seeds: which way is best?"""
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kdtoolkit._claim import described_data, design, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
+from kdtoolkit.data.pipeline import Split
 from kdtoolkit.methods import as_methods
 from kdtoolkit.methods.ways import Way, as_ways, described_way
 from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
@@ -25,6 +27,7 @@ from kdtoolkit.training.mutual import MutualLearning
 from kdtoolkit.training.patriarch import Patriarch
 from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.self_distillation import SelfDistillation
+from kdtoolkit.training.step import Trainer
 from kdtoolkit.training.student import Student
 from kdtoolkit.training.transfer import Transfer
 
@@ -149,7 +152,6 @@ def compare(
     epochs, batch_size = schedule.length(epochs, batch_size)
     teacher_epochs = positive_integer("teacher_epochs", teacher_epochs, epochs)
     views = None if cached_views is None else Views(cached_views, teacher_seed, generation=1)
-    decay = schedule.weight_decay
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     build, peer = loop.fresh(build), loop.fresh(peer or build, "peer")
@@ -168,19 +170,7 @@ def compare(
         settings, epochs=teacher_epochs, seed=teacher_seed, transfer=teacher_transfer
     )
 
-    def new(way):
-        network = build()
-        return models.add_exits(network, mid=_HEADS) if way.has_exits else network
-
-    def trainer(way, teacher, seed):
-        network, options = new(way), {"weight_decay": decay, "seed": seed}
-        if way.trainer == "plain":
-            return Patriarch(network, "plain", **options)
-        if way.trainer == "mutual":
-            return MutualLearning([network, peer()], **options)
-        if way.has_exits:
-            return SelfDistillation(network, way.methods, **options)
-        return Student(network, teacher, way.methods, **options)
+    run = _Run(build, peer, data, output_dir, settings, bar)
 
     # What is wrong with an argument is said before it is written down as this directory's.
     settings.check(data, [method for way in ways for method in as_methods(way.methods)])
@@ -194,7 +184,7 @@ def compare(
             loop.check_fits(example, data)
             designs.append(design(example))
         for way in ways:
-            made = trainer(way, example, seeds[0])
+            made = run.trainer(way, example, seeds[0])
             loop.check_fits(made.network, data)
             designs += map(design, made.networks)
     arguments = {
@@ -213,66 +203,108 @@ def compare(
         "transfer": None if transfer is None else str(transfer),
     }
 
-    def complete(path, title, settings, generation, build, make_trainer, data, done, **labels):
-        training = loop.Training(
-            output_dir / path, settings, generation, output_dir / "logs" / path, path
-        )
-        return training.complete(
-            build,
-            make_trainer,
-            data,
-            lambda network: {**labels, **_figures(network, data)},
-            lambda: bar and bar.begin(title, done),
-        )
-
     with held(strategy, output_dir, "comparison.json", arguments, claim):
         results = None
         if trains_teacher:
-            teacher, results = complete(
-                "teacher",
-                "teacher",
-                of_teacher,
-                0,
-                build_teacher,
-                lambda: Patriarch(build_teacher(), "plain", weight_decay=decay, seed=teacher_seed),
-                data,
-                0,
-            )
+            teacher, results = run.teacher(build_teacher, of_teacher)
         elif taught:
             results = _figures(teacher, data)
         plain = with_teacher = data
         if views is not None:
-            layers = _teacher_layers(ways, build(), teacher)
-            directory = output_dir / "teacher_cache"
-
-            def cache():
-                return teacher_cache.build(
-                    teacher, data.train, directory, views=views, layers=layers
-                )
-
             with suiting("cached_views", cached_views):
-                cached = chief_first(strategy, cache).attach(data.train)
+                cached = run.cached(ways, teacher, views)
             with_teacher = dataclasses.replace(data, train=cached)
             plain = dataclasses.replace(data, train=data.train.in_views(views))
         rows: list[dict] = []
         networks: dict[tuple[str, int], keras.Model] = {}
         for seed in seeds:
             for way in ways:
-                network, row = complete(
-                    f"{way.name}/seed_{seed}",
-                    f"{way.name}, seed {seed}",
-                    dataclasses.replace(settings, seed=seed),
-                    1,
-                    lambda way=way: new(way),
-                    lambda way=way, seed=seed: trainer(way, teacher, seed),
-                    with_teacher if way.needs_teacher else plain,
-                    before + len(rows) * epochs,
-                    method=way.name,
-                    seed=seed,
-                )
+                seen, done = with_teacher if way.needs_teacher else plain, len(rows) * epochs
+                network, row = run.student(way, teacher, seed, seen, before + done)
                 rows.append(row)
                 networks[way.name, seed] = network
     return Comparison(teacher if taught else None, results, rows, networks)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the trainings of a `compare` share.
+
+    Attributes:
+        build, peer: functions that return new networks.
+        data, output_dir: of `compare`.
+        settings: of each student, but for its seed.
+        bar: progress of all trainings, or None.
+    """
+
+    build: Build
+    peer: Build
+    data: Data
+    output_dir: Path
+    settings: loop.Settings
+    bar: progress.Progress | None
+
+    def trainer(self, way: Way, teacher: keras.Model | None, seed: int) -> Trainer:
+        """What trains a new student in a way."""
+        network = self._network(way)
+        decay = self.settings.schedule.weight_decay
+        options: dict[str, Any] = {"weight_decay": decay, "seed": seed}
+        if way.trainer == "plain":
+            return Patriarch(network, "plain", **options)
+        if way.trainer == "mutual":
+            return MutualLearning([network, self.peer()], **options)
+        if way.has_exits:
+            return SelfDistillation(network, way.methods, **options)
+        return Student(network, teacher, way.methods, **options)
+
+    def teacher(self, build: Build, settings: loop.Settings) -> tuple[keras.Model, dict]:
+        """Trains a teacher on labels; returns it and its figures."""
+        decay, seed = settings.schedule.weight_decay, settings.seed
+        return self._complete(
+            *("teacher", "teacher", settings, 0, self.data, 0),
+            build,
+            lambda: Patriarch(build(), "plain", weight_decay=decay, seed=seed),
+        )
+
+    def student(
+        self, way: Way, teacher: keras.Model | None, seed: int, data: Data, done: int
+    ) -> tuple[keras.Model, dict]:
+        """Trains a student in a way; returns it and its row."""
+        settings = dataclasses.replace(self.settings, seed=seed)
+        return self._complete(
+            *(f"{way.name}/seed_{seed}", f"{way.name}, seed {seed}", settings, 1, data, done),
+            lambda: self._network(way),
+            lambda: self.trainer(way, teacher, seed),
+            method=way.name,
+            seed=seed,
+        )
+
+    def cached(self, ways: Sequence[Way], teacher: keras.Model, views: Views) -> Split:
+        """The training images with what a teacher says of them, computed once."""
+        layers, train = _teacher_layers(ways, self.build(), teacher), self.data.train
+        directory = self.output_dir / "teacher_cache"
+        build = functools.partial(
+            teacher_cache.build, teacher, train, directory, views=views, layers=layers
+        )
+        return chief_first(self.settings.strategy, build).attach(train)
+
+    def _network(self, way):
+        network = self.build()
+        return models.add_exits(network, mid=_HEADS) if way.has_exits else network
+
+    def _complete(
+        self, path, title, settings, generation, data, done, build, make_trainer, **labels
+    ):
+        training = loop.Training(
+            self.output_dir / path, settings, generation, self.output_dir / "logs" / path, path
+        )
+        return training.complete(
+            build,
+            make_trainer,
+            data,
+            lambda network: {**labels, **_figures(network, self.data)},
+            lambda: self.bar and self.bar.begin(title, done),
+        )
 
 
 def _teacher_layers(ways, student, teacher):

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -109,15 +110,12 @@ def train_generations(
         for number in range(1, generations + 1)
     ]
     epochs, batch_size = schedule.length(epochs, batch_size)
-    options = {"weight_decay": schedule.weight_decay, "seed": seed}
+    options: dict[str, Any] = {"weight_decay": schedule.weight_decay, "seed": seed}
 
     def first(network):
         return Patriarch(
             network, patriarch, primary_score, top_k, top_k_share=top_k_share, **options
         )
-
-    def student(network, teacher, own):
-        return Student(network, teacher, own, **options)
 
     if top_k is None:
         top_k = usual_top_k(data.info.classes)
@@ -127,7 +125,7 @@ def train_generations(
     example = build()
     first(example)
     for own in dict.fromkeys(chosen):
-        student(example, example, own)
+        Student(example, example, own, **options)
     strategy = strategy or tf.distribute.get_strategy()
     output_dir = Path(output_dir)
     arguments = {
@@ -158,41 +156,28 @@ def train_generations(
         transfer=transfer,
     )
 
-    @functools.cache
-    def tested(network):
-        logits, labels = evaluation.predict(network, data.test)
-        return log_probabilities(logits), labels
-
     settings.check(data, [method for own in chosen for method in own])
+    tested = functools.cache(functools.partial(_tested, data))
     with held(strategy, output_dir, "generations.json", arguments):
         lineage: list[Generation] = []
         for generation in range(generations + 1):
-            name = f"generation_{generation}"
+            name, before = f"generation_{generation}", [member.network for member in lineage]
             training = loop.Training(
                 output_dir / name, settings, generation, output_dir / "logs" / name, name
             )
 
-            def make_trainer(generation=generation):
+            def make_trainer(generation=generation, before=before):
                 if generation == 0:
                     return first(build())
-                return student(build(), lineage[-1].network, chosen[generation - 1])
+                return Student(build(), before[-1], chosen[generation - 1], **options)
 
-            def evaluate(network, generation=generation):
-                everyone = [*(member.network for member in lineage), network]
-                probabilities = [np.exp(tested(member)[0]) for member in everyone]
-                log_f, labels = tested(network)
-                test = evaluation.figures(log_f, labels)
-                mean = np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny)
-                ensemble = evaluation.figures(np.log(mean), labels)
+            def evaluate(network, generation=generation, before=before):
+                figures = _figures([tested(member) for member in [*before, network]])
                 validation = evaluation.figures(*evaluation.predict(network, data.validation))
                 return {
                     "generation": generation,
-                    "test_accuracy": test.accuracy,
+                    **figures,
                     "validation_accuracy": validation.accuracy,
-                    "test_loss": test.loss,
-                    "primary_score": test.primary_score,
-                    "sorted_confidences": sorted_confidences(log_f)[:_CONFIDENCES].tolist(),
-                    "ensemble_test_accuracy": ensemble.accuracy,
                 }
 
             def begin(generation=generation):
@@ -206,3 +191,24 @@ def train_generations(
                 raise
             lineage.append(Generation(*finished))
         return lineage
+
+
+def _tested(data, network):
+    """Log-probabilities of a network for the test images, and their labels."""
+    logits, labels = evaluation.predict(network, data.test)
+    return log_probabilities(logits), labels
+
+
+def _figures(tested):
+    """Figures on test images of the last of some networks, and of their ensemble."""
+    log_f, labels = tested[-1]
+    own = evaluation.figures(log_f, labels)
+    mean = np.mean([np.exp(each) for each, _ in tested], axis=0)
+    ensemble = evaluation.figures(np.log(np.maximum(mean, np.finfo(np.float64).tiny)), labels)
+    return {
+        "test_accuracy": own.accuracy,
+        "test_loss": own.loss,
+        "primary_score": own.primary_score,
+        "sorted_confidences": sorted_confidences(log_f)[:_CONFIDENCES].tolist(),
+        "ensemble_test_accuracy": ensemble.accuracy,
+    }
