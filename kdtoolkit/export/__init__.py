@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kdtoolkit.export import thresholds as thresholds
     from kdtoolkit.export.artefact import Exported as Exported
     from kdtoolkit.export.early_exit import to_early_exit as to_early_exit
-    from kdtoolkit.export.early_exit_package import EarlyExitFile as EarlyExitFile
+    from kdtoolkit.export.early_exit_files import EarlyExitFile as EarlyExitFile
     from kdtoolkit.export.early_exit_package import EarlyExitPackage as EarlyExitPackage
     from kdtoolkit.export.early_exit_package import package_early_exit as package_early_exit
     from kdtoolkit.export.keras_file import to_keras as to_keras
@@ -30,7 +30,7 @@ else:
         modules=("thresholds",),
         names={
             "About": "metadata",
-            "EarlyExitFile": "early_exit_package",
+            "EarlyExitFile": "early_exit_files",
             "EarlyExitPackage": "early_exit_package",
             "Exported": "artefact",
             "Mixed": "mixed",

@@ -1,7 +1,6 @@
 """From a trained multi-exit network to files that stop early, and whether they are worth it."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,49 +11,12 @@ import numpy as np
 from kdtoolkit import files, models, report
 from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit.data import Data
-from kdtoolkit.edge import Certificate, EarlyExitClassifier
+from kdtoolkit.edge import Certificate
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import early_exit_choice, early_exit_options, metadata, thresholds
-from kdtoolkit.export.artefact import Exported
-from kdtoolkit.export.early_exit import to_early_exit, to_one_stage
 from kdtoolkit.export.early_exit_choice import Alone, Choice
-from kdtoolkit.export.parity import ParityError, discard
-from kdtoolkit.export.rows import MOST_IMAGES
-from kdtoolkit.export.stage_timing import measured_costs
+from kdtoolkit.export.early_exit_files import EarlyExitFile, Writer, measured, write_file
 from kdtoolkit.training import distribution, evaluation
-
-_CALIBRATION_IMAGES = 200
-_TIMED_IMAGES = 500
-_NEVER_TIMED = 20  # images that warm caches up
-
-
-@dataclass(frozen=True)
-class EarlyExitFile:
-    """A file that stops early, run on the test images one at a time.
-
-    Attributes:
-        path: of the file.
-        quantization: its kind.
-        exported: what was written; None for a file that was removed, which has no figures.
-        failure: how it differs from the network, in words; None if it does not.
-        test_accuracy: fraction of correct decisions.
-        milliseconds_per_image: mean over the images, without the first ones.
-        mean_exit_cost: mean cost of an image, relative to the plain network's.
-        full_test_accuracy, full_milliseconds_per_image: of the network without its exits in a file
-            of the same kind, run image by image beside this one; None where that file is wrong.
-        not_compared: how that file is wrong, in words; None if it is not.
-    """
-
-    path: Path
-    quantization: str
-    exported: Exported | None = None
-    failure: str | None = None
-    test_accuracy: float | None = None
-    milliseconds_per_image: float | None = None
-    mean_exit_cost: float | None = None
-    full_test_accuracy: float | None = None
-    full_milliseconds_per_image: float | None = None
-    not_compared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,21 +115,19 @@ def package_early_exit(
     network = distribution.local(network)
     classifiers = {name: models.cut(network, name) for name in names}
     whole = classifiers[names[-1]]
-    writer = _Writer(network, data, cost_unit, about)
+    writer = Writer(network, data, cost_unit, about)
 
     validation, truth = evaluation.predict(network, data.validation)
     test, test_truth = evaluation.predict(network, data.test)
     held_out = [validation[name] for name in names]
-    chooses, tests = np.ones(len(truth), bool), None
-    if certify is not None:
-        chooses, tests = _halves(len(truth))
+    chooses = np.ones(len(truth), bool) if certify is None else _half(len(truth))
     choosing = [logits[chooses] for logits in held_out]
     temperatures = [thresholds.calibrate(logits, truth[chooses]) for logits in choosing]
     if cost_unit == "macs":
         costs = list(models.exit_costs(network).values())
         costs_alone = list(models.cut_costs(network).values())
     else:
-        costs, costs_alone = _measured(writer, classifiers, data)
+        costs, costs_alone = measured(writer, classifiers, data)
     if baseline is not None:
         classifiers["baseline"] = baseline = distribution.local(baseline)
         costs_alone.append(1.0)
@@ -182,20 +142,18 @@ def package_early_exit(
         )
         for name, cost in zip(classifiers, costs_alone, strict=True)
     ]
-    certificate = None
-    if tests is None:
-        frontier = thresholds.operating_points(choosing, truth, temperatures, costs)
+    if certify is None:
+        frontier = thresholds.operating_points(held_out, truth, temperatures, costs)
         points = thresholds.sweep(frontier if keep_beaten else thresholds.unbeaten(frontier, alone))
+        certificate = None
         choice = early_exit_choice.choose(
             points, alone, costs, max_accuracy_drop, budget, wide_heads_hint
         )
     else:
         points = thresholds.path(choosing, truth[chooses], temperatures, costs)
-        testing = [logits[tests] for logits in held_out]
+        testing = [logits[~chooses] for logits in held_out]
         found = thresholds.certify(
-            *(testing, truth[tests], temperatures, points),
-            limit=certify,  # type: ignore[arg-type]  # a number, where half of the images test
-            confidence=confidence,
+            *(testing, truth[~chooses], temperatures, points), limit=certify, confidence=confidence
         )
         points, certificate = _certified(points, found)
         choice = early_exit_choice.choose_certified(alone, points, certificate)
@@ -214,7 +172,7 @@ def package_early_exit(
         path = directory / f"early_exit-{kind}.tflite"
         if before_file is not None:
             before_file(path)
-        written.append(_write_file(path, kind, writer, whole, decisions, data.test))
+        written.append(write_file(path, kind, writer, whole, decisions, data.test))
     if any(file.exported for file in written):
         metadata.write_labels(directory, data.info.labels)
     return EarlyExitPackage(
@@ -229,11 +187,11 @@ def package_early_exit(
     )
 
 
-def _halves(count):
-    """Which of so many images choose, and which test: bool `(count,)` each."""
+def _half(count):
+    """Which of so many images choose, where the others test: bool `(count,)`."""
     chooses = np.zeros(count, bool)
     chooses[np.random.default_rng(0).permutation(count)[: count // 2]] = True
-    return chooses, ~chooses
+    return chooses
 
 
 def _certified(points, certificate):
@@ -258,109 +216,6 @@ def _check(quantizations, max_accuracy_drop, budget, cost_unit, certify, confide
         check("certify", certify, early_exit_options.CERTIFY)
         if budget is not None:
             raise ArgumentError("budget", "left out beside `certify`", budget)
-
-
-class _Writer:
-    """Writes a multi-exit network, and classifiers, as files for `kdtoolkit.edge`."""
-
-    def __init__(self, network, data, cost_unit, about):
-        self._network, self._data, self._cost_unit = network, data, cost_unit
-        self._about = about
-        self._calibration, _ = data.train.spread(_CALIBRATION_IMAGES)
-
-    def exits(self, path, quantization="float32", **decisions):
-        return self._write(
-            to_early_exit, models.stages(self._network), path, quantization, **decisions
-        )
-
-    def classifier(self, network, path, quantization="float32"):
-        return self._write(to_one_stage, network, path, quantization)
-
-    def _write(self, write, network, path, quantization, **decisions):
-        return write(
-            network,
-            path,
-            self._data.preprocessing,
-            labels=self._data.info.labels,
-            cost_unit=self._cost_unit,
-            quantization=quantization,
-            calibration=self._calibration,
-            about=self._about,
-            **decisions,
-        )
-
-
-def _measured(writer, classifiers, data):
-    """Costs in milliseconds, behind other exits and alone, on validation images."""
-    images, _ = data.validation.pixels(_TIMED_IMAGES)
-    count = len(classifiers)
-    always = {"thresholds": [0.0] * (count - 1), "validation_accuracy": 0.0, "cost": 1.0}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "exits.tflite"
-        decisions = {"temperatures": [1.0] * count, "costs": [1.0] * count}
-        writer.exits(path, **decisions, operating_points=[always])
-        network, alone = EarlyExitClassifier(path), []
-        for name, classifier in classifiers.items():
-            path = Path(scratch) / f"{name}.tflite"
-            writer.classifier(classifier, path)
-            alone.append(EarlyExitClassifier(path))
-        return measured_costs(network, alone, images)
-
-
-def _write_file(path, quantization, writer, whole, decisions, test):
-    """Writes a file and runs it on the test images; returns its `EarlyExitFile`.
-
-    Args:
-        whole: the network without its exits, which it is compared with.
-    """
-    if quantization != "float32":  # whose decisions are others than those that were tested
-        decisions = {**decisions, "certificate": None}
-    try:
-        exported = writer.exits(path, quantization, **decisions)
-    except ParityError as error:
-        discard(path, quantization, error)
-        return EarlyExitFile(path, quantization, failure=str(error))
-    with tempfile.TemporaryDirectory() as scratch:
-        alone = Path(scratch) / f"whole-{quantization}.tflite"
-        not_compared = None
-        try:
-            writer.classifier(whole, alone, quantization)
-        except ParityError as error:
-            not_compared = str(error)
-        early = EarlyExitClassifier(path)
-        classifiers = [early] if not_compared else [early, EarlyExitClassifier(alone)]
-        predictions, labels = _predict(classifiers, test)
-    cost_of = dict(zip(early.exits, decisions["costs"], strict=True))
-    accuracy, milliseconds = _figures(predictions[0], labels)
-    full = (None, None) if not_compared else _figures(predictions[1], labels)
-    return EarlyExitFile(
-        path=path,
-        quantization=quantization,
-        exported=exported,
-        test_accuracy=accuracy,
-        milliseconds_per_image=milliseconds,
-        mean_exit_cost=float(np.mean([cost_of[p.exit] for p in predictions[0]])),
-        full_test_accuracy=full[0],
-        full_milliseconds_per_image=full[1],
-        not_compared=not_compared,
-    )
-
-
-def _predict(classifiers, test):
-    """The `Prediction`s of each classifier on the test images, interleaved, and the labels."""
-    images, labels = test.spread(MOST_IMAGES)
-    predictions = [[] for _ in classifiers]
-    for image in images:
-        for classifier, own in zip(classifiers, predictions, strict=True):
-            own.append(classifier.predict(image))
-    return predictions, labels
-
-
-def _figures(predictions, labels):
-    """Accuracy, and mean milliseconds per image."""
-    right = [p.index == label for p, label in zip(predictions, labels, strict=True)]
-    timed = predictions[min(_NEVER_TIMED, len(predictions) // 2) :]
-    return float(np.mean(right)), float(np.mean([p.milliseconds for p in timed]))
 
 
 def _on_test_images(decisions, logits, labels):

@@ -16,7 +16,7 @@ from kdtoolkit import data, export, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.edge import EarlyExitClassifier
 from kdtoolkit.edge.__main__ import main
-from kdtoolkit.export import early_exit, early_exit_package, parity
+from kdtoolkit.export import early_exit, early_exit_files, parity
 from tests.losses import reference
 
 MAX_DROP = 0.02
@@ -324,8 +324,8 @@ def test_images_of_a_part_are_of_every_class(monkeypatch):
     arrays = data.from_arrays(
         images, labels, validation_data=(images[:1], labels[:1]), test_data=(images, labels)
     )
-    writer = early_exit_package._Writer(None, arrays, "macs", None)
+    writer = early_exit_files.Writer(None, arrays, "macs", None)
     assert set(writer._calibration.ravel()) == {0, 1, 2, 3} and len(writer._calibration) == 200
-    monkeypatch.setattr(early_exit_package, "MOST_IMAGES", 8)
-    _, tested = early_exit_package._predict([], arrays.test)
+    monkeypatch.setattr(early_exit_files, "MOST_IMAGES", 8)
+    _, tested = early_exit_files._predict([], arrays.test)
     np.testing.assert_array_equal(tested, np.repeat(np.arange(4), 2))
