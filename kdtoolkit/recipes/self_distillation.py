@@ -181,42 +181,23 @@ def _run(flags, usual):
     session = _session.Session(RECIPE.name, flags, usual)
     path = None if flags.teacher is None else _outputs.fetch(flags, "teacher")
 
-    from kdtoolkit import export, models, training
+    from kdtoolkit import models
     from kdtoolkit.training import evaluation
 
-    data, classes = session.data, session.data.info.classes
-    options = {"weight_decay": flags.weight_decay, "seed": flags.seed}
-    chosen = METHODS.parse(flags, flags.methods)
+    data = session.data
     start = _pretrained.Start(flags, data, "model")
-
-    def plain():
-        return models.build(flags.model, data.info.image_shape, classes, **start.options)
-
-    def with_exits():
-        return models.add_exits(plain(), flags.exits, flags.head, flags.head_width)
-
     teacher = None
     if path is not None:
         with session.compute.policy(), blaming("teacher"):
             teacher = _outputs.load(path)
             models.exit_names(teacher)  # says so where it has none
-
-    def taught(network):
-        return training.SelfDistillation(
-            network,
-            chosen,
-            teacher=teacher,
-            teacher_methods=chosen,
-            primary_score=flags.primary_score,
-            **options,
-        )
-
+    new = _New(flags, data.info, start.options, teacher)
     with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
-        example = with_exits()
+        example = new.with_exits()
     _check_budget(flags, models.cut_costs(example))
-    METHODS.check(flags, chosen, classes)
+    METHODS.check(flags, new.methods, data.info.classes)
     with blaming_arguments(flags):
-        taught(example)
+        new.taught(example)
     session.begin()
     given = {}
     start.remember(session.output_dir, given)
@@ -225,23 +206,13 @@ def _run(flags, usual):
     costs = models.exit_costs(example)
     if session.is_chief:
         _say_dear(costs)
-    variants = {
-        "baseline": (plain, lambda: training.Patriarch(plain(), "plain", **options)),
-        "deep_supervision": (
-            with_exits,
-            lambda: training.SelfDistillation(with_exits(), (), **options),
-        ),
-        "self_distillation": (with_exits, lambda: taught(with_exits())),
-    }
-    asked = {"baseline": flags.baseline, "deep_supervision": flags.deep_supervision}
-    variants = {name: made for name, made in variants.items() if asked.get(name, True)}
 
     def evaluate(name, network):
         on_test = evaluation.predict(network, data.test)
         on_validation = evaluation.predict(network, data.validation)
         return {"method": name, "exits": evaluation.exit_figures(*on_test, *on_validation)}
 
-    networks, rows = session.train(variants, evaluate, start.transfer)
+    networks, rows = session.train(new.variants(), evaluate, start.transfer)
     network = networks["self_distillation"]
     alone = models.cut_costs(network)
     parts = {
@@ -253,31 +224,97 @@ def _run(flags, usual):
     }
 
     def package():
-        with (
-            session.guarded(),
-            blaming_arguments(flags, quantizations="quantize", cost_unit="cost"),
-        ):
-            made = export.package_early_exit(
-                network,
-                data,
-                session.output_dir / "export",
-                baseline=networks.get("baseline"),
-                quantizations=flags.quantize,
-                max_accuracy_drop=flags.max_accuracy_drop,
-                budget=flags.budget,
-                cost_unit=flags.cost,
-                certify=flags.certify,
-                confidence=flags.confidence,
-                keep_beaten=flags.smoke,  # whose figures mean nothing: it writes every file
-                wide_heads_hint="--head_width sets their width",
-                about=_flags.about(flags),
-                before_file=session.before_file,
-            )
+        made = _package(flags, session, network, networks.get("baseline"))
         parts["early_exit"] = dataclasses.asdict(made.choice)
         rows = [early_exit_facts(file, session.output_dir) for file in made.files]
         return rows + session.export(made.classifier, made.choice.alone)
 
     return session.finish(parts, package)
+
+
+class _New:
+    """New networks of a run, and what trains them.
+
+    Args:
+        flags: of the run.
+        info: of its data.
+        options: of `models.build`.
+        teacher: multi-exit network, or None.
+    """
+
+    def __init__(self, flags, info, options, teacher):
+        self._flags, self._info, self._options, self._teacher = flags, info, options, teacher
+        self.methods = METHODS.parse(flags, flags.methods)
+
+    def variants(self):
+        """Name -> a function that builds a network, and one that builds what trains it."""
+        from kdtoolkit import training
+
+        flags, own = self._flags, self._training()
+        found = {}
+        if flags.baseline:
+            found["baseline"] = (
+                self.plain,
+                lambda: training.Patriarch(self.plain(), "plain", **own),
+            )
+        if flags.deep_supervision:
+            found["deep_supervision"] = (
+                self.with_exits,
+                lambda: training.SelfDistillation(self.with_exits(), (), **own),
+            )
+        found["self_distillation"] = self.with_exits, lambda: self.taught(self.with_exits())
+        return found
+
+    def plain(self):
+        from kdtoolkit import models
+
+        info = self._info
+        return models.build(self._flags.model, info.image_shape, info.classes, **self._options)
+
+    def with_exits(self):
+        from kdtoolkit import models
+
+        flags = self._flags
+        return models.add_exits(self.plain(), flags.exits, flags.head, flags.head_width)
+
+    def taught(self, network):
+        """What trains a network with exits by the methods that were asked for."""
+        from kdtoolkit import training
+
+        return training.SelfDistillation(
+            network,
+            self.methods,
+            teacher=self._teacher,
+            teacher_methods=self.methods,
+            primary_score=self._flags.primary_score,
+            **self._training(),
+        )
+
+    def _training(self):
+        return {"weight_decay": self._flags.weight_decay, "seed": self._flags.seed}
+
+
+def _package(flags, session, network, baseline):
+    """Writes the files that stop early; returns what `package_early_exit` does."""
+    from kdtoolkit import export
+
+    with session.guarded(), blaming_arguments(flags, quantizations="quantize", cost_unit="cost"):
+        return export.package_early_exit(
+            network,
+            session.data,
+            session.output_dir / "export",
+            baseline=baseline,
+            quantizations=flags.quantize,
+            max_accuracy_drop=flags.max_accuracy_drop,
+            budget=flags.budget,
+            cost_unit=flags.cost,
+            certify=flags.certify,
+            confidence=flags.confidence,
+            keep_beaten=flags.smoke,  # whose figures mean nothing: it writes every file
+            wide_heads_hint="--head_width sets their width",
+            about=_flags.about(flags),
+            before_file=session.before_file,
+        )
 
 
 def _check_budget(flags, alone):

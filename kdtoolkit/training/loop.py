@@ -245,26 +245,10 @@ class Training:
                 are kept.
         """
         settings, train = self.settings, data.train
-        transfer = settings.transfer or Transfer()
         batch_size, epochs = settings.batch_size, settings.epochs
-        steps = train.steps_per_epoch(batch_size)
-        replicas = settings.strategy.num_replicas_in_sync
+        transfer = settings.transfer or Transfer()
         settings.check(data)
-        # Fresh layer names and seeds: nothing depends on what this process ran before.
-        keras.backend.clear_session()
-        seeds = np.random.SeedSequence([settings.seed, self.generation])
-        keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
-        with settings.strategy.scope():
-            with settings.compute.policy():
-                trainer = make_trainer()
-            check_fits(trainer.network, data)
-            trainer.check_batch_size(batch_size)
-            trainer.compile(
-                transfer.optimizer(settings.schedule, trainer, epochs, steps),
-                metrics=["accuracy"],
-                reader=train.reader() if settings.compute.data_on_device else None,
-                **settings.compute.compile_options(),
-            )
+        trainer = self._compiled(make_trainer, data, transfer)
         stateful = [callback for callback in settings.callbacks if hasattr(callback, "variables")]
         for callback in stateful:
             callback.set_model(trainer)
@@ -297,9 +281,11 @@ class Training:
                 ),
                 initial_epoch=first_epoch,
                 epochs=epochs,
-                steps_per_epoch=steps,
+                steps_per_epoch=train.steps_per_epoch(batch_size),
                 shuffle=False,  # the stream is in its epoch's order already
-                validation_data=_validation(data, batch_size, replicas),
+                validation_data=_validation(
+                    data, batch_size, settings.strategy.num_replicas_in_sync
+                ),
                 # The last ones store what the others leave.
                 callbacks=[*transfer.callbacks(), *settings.callbacks, *own],
                 verbose=0,
@@ -312,6 +298,27 @@ class Training:
             with in_float32(trainer.network):
                 files.write_atomically(self._network, trainer.network.save)
         return trainer.network, Pace(seconds, trained * len(train) / seconds)
+
+    def _compiled(self, make_trainer, data, transfer):
+        """A trainer whose network is drawn by this training's seed, whatever ran before."""
+        settings, train = self.settings, data.train
+        # Fresh layer names and seeds: nothing depends on what this process ran before.
+        keras.backend.clear_session()
+        seeds = np.random.SeedSequence([settings.seed, self.generation])
+        keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
+        with settings.strategy.scope():
+            with settings.compute.policy():
+                trainer = make_trainer()
+            check_fits(trainer.network, data)
+            trainer.check_batch_size(settings.batch_size)
+            steps = train.steps_per_epoch(settings.batch_size)
+            trainer.compile(
+                transfer.optimizer(settings.schedule, trainer, settings.epochs, steps),
+                metrics=["accuracy"],
+                reader=train.reader() if settings.compute.data_on_device else None,
+                **settings.compute.compile_options(),
+            )
+        return trainer
 
     def finish(self, results: dict) -> None:
         """Stores the results, which marks the training as finished, and drops its states.
