@@ -17,7 +17,7 @@ from kdtoolkit._claim import described_data, design, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.data.augmentation import Views
 from kdtoolkit.data.loading import Data
-from kdtoolkit.data.pipeline import Split
+from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.methods import as_methods
 from kdtoolkit.methods.ways import Way, as_ways, described_way
 from kdtoolkit.training import evaluation, layer_pairs, loop, progress, teacher_cache
@@ -211,8 +211,9 @@ def compare(
             results = _figures(teacher, data)
         plain = with_teacher = data
         if views is not None:
+            layers = _teacher_layers(ways, build(), teacher)
             with suiting("cached_views", cached_views):
-                cached = run.cached(ways, teacher, views)
+                cached = run.cached(teacher, views, layers)
             with_teacher = dataclasses.replace(data, train=cached)
             plain = dataclasses.replace(data, train=data.train.in_views(views))
         rows: list[dict] = []
@@ -279,10 +280,11 @@ class _Run:
             seed=seed,
         )
 
-    def cached(self, ways: Sequence[Way], teacher: keras.Model, views: Views) -> Split:
+    def cached(
+        self, teacher: keras.Model, views: Views, layers: Sequence[str]
+    ) -> Split | StreamingSplit:
         """The training images with what a teacher says of them, computed once."""
-        layers, train = _teacher_layers(ways, self.build(), teacher), self.data.train
-        directory = self.output_dir / "teacher_cache"
+        train, directory = self.data.train, self.output_dir / "teacher_cache"
         build = functools.partial(
             teacher_cache.build, teacher, train, directory, views=views, layers=layers
         )

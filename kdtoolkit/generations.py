@@ -172,13 +172,9 @@ def train_generations(
                 return Student(build(), before[-1], chosen[generation - 1], **options)
 
             def evaluate(network, generation=generation, before=before):
-                figures = _figures([tested(member) for member in [*before, network]])
+                everyone = [tested(member) for member in [*before, network]]
                 validation = evaluation.figures(*evaluation.predict(network, data.validation))
-                return {
-                    "generation": generation,
-                    **figures,
-                    "validation_accuracy": validation.accuracy,
-                }
+                return {"generation": generation, **_figures(everyone, validation.accuracy)}
 
             def begin(generation=generation):
                 if bar:
@@ -199,14 +195,15 @@ def _tested(data, network):
     return log_probabilities(logits), labels
 
 
-def _figures(tested):
-    """Figures on test images of the last of some networks, and of their ensemble."""
+def _figures(tested, validation_accuracy):
+    """Figures of the last of some networks, and on test images of their ensemble."""
     log_f, labels = tested[-1]
     own = evaluation.figures(log_f, labels)
     mean = np.mean([np.exp(each) for each, _ in tested], axis=0)
     ensemble = evaluation.figures(np.log(np.maximum(mean, np.finfo(np.float64).tiny)), labels)
     return {
         "test_accuracy": own.accuracy,
+        "validation_accuracy": validation_accuracy,
         "test_loss": own.loss,
         "primary_score": own.primary_score,
         "sorted_confidences": sorted_confidences(log_f)[:_CONFIDENCES].tolist(),

@@ -30,7 +30,7 @@ class VariantFiles:
         data: whose test images the files are run on.
         options: how the network is compressed.
         about: name, author and licence, or None.
-        calibration: raw images that give integers their ranges.
+        calibration_images: uint8 images that give integers their ranges.
         show_progress: print what is being done to standard error.
     """
 
@@ -38,7 +38,7 @@ class VariantFiles:
     data: Data
     options: Options
     about: export.About | None
-    calibration: np.ndarray
+    calibration_images: np.ndarray
     show_progress: bool
 
     def row(self, variant: str, network: keras.Model, kind: str) -> dict:
@@ -60,7 +60,7 @@ class VariantFiles:
         files.make_directory(path.parent)
         if self.show_progress:
             print(f"Exporting and checking {path.relative_to(self.output_dir)}", file=sys.stderr)
-        calibration = self.options.calibration(kind, self.calibration)
+        calibration = self.options.calibration(kind, self.calibration_images)
         exported, described = self._exported(network, path, quantization, calibration)
         images, labels = data.test.spread(rows.MOST_IMAGES)
         parity = export.measure(exported, network, data.preprocessing, images, labels)

@@ -43,6 +43,7 @@ from kdtoolkit.training.schedules import SCHEDULES, Schedule
 from kdtoolkit.training.student import Student
 
 _UPDATES = 50  # Of the masks, while the sparsity rises.
+_QUANTIZED = "quantized"  # Directory of the training that rounds.
 _MEASURED = 8  # Images that a network is measured with on its way to a target.
 
 
@@ -275,8 +276,8 @@ class _Run:
                     channel_groups(original)
             blamed = "target" if options.target else "structure"
             with suiting(blamed, getattr(options, blamed)):
-                example = self.pruned(original, self.channels(original, 0, write=False))
-                callbacks = self.pruning()
+                example = self.start_of_round(original, self.channels(original, 0, write=False))
+                callbacks = self.pruning_callbacks()
             if options.prunes:
                 trainer = self.trainer(example)
                 with suiting("structure", options.structure):
@@ -325,16 +326,16 @@ class _Run:
             name = options.pruned_name
             for number in range(1, options.rounds + 1):
                 channels = self.channels(network, number)
-                if channels and options.target:
+                if channels is not None and options.target:
                     reached.append(_reached(channels))
                 directory = "pruned" if number == options.rounds else f"round_{number}"
-                network, own_seconds = self.prune(network, channels, directory, number)
+                network, own_seconds = self.fine_tune_pruned(network, channels, directory, number)
                 seconds += own_seconds
             measure(name, network, "float32", directory, seconds)
         for kind in options.kinds:
             if kind == "qat":
-                rounding, own_seconds = self.quantize(network, "quantized")
-                measure(f"{name}, qat", rounding, kind, "quantized", own_seconds)
+                rounding, own_seconds = self.fine_tune_quantized(network)
+                measure(f"{name}, qat", rounding, kind, _QUANTIZED, own_seconds)
             else:
                 measure(f"{name}, {kind}", network, kind, directory, seconds)
         return Compressed(table, networks, network, reached)
@@ -354,11 +355,11 @@ class _Run:
         with self.settings.compute.policy():
             return Selection(**from_chief(self.settings.strategy, selected))
 
-    def pruned(self, network, channels):
+    def start_of_round(self, network, channels):
         """The network of a round, before it is fine-tuned."""
         return self.copy() if channels is None else shrink(network, channels.keep)
 
-    def pruning(self):
+    def pruning_callbacks(self):
         """The callbacks that prune while a network is fine-tuned."""
         if not self.options.masks:
             return []
@@ -376,24 +377,24 @@ class _Run:
             )
         ]
 
-    def prune(self, network, channels, directory, number):
+    def fine_tune_pruned(self, network, channels, directory, number):
         """Fine-tunes what a round leaves; returns the network, and seconds."""
         return self._fine_tune(
             directory,
-            functools.partial(self.pruned, network, channels),
-            self.pruning(),
+            functools.partial(self.start_of_round, network, channels),
+            self.pruning_callbacks(),
             self.settings.schedule,
             (number - 1) * self.settings.epochs,
         )
 
-    def quantize(self, network, directory):
+    def fine_tune_quantized(self, network):
         """Fine-tunes a network whose arithmetic is rounded; returns it, and seconds."""
         # The rate of the last epochs before. Normalisation is folded into kernels here: at ten
         # times this rate a ResNet-20 trained for long loses all that it knows in an epoch.
         schedule = self.settings.schedule
         slow = dataclasses.replace(schedule, learning_rate=schedule.learning_rate / 100)
         return self._fine_tune(
-            directory,
+            _QUANTIZED,
             lambda: quantization_aware(network, self.examples),
             [KeepZeros(network)] if self.options.masks else [],
             slow,

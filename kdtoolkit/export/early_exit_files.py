@@ -1,13 +1,19 @@
 """Files that stop early, written and run on test images one at a time."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kdtoolkit import models
+from kdtoolkit.data import Data
+from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.edge import EarlyExitClassifier
+from kdtoolkit.export import metadata
 from kdtoolkit.export.artefact import Exported
 from kdtoolkit.export.early_exit import to_early_exit, to_one_stage
 from kdtoolkit.export.parity import ParityError, discard
@@ -58,17 +64,23 @@ class Writer:
         about: name, author and licence, or None.
     """
 
-    def __init__(self, network, data, cost_unit, about):
+    def __init__(
+        self, network: keras.Model, data: Data, cost_unit: str, about: metadata.About | None
+    ) -> None:
         self._network, self._data, self._cost_unit = network, data, cost_unit
         self._about = about
         self._calibration, _ = data.train.spread(_CALIBRATION_IMAGES)
 
-    def exits(self, path, quantization="float32", **decisions):
+    def exits(self, path: Path, quantization: str = "float32", **decisions: Any) -> Exported:
+        """Writes the network; `decisions` are of `to_early_exit`."""
         return self._write(
             to_early_exit, models.stages(self._network), path, quantization, **decisions
         )
 
-    def classifier(self, network, path, quantization="float32"):
+    def classifier(
+        self, network: keras.Model, path: Path, quantization: str = "float32"
+    ) -> Exported:
+        """Writes a network without exits, of one stage."""
         return self._write(to_one_stage, network, path, quantization)
 
     def _write(self, write, network, path, quantization, **decisions):
@@ -85,8 +97,10 @@ class Writer:
         )
 
 
-def measured(writer, classifiers, data):
-    """Returns costs in milliseconds, behind other exits and alone, on validation images.
+def milliseconds(
+    writer: Writer, classifiers: Mapping[str, keras.Model], data: Data
+) -> tuple[list[float], list[float]]:
+    """Returns what exits cost in milliseconds, behind other ones and alone, on validation images.
 
     Args:
         writer: a `Writer`.
@@ -98,7 +112,7 @@ def measured(writer, classifiers, data):
     always = {"thresholds": [0.0] * (count - 1), "validation_accuracy": 0.0, "cost": 1.0}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "exits.tflite"
-        decisions = {"temperatures": [1.0] * count, "costs": [1.0] * count}
+        decisions: dict[str, Any] = {"temperatures": [1.0] * count, "costs": [1.0] * count}
         writer.exits(path, **decisions, operating_points=[always])
         network, alone = EarlyExitClassifier(path), []
         for name, classifier in classifiers.items():
@@ -108,7 +122,14 @@ def measured(writer, classifiers, data):
         return measured_costs(network, alone, images)
 
 
-def write_file(path, quantization, writer, whole, decisions, test):
+def write_file(
+    path: Path,
+    quantization: str,
+    writer: Writer,
+    whole: keras.Model,
+    decisions: Mapping[str, Any],
+    test: Split | StreamingSplit,
+) -> EarlyExitFile:
     """Writes a file and runs it on the test images; returns its `EarlyExitFile`.
 
     Args:

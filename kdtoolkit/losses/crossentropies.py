@@ -60,6 +60,7 @@ def known_indices(labels: TensorLike, classes: int) -> tuple[Tensor, Tensor]:
 def log_probabilities(logits: TensorLike, temperature: TensorLike | float = 1.0) -> Tensor:
     """Log-softmax of `logits / temperature` in float32; the temperature may be per sample."""
     logits = ops.cast(logits, "float32")
+    class_count(logits)  # of one every log-probability is 0
     temperature = ops.cast(temperature, "float32")
     if len(temperature.shape) == 1:
         temperature = ops.expand_dims(temperature, -1)

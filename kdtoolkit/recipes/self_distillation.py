@@ -191,13 +191,13 @@ def _run(flags, usual):
         with session.compute.policy(), blaming("teacher"):
             teacher = _outputs.load(path)
             models.exit_names(teacher)  # says so where it has none
-    new = _New(flags, data.info, start.options, teacher)
+    builder = _Builder(flags, data.info, start.options, teacher)
     with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
-        example = new.with_exits()
+        example = builder.with_exits()
     _check_budget(flags, models.cut_costs(example))
-    METHODS.check(flags, new.methods, data.info.classes)
+    METHODS.check(flags, builder.methods, data.info.classes)
     with blaming_arguments(flags):
-        new.taught(example)
+        builder.taught(example)
     session.begin()
     given = {}
     start.remember(session.output_dir, given)
@@ -212,7 +212,7 @@ def _run(flags, usual):
         on_validation = evaluation.predict(network, data.validation)
         return {"method": name, "exits": evaluation.exit_figures(*on_test, *on_validation)}
 
-    networks, rows = session.train(new.variants(), evaluate, start.transfer)
+    networks, rows = session.train(builder.variants(), evaluate, start.transfer)
     network = networks["self_distillation"]
     alone = models.cut_costs(network)
     parts = {
@@ -232,8 +232,8 @@ def _run(flags, usual):
     return session.finish(parts, package)
 
 
-class _New:
-    """New networks of a run, and what trains them.
+class _Builder:
+    """Builds the networks of a run, and what trains them.
 
     Args:
         flags: of the run.

@@ -11,7 +11,7 @@ from kdtoolkit.models.contract import non_finite
 from kdtoolkit.training.checks import unknown_classes
 from kdtoolkit.training.replicas import sum_over_replicas
 
-_FIRST_LABEL = -2  # In a watch's record, where -3 is the second one.
+_FIRST_LABEL = -2  # In a record, where -3 is the second one.
 _UNWATCHED_STEPS = 50  # Between looks at the record: each look waits for the device.
 
 
@@ -76,8 +76,8 @@ class NonFiniteLossError(NonFiniteError):
         self.epoch, self.step, self.term = epoch, step, term
 
 
-class Watch:
-    """Records the first value of an epoch that is not finite, on the device.
+class NonFiniteRecord:
+    """The first value of an epoch that is not finite, recorded on the device.
 
     Args:
         add_weight: of the trainer, which stores what is recorded.
@@ -172,11 +172,19 @@ def check_variables(trainer: keras.Model, epoch: int) -> None:
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends the `fit` of a trainer with what its watch has recorded."""
+    """Ends the `fit` of a trainer with what was recorded.
+
+    Args:
+        record: the trainer's `NonFiniteRecord`.
+    """
+
+    def __init__(self, record: NonFiniteRecord) -> None:
+        super().__init__()
+        self._record = record
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
-        self.model.watch.begin_epoch()
+        self._record.begin_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
         # `batch` is the last of the steps that were executed at once.
@@ -191,7 +199,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         check_variables(self.model, epoch)
 
     def _check(self):
-        self.model.watch.check(self.epoch, self.model.distribute_strategy.num_replicas_in_sync)
+        self._record.check(self.epoch, self.model.distribute_strategy.num_replicas_in_sync)
 
 
 def _non_finite_rows(images):

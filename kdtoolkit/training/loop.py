@@ -77,15 +77,16 @@ class Settings:
         """Checks that an epoch of the data can be trained in these batches, by some methods.
 
         Raises:
-            ValueError: its last batch has fewer images than there are replicas, its steps cannot
-                be executed so many at once, batches are too small for a method, or more epochs
-                are frozen than there are.
+            ValueError: the batch size is not positive, its last batch has fewer images than there
+                are replicas, its steps cannot be executed so many at once, batches are too small
+                for a method, or more epochs are frozen than there are.
         """
+        steps = data.train.steps_per_epoch(self.batch_size)
         for method in methods:
             method.check_batch_size(self.batch_size)
         images, replicas = len(data.train), self.strategy.num_replicas_in_sync
         check_last_batch(images, self.batch_size, replicas)
-        self.compute.check_epoch(data.train.steps_per_epoch(self.batch_size))
+        self.compute.check_epoch(steps)
         if self.transfer is not None:
             self.transfer.check_epochs(self.epochs)
 

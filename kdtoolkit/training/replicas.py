@@ -1,5 +1,7 @@
 """What the replicas of a step share: sums, rows, random numbers, moving statistics."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -7,7 +9,7 @@ from kdtoolkit import _keras
 from kdtoolkit._types import Tensor
 
 
-def sum_over_replicas(values):
+def sum_over_replicas(values: Any) -> Any:
     """The sum of a tensor, or of each of a list, of all replicas, on every one."""
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)

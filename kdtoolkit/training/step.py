@@ -5,7 +5,6 @@ the gradient tape (a teacher's logits), and which weighted loss *terms*, one val
 network is trained with. What must be right once is right here.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,7 +24,7 @@ from kdtoolkit.training.checks import (
     check_optimizer,
 )
 from kdtoolkit.training.distribution import has_workers
-from kdtoolkit.training.finiteness import StopOnNonFinite, Watch
+from kdtoolkit.training.finiteness import NonFiniteRecord, StopOnNonFinite
 from kdtoolkit.training.fused import Untracked, fused
 from kdtoolkit.training.replicas import (
     AverageStatistics,
@@ -83,7 +82,7 @@ class Trainer(keras.Model):
         self.seed = seed
         self.term_metrics = [keras.metrics.Mean(name=name) for name in self.term_names]
         self.primary_score_metric = keras.metrics.Mean(name="primary_score")
-        self.watch = Watch(self.add_weight, self.term_names, self._classes)
+        self._non_finite = NonFiniteRecord(self.add_weight, self.term_names, self._classes)
         self._epoch, self._epochs = (
             self.add_weight(
                 name=name,
@@ -188,7 +187,7 @@ class Trainer(keras.Model):
         self.optimizer.apply_gradients(
             zip(self._summed(gradients, variables), variables, strict=True)
         )
-        self.watch.end_step()
+        self._non_finite.end_step()
         return self.compute_metrics(x.images, y, self.predictions(outputs), sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -239,7 +238,7 @@ class Trainer(keras.Model):
         others = keras.tree.flatten(callbacks or [])
         check_callbacks(others)
         # First, so that no callback stores the weights of an epoch that went wrong.
-        callbacks = [AverageStatistics(), _Progress(), StopOnNonFinite(), *others]
+        callbacks = [AverageStatistics(), _TellEpoch(), StopOnNonFinite(self._non_finite), *others]
         given = (batch_size, epochs, verbose, callbacks, validation_split, validation_data)
         return super().fit(x, y, *given, *args, **kwargs)
 
@@ -261,7 +260,7 @@ class Trainer(keras.Model):
             teacher,
             mean=global_mean,
             gather=gather,
-            uniform=functools.partial(uniform, seed=self.seed, step=self.optimizer.iterations),
+            uniform=lambda like: uniform(like, self.seed, self.optimizer.iterations),
             epoch=self._epoch.value,
             epochs=self._epochs.value,
         )
@@ -282,7 +281,7 @@ class Trainer(keras.Model):
         per_sample = tf.add_n([terms[name] for name in self.term_names])
         _keras.loss_tracker(self).update_state(per_sample + regularization)
         if images is not None:
-            self.watch.record(images, y, terms, regularization)
+            self._non_finite.record(images, y, terms, regularization)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         return tf.reduce_sum(per_sample) / global_batch(per_sample) + regularization / replicas
 
@@ -368,7 +367,7 @@ class Trainer(keras.Model):
         return self.network.summary(**kwargs)
 
 
-class _Progress(keras.callbacks.Callback):
+class _TellEpoch(keras.callbacks.Callback):
     """Tells the step which epoch it is in, of how many."""
 
     def on_train_begin(self, logs=None):

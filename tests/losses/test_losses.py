@@ -130,6 +130,20 @@ def test_labels_that_do_not_fit_are_named():
         losses.crossentropy(np.ones((6, 3)), tf.constant(LOGITS, tf.float32))
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z: losses.crossentropy(tf.zeros(2), z),
+        lambda z: losses.distillation_divergence(z, z),
+        losses.confidence_penalty,
+    ],
+)
+def test_one_logit_is_refused(loss):
+    """With or without labels: its softmax is 1, whatever it is."""
+    with pytest.raises(ValueError, match=r"`logits` must be of at least two classes.*\(2, 1\)"):
+        loss(tf.zeros((2, 1)))
+
+
 def test_a_class_that_does_not_exist_makes_the_loss_nan():
     value = losses.crossentropy([0, CLASSES, -1], tf.constant(LOGITS[:3], tf.float32)).numpy()
     assert np.isfinite(value[0])

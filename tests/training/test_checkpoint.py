@@ -225,6 +225,13 @@ def test_batches_that_teach_nothing(tmp_path):
         )
 
 
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_batch_size_that_is_not_positive(tmp_path, batch_size):
+    training = loop.Training(tmp_path, loop.Settings(SCHEDULES["digits"], 1, batch_size))
+    with pytest.raises(ValueError, match=f"`batch_size` must be .*positive.*{batch_size}"):
+        training.run(lambda: overflowing(1.0), data.load("digits", train_examples=40))
+
+
 def overflowing(scale):
     """Images of up to 1e25 have a variance beyond float32: normalised by it, they are finite."""
     image = keras.Input((8, 8, 1))

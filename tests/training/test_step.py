@@ -242,6 +242,16 @@ def test_patriarch_terms_sum_to_its_loss(kind, terms):
     assert logs["loss"] == pytest.approx(expected[kind].mean(), rel=1e-5)
 
 
+def test_draws_of_a_batch_are_by_the_trainers_seed_and_step():
+    trainer = Patriarch(linear(), seed=5)
+    batch = trainer.batch(Y, None, None)  # before `compile`, which no other method waits for
+    trainer.compile("sgd")
+    for step in (0, 3):
+        trainer.optimizer.iterations.assign(step)
+        expected = tf.random.stateless_uniform(X.shape, [5, step])
+        np.testing.assert_array_equal(batch.uniform(tf.constant(X)), expected)
+
+
 def test_teacher_is_in_inference_mode_and_does_not_change():
     teacher = mlp(1, normalised=True)
     before = teacher.get_weights()
