@@ -273,7 +273,7 @@ class _Run:
             _check_pruning(options, original)
             if sensitivity:
                 with suiting("sensitivity", sensitivity):
-                    channel_groups(original)
+                    _ = self._groups  # which says what is wrong
             blamed = "target" if options.target else "structure"
             with suiting(blamed, getattr(options, blamed)):
                 example = self.start_of_round(original, self.channels(original, 0, write=False))
@@ -296,7 +296,7 @@ class _Run:
             print("Pruning and rounding each part of the network alone", file=sys.stderr)
         found = sensitivity_analysis.sensitivity(
             self.original,
-            channel_groups(self.original),
+            self._groups,
             lambda network: validated(network, self.data).accuracy,
             importance=self.rounds.importance,
         )
@@ -339,6 +339,10 @@ class _Run:
             else:
                 measure(f"{name}, {kind}", network, kind, directory, seconds)
         return Compressed(table, networks, network, reached)
+
+    @functools.cached_property
+    def _groups(self):
+        return channel_groups(self.original)
 
     def channels(self, network, number, write=True):
         """The channels that stay in a round, as `Rounds.select`; None where none go."""

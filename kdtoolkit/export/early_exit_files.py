@@ -97,7 +97,7 @@ class Writer:
         )
 
 
-def milliseconds(
+def costs_in_milliseconds(
     writer: Writer, classifiers: Mapping[str, keras.Model], data: Data
 ) -> tuple[list[float], list[float]]:
     """Returns what exits cost in milliseconds, behind other ones and alone, on validation images.

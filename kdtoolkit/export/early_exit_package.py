@@ -15,7 +15,12 @@ from kdtoolkit.edge import Certificate
 from kdtoolkit.edge.package import OperatingPoint
 from kdtoolkit.export import early_exit_choice, early_exit_options, metadata, thresholds
 from kdtoolkit.export.early_exit_choice import Alone, Choice
-from kdtoolkit.export.early_exit_files import EarlyExitFile, Writer, milliseconds, write_file
+from kdtoolkit.export.early_exit_files import (
+    EarlyExitFile,
+    Writer,
+    costs_in_milliseconds,
+    write_file,
+)
 from kdtoolkit.training import distribution, evaluation
 
 
@@ -127,7 +132,7 @@ def package_early_exit(
         costs = list(models.exit_costs(network).values())
         costs_alone = list(models.cut_costs(network).values())
     else:
-        costs, costs_alone = milliseconds(writer, classifiers, data)
+        costs, costs_alone = costs_in_milliseconds(writer, classifiers, data)
     if baseline is not None:
         classifiers["baseline"] = baseline = distribution.local(baseline)
         costs_alone.append(1.0)

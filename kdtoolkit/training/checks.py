@@ -65,7 +65,7 @@ def check_labels(y, classes, argument="y"):
     """Checks an array before Keras shuffles it, as `check_images` does."""
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf":
         return
-    if not are_indices(y.shape, classes):
+    if not are_indices(y.shape):
         return
     unknown = ~((y >= 0) & (y < classes) & (y == np.floor(y))).ravel()
     if unknown.any():
@@ -76,15 +76,15 @@ def check_labels(y, classes, argument="y"):
 
 def unknown_classes(y, classes):
     """Which labels of a batch are the index of no class, bool `(batch,)`; rows are none."""
-    if not are_indices(getattr(y, "shape", ()), classes):
+    if not are_indices(getattr(y, "shape", ())):
         return tf.constant([False])
     _, known = known_indices(tf.reshape(y, [-1]), classes)
     return ~known
 
 
-def are_indices(shape, classes):
+def are_indices(shape):
     """Whether labels of a shape are indices of classes, as `label_probabilities` has it."""
-    return len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1 and classes != 1)
+    return len(shape) == 1 or (len(shape) == 2 and shape[-1] == 1)
 
 
 def check_takes(teacher, images):
