@@ -108,6 +108,7 @@ def time_study(
     known = _known(results, wanted)
     if not known:
         raise PlanError(f"{results} must hold finished runs, whose milliseconds are measured again")
+    _check_none_is_dropped(results, known, wanted)
     with files.locked(output_dir):
         for arm, seed in wanted:
             run = known.get((arm.name, seed))

@@ -44,6 +44,25 @@ def finished(tmp_path_factory):
     return directory, study.read_results(directory / "small.json")
 
 
+@pytest.fixture
+def started(monkeypatch):
+    """Module, arm, seed and arguments of what a study starts, which only writes its files."""
+    called = []
+
+    def process(module, given, arm, seed, output_dir, where):
+        called.append((module, arm.name, seed, given))
+        if module == "timing":
+            return files.write_record(given[1], {"it": 7.0})
+        (output_dir / arm.name / f"seed_{seed}" / "generation_0").mkdir(parents=True, exist_ok=True)
+        outcome = {"test_accuracy": 1.0, "milliseconds_per_image": 1.0, "correct": pack([True])}
+        environment = {"device": "CPU", "cores": 2, "versions": {"keras": "3"}}
+        record = {"environment": environment, "finished": "now", "outcomes": {"it": outcome}}
+        return files.write_record(given[1], {**record, "command": given[3]})
+
+    monkeypatch.setattr(runs, "_process", process)
+    return called
+
+
 def figures(results):
     """Without how long it took."""
     return {
@@ -99,6 +118,18 @@ def test_results_that_a_plan_has_not_are_not_lost(finished, tmp_path, capsys):
     assert cli.main(["study", str(plan), *arguments]) == 2
     assert "holds arm a, seed 3, which the plan has not" in capsys.readouterr().err
     assert (directory / "small.json").read_bytes() == content
+
+
+def test_timing_loses_no_results_either(started, tmp_path, capsys):
+    plan = tmp_path / "small.toml"
+    arguments = ["study", str(plan), f"--output_dir={tmp_path / 'out'}"]
+    plan.write_text(PLAN)
+    assert cli.main(arguments) == 0
+    content = (tmp_path / "small.json").read_bytes()
+    plan.write_text(PLAN.partition("[arms.same]")[0])
+    assert cli.main([*arguments, "--time"]) == 2
+    assert "holds arm same, seed 3, which the plan has not" in capsys.readouterr().err
+    assert (tmp_path / "small.json").read_bytes() == content
 
 
 @pytest.mark.skipif(not KILLS, reason="set KDTOOLKIT_TEST=all, or KDTOOLKIT_TEST_KILLS to a number")
