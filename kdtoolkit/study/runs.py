@@ -55,7 +55,8 @@ def run_study(
         The results.
 
     Raises:
-        PlanError: the flags of an arm are wrong; the results are those of other flags.
+        PlanError: the flags of an arm are wrong; the results, or the runs in the directory, are
+            those of other flags.
         DamagedFileError: the results are damaged.
         InUseError: another process runs the study in this directory.
         RunFailedError: a run failed.
@@ -68,6 +69,7 @@ def run_study(
     _check_none_is_dropped(results, known, wanted)
     files.make_directory(output_dir)
     with files.locked(output_dir):
+        _check_directories(plan, output_dir)
         for arm, seed in wanted:
             if (arm.name, seed) not in known:
                 run = _run(plan, arm, seed, output_dir, where)
@@ -100,7 +102,8 @@ def time_study(
         The results.
 
     Raises:
-        PlanError: there are no results yet, or those of other flags.
+        PlanError: there are no results yet; they, or the runs in the directory, are those of other
+            flags.
         DamagedFileError, InUseError, RunFailedError: as in `run_study`.
     """
     output_dir, results = Path(output_dir), Path(results)
@@ -110,10 +113,10 @@ def time_study(
         raise PlanError(f"{results} must hold finished runs, whose milliseconds are measured again")
     _check_none_is_dropped(results, known, wanted)
     with files.locked(output_dir):
+        _check_directories(plan, output_dir)
         for arm, seed in wanted:
             run = known.get((arm.name, seed))
-            directory = _directory(output_dir, arm, seed)
-            if run is None or not _timed(run.outcomes) or not directory.exists():
+            if run is None or not _timed(run.outcomes) or not _is_kept(output_dir, arm, seed):
                 continue
             print(f"Study {plan.name}: {arm.title}, seed {seed}: milliseconds", file=sys.stderr)
             figures = _with_milliseconds(run.outcomes, arm, seed, output_dir, _where(data_dir))
@@ -152,6 +155,19 @@ def _check_none_is_dropped(results, known, wanted):
             )
 
 
+def _check_directories(plan, output_dir):
+    """What has ended in a directory is of the plan's flags: networks there are used from now on."""
+    for arm in plan.arms:
+        for seed in plan.seeds:  # of an arm without one, where another needs its network
+            path = _outcomes(output_dir, arm, seed)
+            found = files.read_record(path)["command"] if path.exists() else None
+            if found not in (None, _command_line(arm, seed)):
+                raise PlanError(
+                    f"{output_dir} holds arm {arm.name}, seed {seed}, with other flags: {found}. "
+                    "Accepted: another output directory"
+                )
+
+
 def _in_order(known, wanted):
     order = [(arm.name, seed) for arm, seed in wanted]
     return {key: known[key] for key in order if key in known}
@@ -180,12 +196,6 @@ def _run(plan, arm, seed, output_dir, where):
     if not outcomes.exists():
         _train(plan, arm, seed, output_dir, where)
     found = files.read_record(outcomes)
-    command = _command_line(arm, seed)
-    if found["command"] != command:
-        raise PlanError(
-            f"{output_dir} holds arm {arm.name}, seed {seed}, with other flags: "
-            f"{found['command']}. Accepted: another output directory"
-        )
     facts = {
         "commit": _commit(),
         "environment": found["environment"],
@@ -195,21 +205,22 @@ def _run(plan, arm, seed, output_dir, where):
     correct = {name: unpack(one.pop("correct")) for name, one in figures.items()}
     if any(one.get(_MILLISECONDS, 0) is None for one in figures.values()):
         figures = _with_milliseconds(figures, arm, seed, output_dir, where)
-    return Run(arm.name, seed, command, facts, figures, correct)
+    return Run(arm.name, seed, found["command"], facts, figures, correct)
 
 
 def _train(plan, arm, seed, output_dir, where):
     """Runs an arm with a seed, after those before it that it needs and whose networks are gone."""
     for other in plan.arms[: plan.arms.index(arm)]:
-        if f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values())):
-            kept = _directory(output_dir, other, seed), _outcomes(output_dir, other, seed)
-            if not all(path.exists() for path in kept):
-                _train(plan, other, seed, output_dir, where)
+        needed = f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values()))
+        if needed and not _is_kept(output_dir, other, seed):
+            _train(plan, other, seed, output_dir, where)
     directory, outcomes = _directory(output_dir, arm, seed), _outcomes(output_dir, arm, seed)
     patriarch = ""
     if arm.patriarch_of is not None:
-        theirs = _directory(output_dir, plan.arm(arm.patriarch_of), seed) / "generation_0"
-        patriarch = os.fspath(theirs) if theirs.exists() else ""
+        other = plan.arm(arm.patriarch_of)
+        theirs = _directory(output_dir, other, seed) / "generation_0"
+        if _is_kept(output_dir, other, seed) and theirs.exists():
+            patriarch = os.fspath(theirs)
     files.make_directory(directory.parent)
     # They tell that the run has ended: not of a directory that is gone.
     outcomes.unlink(missing_ok=True)
@@ -261,6 +272,11 @@ def _directory(output_dir, arm, seed):
 
 def _outcomes(output_dir, arm, seed):
     return output_dir / arm.name / f"seed_{seed}.json"
+
+
+def _is_kept(output_dir, arm, seed):
+    """Whether a run has ended and its networks are still there."""
+    return _outcomes(output_dir, arm, seed).exists() and _directory(output_dir, arm, seed).exists()
 
 
 def _arguments(arm: Arm, seed: int, output_dir: Path) -> list[str]:

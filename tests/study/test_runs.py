@@ -132,6 +132,39 @@ def test_timing_loses_no_results_either(started, tmp_path, capsys):
     assert (tmp_path / "small.json").read_bytes() == content
 
 
+def test_networks_of_other_flags_are_not_used(started, tmp_path, capsys):
+    """Not to be timed, as a patriarch, or as a teacher, where the results file knows their arms."""
+    plan = tmp_path / "small.toml"
+
+    def run(text, output_dir, *more):
+        plan.write_text(text)
+        started.clear()
+        results = f"--results={tmp_path / 'new.json'}"
+        return cli.main(
+            ["study", str(plan), f"--output_dir={tmp_path / output_dir}", results, *more]
+        )
+
+    alone = PLAN.partition("[arms.same]")[0]
+    assert run(alone, "old") == 0
+    (tmp_path / "new.json").unlink()
+    other, both = (
+        alone.replace("epochs = 2", "epochs = 1"),
+        PLAN.replace("epochs = 2", "epochs = 1"),
+    )
+    assert run(other, "new") == 0 and len(started) == 1
+    taught = f'{other}[arms.taught]\nflags = {{ model = "{{runs}}/a/seed_{{seed}}" }}\n'
+    for text, more in ((other, ["--time"]), (both, []), (taught, [])):
+        assert run(text, "old", *more) == 2
+        assert "/old holds arm a, seed 3, with other flags: python -m" in capsys.readouterr().err
+        assert started == []
+    # What was not finished says nothing of its flags.
+    (tmp_path / "old" / "a" / "seed_3.json").unlink()
+    assert run(other, "old", "--time") == 0 and started == []
+    assert run(both, "old") == 0
+    assert [(arm, given[2]) for _, arm, _, given in started] == [("same", "")]
+    assert run(both, "new") == 0 and started == []
+
+
 @pytest.mark.skipif(not KILLS, reason="set KDTOOLKIT_TEST=all, or KDTOOLKIT_TEST_KILLS to a number")
 def test_kills_change_no_figure(finished, tmp_path):
     plan = tmp_path / "small.toml"
