@@ -13,7 +13,11 @@ from kdtoolkit.methods import registry
 RECIPES = ("born_again", "compress", "distill", "self_distillation")
 """Recipes whose runs have outcomes: see `kdtoolkit.study.outcomes`."""
 
+RUNS = "{runs}"
+"""What stands for the directory of a study's runs in its flags, `{runs}/ARM/seed_{seed}`."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_RUN_OF = re.compile(re.escape(RUNS) + "/?([^/,]*)")
 # Those that the study sets itself, run by run; `data_dir` says where a machine keeps its data.
 _OWN = ("seed", "seeds", "output_dir", "data_dir", "smoke", "flagfile", "strategy")
 
@@ -120,6 +124,8 @@ def _plan(name, content):
     for arm in arms:
         _check_seeds(arm, seeds)
         _check_patriarch(arm, {other.name: other for other in arms}, seeds)
+    for place, arm in enumerate(arms):
+        _check_runs(arm, [other.name for other in arms[:place]])
     known = [arm.name for arm in arms]
     comparisons = content.get("comparisons", [])
     if not isinstance(comparisons, list):
@@ -160,9 +166,11 @@ def _arm(name, table, recipe, shared):
 
 
 def _seeds(what, value):
-    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
-    if not whole or not value or len(set(value)) != len(value):
-        raise PlanError(f"{what} must be different integers from 0. Received: {value}")
+    seeds = isinstance(value, list) and all(type(s) is int and 0 <= s < 2**31 for s in value)
+    if not seeds or not value or len(set(value)) != len(value):
+        raise PlanError(
+            f"{what} must be different integers from 0 to 2147483647. Received: {value}"
+        )
     return tuple(value)
 
 
@@ -199,6 +207,18 @@ def _check_patriarch(arm, arms, seeds):
             f"`patriarch_of` of arms.{arm.name}: its patriarch is another one than that of "
             f"{other}, by --{differs[0]}"
         )
+
+
+def _check_runs(arm, before):
+    """The runs that an arm is given are there by then."""
+    for flag, value in arm.flags.items():
+        for name in _RUN_OF.findall(flag_text(value, f"arms.{arm.name}", flag)):
+            if name not in before:
+                raise PlanError(
+                    f"--{flag} of arms.{arm.name} must name an arm before it after {RUNS}/, "
+                    f"{', '.join(before) or 'of which there is none'}. Received: {name!r}"
+                    f"{near(name, before, '. ')}"
+                )
 
 
 def _comparison(table, known):

@@ -15,10 +15,9 @@ from absl import flags as absl_flags
 from kdtoolkit import files
 from kdtoolkit._types import PathLike
 from kdtoolkit.recipes import _command
-from kdtoolkit.study.plan import RECIPES, Arm, Plan, PlanError, flag_text
+from kdtoolkit.study.plan import RECIPES, RUNS, Arm, Plan, PlanError, flag_text
 from kdtoolkit.study.results import Results, Run, read_results, unpack, write_results
 
-_RUNS = "{runs}"
 _MILLISECONDS = "milliseconds_per_image"
 
 
@@ -181,12 +180,15 @@ def _check(plan, output_dir, where):
                 f"`recipe` of arms.{arm.name} must be one of {', '.join(RECIPES)}. "
                 f"Received: {arm.recipe!r}"
             )
-        if any(_RUNS in str(value) for value in arm.flags.values()):
-            continue
         recipe = importlib.import_module(f"kdtoolkit.recipes.{arm.recipe}").RECIPE
-        arguments = _arguments(arm, plan.seeds[0], output_dir)
+        arguments = [*_arguments(arm, plan.seeds[0], output_dir), *where]
         try:
-            recipe.parse([*arguments, *where])
+            flags = _command.Flags()
+            recipe.define(flags)
+            flags.define_by(arguments)
+            flags.parse(arguments, recipe.renamed)
+            if not any(RUNS in str(value) for value in arm.flags.values()):
+                recipe.check(flags)  # which looks for the networks that it is given
         except (_command.UsageError, absl_flags.Error) as error:
             raise PlanError(f"arms.{arm.name}: {error}") from error
 
@@ -211,7 +213,7 @@ def _run(plan, arm, seed, output_dir, where):
 def _train(plan, arm, seed, output_dir, where):
     """Runs an arm with a seed, after those before it that it needs and whose networks are gone."""
     for other in plan.arms[: plan.arms.index(arm)]:
-        needed = f"{_RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values()))
+        needed = f"{RUNS}/{other.name}/seed_{{seed}}" in " ".join(map(str, arm.flags.values()))
         if needed and not _is_kept(output_dir, other, seed):
             _train(plan, other, seed, output_dir, where)
     directory, outcomes = _directory(output_dir, arm, seed), _outcomes(output_dir, arm, seed)
@@ -284,7 +286,7 @@ def _arguments(arm: Arm, seed: int, output_dir: Path) -> list[str]:
     arguments = [f"--seed={seed}"]
     for flag, value in arm.flags.items():
         text = flag_text(value, f"arms.{arm.name}", flag)
-        text = text.replace("{seed}", str(seed)).replace(_RUNS, os.fspath(output_dir))
+        text = text.replace("{seed}", str(seed)).replace(RUNS, os.fspath(output_dir))
         arguments.append(f"--{flag}={text}")
     return arguments
 

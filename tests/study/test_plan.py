@@ -28,6 +28,7 @@ flags = { primary_score = 1.0, kd_weight = 0.7 }
 of = ["tolerant", "generation 1"]
 to = ["strict", "generation 0"]
 """
+OWN = 'patriarch_of = "strict"\nflags = { primary_score = 1.0, kd_weight = 0.7 }'
 
 
 def test_a_plan(tmp_path):
@@ -61,6 +62,7 @@ def test_students_of_a_shared_patriarch_may_be_taught_by_any_method(tmp_path):
     [
         (("[1, 2]", "[1, 1]"), "`seeds` must be different integers from 0"),
         (("[1, 2]", "[]"), "`seeds` must be"),
+        (("[1, 2]", "[1, 3000000000]"), "`seeds` must be different integers from 0 to 2147483647"),
         (('title = "A study"', ""), "`title` is missing"),
         (("[flags]", "[flag]"), "Near matches: flags"),
         (("epochs = 1", "seed = 1"), "--seed is the study's own"),
@@ -79,6 +81,16 @@ def test_students_of_a_shared_patriarch_may_be_taught_by_any_method(tmp_path):
         (("[arms.strict]", "[arms.strict]\nseeds = [1, 3]"), "must be of the plan's, 1, 2. Rec"),
         (("[arms.strict]", "[arms.strict]\nseeds = [2]"), "must be an arm that has its seeds"),
         (("title =", "title"), "is no TOML file"),
+        (("epochs = 1", 'model = "{runs}/strict/seed_{seed}"'), "of which there is none. Rec"),
+        (
+            (OWN, 'flags = { model = "{runs}/strict/seed_{seed}", epoch = 3 }'),
+            "arms.tolerant: Unknown command line flag 'epoch'",
+        ),
+        (
+            (OWN, 'flags = { model = "{runs}/strikt/seed_{seed}" }'),
+            "--model of arms.tolerant must name an arm before it after {runs}/, strict. Received: "
+            "'strikt'. Near matches: strict.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(change, said, tmp_path, capsys):
