@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,12 +25,13 @@ def held(
     arguments: Mapping[str, object],
     claim: Callable[[], object] | None = None,
 ) -> Iterator[None]:
-    """Holds a directory as `claimed` does, the chief of several workers alone, or calls `claim`.
+    """Holds a directory as `claimed` does, the chief of several workers alone.
 
     Args:
         strategy: of the run.
         output_dir, name, arguments: of `claimed`.
-        claim: of a caller that holds the directory itself; None for one that does not.
+        claim: of a caller that holds the directory itself: called in its place, before the
+            arguments are compared; None for one that does not.
     """
     with contextlib.ExitStack() as stack:
         if claim is None:
@@ -37,7 +39,23 @@ def held(
             from_chief(strategy, lambda: stack.enter_context(own))
         else:
             claim()
+            check_arguments(strategy, output_dir, name, arguments)
         yield
+
+
+def check_arguments(strategy, output_dir: Path, name: str, arguments: Mapping[str, object]) -> None:
+    """Stores arguments in a directory that is held, or finds that those stored there are the same.
+
+    Of several workers the chief alone does this.
+
+    Args:
+        strategy: of the run.
+        output_dir, name, arguments: of `claimed`.
+
+    Raises:
+        OtherRunError: they are others; what differs is named.
+    """
+    from_chief(strategy, lambda: _check_arguments(output_dir, output_dir / name, arguments))
 
 
 @contextlib.contextmanager
@@ -92,7 +110,7 @@ def described_data(data: Data) -> dict[str, object]:
 
 def fingerprint(network: keras.Model) -> str:
     """Returns a SHA-256 of a network and its weights, by which a stored argument knows it."""
-    digest = hashlib.sha256(architecture(network).encode())
+    digest = hashlib.sha256(_architecture(network))
     add_weights(digest, network)
     return digest.hexdigest()
 
@@ -102,4 +120,9 @@ def design(network: keras.Model) -> str:
 
     The function that builds a network is an argument too, and cannot be stored.
     """
-    return hashlib.sha256(architecture(network).encode()).hexdigest()
+    return hashlib.sha256(_architecture(network)).hexdigest()
+
+
+def _architecture(network):
+    """The architecture in float32: a run that goes on computes as suits the machine it is on."""
+    return re.sub('"(mixed_)?bfloat16"', '"float32"', architecture(network)).encode()

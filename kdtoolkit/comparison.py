@@ -122,7 +122,7 @@ def compare(
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and its file comparison.json stores the
+            `output_dir` itself; by default it is held here. Its file comparison.json stores the
             arguments.
 
     Returns:

@@ -151,11 +151,14 @@ def test_seeds_make_different_students(digits, tmp_path):
     assert not same(*result.networks.values())
 
 
-def test_claim_takes_the_place_of_the_directorys_own(digits, tmp_path):
+def test_claim_holds_the_directory_and_arguments_are_compared_all_the_same(digits, tmp_path):
     seen = []
-    run(digits, tmp_path, ways=["plain"], claim=lambda: seen.append(list(tmp_path.iterdir())))
-    assert seen == [[]]
-    assert {path.name for path in tmp_path.iterdir()} == {"plain", "logs"}
+    options = {"ways": ["plain"], "claim": lambda: seen.append(len(list(tmp_path.iterdir())))}
+    run(digits, tmp_path, **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"comparison.json", "plain", "logs"}
+    with pytest.raises(files.OtherRunError, match=r"with data=[0-9a-f]{64} there, data="):
+        run(data.load("digits", train_examples=119), tmp_path, **options)
+    assert seen == [0, 3]
 
 
 def test_directory_that_another_thread_writes_to_is_refused(digits, tmp_path):

@@ -158,8 +158,8 @@ def compress(
         about: name, author and licence, for the files' metadata.
         show_progress: print progress and the time left to standard error.
         claim: called once all is checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and its file compression.json stores
-            the arguments.
+            `output_dir` itself; by default it is held here. Its file compression.json stores the
+            arguments.
 
     Returns:
         A `Compressed`.

@@ -127,7 +127,7 @@ def search(
         about: name, author and licence, for the files' metadata.
         show_progress: print what is tried, progress and the time left to standard error.
         claim: called once arguments are checked, before anything is written, by a caller that holds
-            `output_dir` itself; by default it is held here, and its file front.json stores the
+            `output_dir` itself; by default it is held here. Its file front.json stores the
             arguments.
 
     Returns:

@@ -16,7 +16,7 @@ def results(recipe: str, flags) -> dict | None:
 
     Returns:
         None where there is something to do: the run is not finished, a file that it left is not as
-        it left it, or a network that it was given is another one now.
+        it left it, or a network or data that it was given are others now.
 
     Raises:
         Done: the run is finished, and this is a worker that does not write.
@@ -46,8 +46,10 @@ def results(recipe: str, flags) -> dict | None:
 
 
 def _digest(flags, flag):
-    """SHA-256 of the network that a flag names; of a list, of each by its name."""
+    """SHA-256 of the data or the network that a flag names; of a list, of each by its name."""
     value = flags[flag].value
+    if flag == "dataset":
+        return _session.data_digest(value)
     if isinstance(value, list):
         return {network.name: network.sha256 for network in _networks.find(value, f"--{flag}")}
     return files.sha256(_outputs.network_path(value, f"--{flag}"))

@@ -4,11 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import hashlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kdtoolkit import cluster, files
+from kdtoolkit.data import folder
 from kdtoolkit.export.metadata import write_labels
 from kdtoolkit.export.rows import MOST_IMAGES, file_facts, parity_facts
 from kdtoolkit.recipes import _flags, _page, _report
@@ -40,6 +43,7 @@ class Session:
         data: a `kdtoolkit.data.Data`.
         schedule: the `Schedule` as the flags have it.
         output_dir: of the run.
+        given: of `given_data`; what else a run is given is in the `parts` of `finish`.
     """
 
     def __init__(self, recipe: str, flags, usual):
@@ -47,6 +51,7 @@ class Session:
         self.schedule = _flags.schedule(flags, usual)
         self.output_dir = Path(flags.output_dir)
         self.data = load(flags)
+        self.given = given_data(self.data.info)
 
     @functools.cached_property
     def strategy(self):
@@ -105,11 +110,15 @@ class Session:
 
         Raises:
             RunError: a training failed for a reason that a person can act on.
+            OtherRunError: the output directory's networks were trained on other data.
         """
+        from kdtoolkit._claim import check_arguments, described_data
         from kdtoolkit.training import loop, progress
 
         loop.check_validation(self.data)
         epochs, output_dir = self.flags.epochs, self.output_dir
+        with self.guarded():
+            check_arguments(self.strategy, output_dir, "data.json", described_data(self.data))
         bar = progress.Progress(len(variants) * epochs)
         settings = self._settings([bar] if self.is_chief else [], transfer)
         networks, results = {}, {}
@@ -176,6 +185,7 @@ class Session:
             Done: this is a worker that does not write.
         """
         wanted = "export" not in self.flags or self.flags.export != "none"
+        parts = {**parts, "given": {**parts["given"], **self.given}}
         return finish(
             self.recipe, self.flags, self.output_dir, self.data, parts, export if wanted else None
         )
@@ -220,6 +230,28 @@ def load(flags):
     prepare_process(flags)
     with blaming("dataset"), blaming_arguments(flags, name="dataset"):
         return labelled(flags, flags.label)
+
+
+def given_data(info) -> dict[str, str]:
+    """Returns `--dataset` and the `data_digest` of data that lie in files of their own."""
+    own = info.kind in ("archive", "folder")
+    return {"dataset": data_digest(info.path)} if own else {}
+
+
+def data_digest(path: str) -> str:
+    """SHA-256 by which a finished run knows an archive, or a folder: its images' names and sizes.
+
+    Raises:
+        OSError, ValueError: the archive cannot be read, or this is a folder of something else.
+    """
+    if os.path.isfile(path):
+        return files.sha256(path)
+    digest, found = hashlib.sha256(), folder.scan(path)
+    for split in filter(None, (found.train, found.validation, found.test)):
+        for image in split.paths:
+            size = os.path.exists(image) and os.path.getsize(image)
+            digest.update(repr((os.path.relpath(image, path), size)).encode())
+    return digest.hexdigest()
 
 
 def labelled(flags, label):

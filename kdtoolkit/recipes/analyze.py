@@ -124,7 +124,10 @@ def _run(flags, found):
         with _session.one_line_errors(data):
             results[name] = _complete(name, looked, key, output_dir / _RECORDS)
     parts = {
-        "given": {"networks": {network.name: network.sha256 for network in found}},
+        "given": {
+            "networks": {network.name: network.sha256 for network in found},
+            **_session.given_data(data.info),
+        },
         "images": flags.images,
         "analyses": {
             name: {

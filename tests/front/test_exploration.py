@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from kdtoolkit import files
+from kdtoolkit import data, files
 from kdtoolkit.front import candidates, exploration
 
 
@@ -33,6 +33,17 @@ def test_what_is_damaged_is_named(finished, damaged, said):
     path.write_bytes(path.read_bytes().replace(b"o", b"0", 1))
     with pytest.warns(UserWarning, match=f"{said}.*; a is tried again"):
         assert exploration._finished(finished, "a") is None
+
+
+def test_candidates_of_other_data_are_not_gone_on_with(finished):
+    """Whoever holds the directory."""
+    digits, calls = data.load("digits", train_examples=60), []
+    files.write_json(finished / "front.json", {"data": "of others"})
+    image = keras.Input((8, 8, 1))
+    classifier = keras.Model(image, layers.Dense(10)(layers.Flatten()(image)))
+    with pytest.raises(files.OtherRunError, match="data=of others there"):
+        exploration.search(classifier, digits, finished, claim=lambda: calls.append(1))
+    assert calls == [1]
 
 
 def test_a_place_too_deep_for_an_exit_leaves_those_before_it():

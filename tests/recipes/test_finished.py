@@ -1,6 +1,8 @@
 """A finished run: known again without work, by what it left; usable in plain Keras by itself."""
 
 import contextlib
+import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -116,6 +118,9 @@ def test_everything_of_use_is_recorded(finished):
         "config.flags",
         "report.html",
         "results.json",
+        "comparison.json",
+        "compression.json",
+        "data.json",
         "generations.json",
         "model.json",
         "teacher.json",
@@ -258,6 +263,56 @@ def test_run_killed_while_it_exports_goes_on(copied, capsys):
     again = json.loads((directory / "results.json").read_text())
     assert again["files"] == _report.left(directory)
     assert {row["format"] for row in again["exports"]} == {"saved_model", "litert"}
+
+
+def test_results_of_other_data_are_not_gone_on_with(finished, monkeypatch, capsys):
+    recipe, argv, directory, _ = finished
+    known = data.load("digits", train_examples=60)
+    mirrored = data.Split(known.train.images[:, ::-1], known.train.labels, known.preprocessing)
+    other = dataclasses.replace(known, train=mirrored)
+    monkeypatch.setattr(_session, "load", lambda flags: other)
+    monkeypatch.setattr(_finished, "results", lambda *arguments: None)
+    before = states(directory)
+    assert recipe.main(argv) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"{recipe.name}: ") and f"output_dir={directory}, with data=" in line
+    assert {path.name for path, at in states(directory).items() if at != before.get(path)} <= {
+        *("config.flags", directory.name)
+    }
+
+
+def test_finished_run_knows_the_files_of_its_data(tmp_path):
+    """Of a folder the names and sizes of images, by this formula; of an archive every byte."""
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"0" * int(name[-5]))
+    names = ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png")
+    text = "".join(f"('{name}', {size})" for size, name in enumerate(names, start=1))
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert _session.data_digest(str(tmp_path)) == expected
+    (tmp_path / "train" / "notes.txt").write_text("no image")
+    assert _session.data_digest(str(tmp_path)) == expected
+    (tmp_path / "test" / "b" / "4.png").write_bytes(b"another")
+    assert _session.data_digest(str(tmp_path)) != expected
+
+
+def test_finished_run_of_other_data_is_not_shown(tmp_path):
+    archive, directory = tmp_path / "d.npz", tmp_path / "run"
+    np.savez(archive, images=np.zeros((20, 8, 8, 1), np.uint8), labels=np.arange(20) % 2)
+    flags = _command.Flags()
+    recipe = born_again.RECIPE
+    recipe.define(flags)
+    flags.parse([f"--dataset={archive}", f"--output_dir={directory}"])
+    recipe.check(flags)
+    with contextlib.ExitStack() as held:
+        flags.remember([], held)
+        _command.claim_output_dir(flags)
+    loaded = data.load(str(archive))
+    given = {"given": _session.given_data(loaded.info)}
+    _session.finish(recipe.name, flags, directory, loaded, given)
+    assert _finished.results(recipe.name, flags)["given"] == {"dataset": files.sha256(archive)}
+    np.savez(archive, images=np.ones((20, 8, 8, 1), np.uint8), labels=np.arange(20) % 2)
+    assert _finished.results(recipe.name, flags) is None
 
 
 def test_page_of_an_older_start_does_not_outlast_a_kill(copied, monkeypatch):

@@ -108,7 +108,7 @@ def test_photos_and_trained_weights(photos, tmp_path, monkeypatch, capsys):
     images, labels = loaded.test.pixels()
     accuracy = right(directory / found["files_tried"][0]["path"], images, labels)
     assert row["test_accuracy"] == pytest.approx(accuracy)
-    assert list(found["given"]) == ["weights"]
+    assert list(found["given"]) == ["weights", "dataset"]
 
 
 def staged(shape, classes):
