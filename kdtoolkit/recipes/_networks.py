@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdtoolkit import files
+from kdtoolkit.methods import ways
 from kdtoolkit.recipes import _command
 from kdtoolkit.recipes._command import UsageError
 from kdtoolkit.training import record
@@ -147,7 +148,8 @@ def _students(directory: Path, results: Mapping) -> Iterator[_Part]:
             given_as = _command.read_flags(directory).get("teacher_input", "auto")
             yield _Part(teacher, path, given_as=given_as)
     for row in results["methods"]:
-        yield _Part(f"{row['method']}/seed_{row['seed']}", None, teacher)
+        taught = row["method"].partition("+")[0] not in ways.NAMES
+        yield _Part(f"{row['method']}/seed_{row['seed']}", None, teacher if taught else None)
 
 
 def _compressed(directory: Path, results: Mapping) -> Iterator[_Part]:

@@ -126,6 +126,16 @@ def test_students_of_distill_and_the_network_of_compress(runs, tmp_path):
     assert [x.name for x in _networks.find([str(tmp_path / "less")], "-")] == ["pruned"]
 
 
+def test_ways_without_a_teacher_have_none(runs, tmp_path):
+    network = keras.models.load_model(runs / "alone.keras")
+    names = ("plain", "mutual", "self_distillation+focal", "kd+focal")
+    students = {f"{name}/seed_0": network for name in names}
+    rows = [{"method": name, "seed": 0} for name in names]
+    write_run(tmp_path / "run", "distill", {"teacher": network, **students}, methods=rows)
+    found = _networks.find([str(tmp_path / "run")], "--networks")
+    assert {x.name: x.teacher for x in found if x.teacher} == {"kd+focal/seed_0": "teacher"}
+
+
 def test_a_given_teacher_sees_the_pixels_that_it_taught_on(tmp_path, digits):
     """Of 0 to 1, and of another size: those that `distill` resized for it."""
     keras.utils.set_random_seed(2)
