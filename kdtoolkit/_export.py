@@ -111,7 +111,7 @@ def _numbers(flag, text):
 def _export(arguments, stored):
     import numpy as np
 
-    from kdtoolkit import export, files
+    from kdtoolkit import export
     from kdtoolkit.models import saved
 
     network = saved.load_classifier(arguments.network, exit=arguments.exit)
@@ -121,22 +121,37 @@ def _export(arguments, stored):
         labels = [str(index) for index in range(classes)]
     else:
         preprocessing, labels = stored
+    output = Path(arguments.output)
     if not arguments.with_preprocessing:
-        files.write_atomically(arguments.output, network.save)
-        beside.write(arguments.output, preprocessing, labels)
-        return f"{arguments.output}: normalised images to logits"
-    exported = export.to_keras(network, arguments.output, preprocessing)
+        _replace(output, network.save, preprocessing, labels)
+        return f"{output}: normalised images to logits"
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *shape), np.uint8)
-    try:
-        parity = export.check(exported, network, preprocessing, images)
-    except export.ParityError as error:
-        files.remove(Path(arguments.output))
-        raise RunError(str(error)) from error
+    differences = []
+
+    def write(scratch):
+        exported = export.to_keras(network, scratch, preprocessing)
+        parity = export.measure(exported, network, preprocessing, images)
+        if parity.failure:
+            raise RunError(f"{output} ({exported.quantization}) {parity.failure}")
+        differences.append(parity.max_difference)
+
     # Of what the file takes: bytes as they are.
     channels = shape[-1]
     as_they_are = Preprocessing(shape, [0] * channels, [1 / 255] * channels)
-    beside.write(arguments.output, as_they_are, labels)
+    _replace(output, write, as_they_are, labels)
     return (
-        f"{arguments.output}: images of bytes {shape} to probabilities of {classes} classes, "
-        f"within {parity.max_difference:.1e} of the network's on {_IMAGES} images of noise"
+        f"{output}: images of bytes {shape} to probabilities of {classes} classes, "
+        f"within {differences[0]:.1e} of the network's on {_IMAGES} images of noise"
     )
+
+
+def _replace(output, write, preprocessing, labels):
+    """Writes a network and what lies beside it, never one of them beside another's."""
+    from kdtoolkit import files
+
+    def write_alone(scratch):
+        write(scratch)
+        files.remove(output.with_suffix(".json"))
+
+    files.write_atomically(output, write_alone)
+    beside.write(output, preprocessing, labels)

@@ -148,6 +148,31 @@ def test_a_file_that_is_wrong_is_not_kept(stored, tmp_path, monkeypatch, capsys)
     assert list(tmp_path.glob("bytes*")) == []
 
 
+def test_no_network_lies_beside_the_normalisation_of_another(stored, tmp_path, monkeypatch):
+    """Whatever is written, removed or checked when the command is killed."""
+    output, written = tmp_path / "out.keras", []
+    monkeypatch.setattr(beside, "write", lambda *arguments: written.append(output.exists()))
+    flags = [["--with_preprocessing"], []]
+    for given in flags:
+        output.write_bytes(b"older")
+        output.with_suffix(".json").write_text(
+            json.dumps({**PREPROCESSING.to_json(), "labels": []})
+        )
+        assert cli.main(["export", str(stored[0]), f"--output={output}", *given]) == 0
+        assert not output.with_suffix(".json").exists()
+        assert output.read_bytes() != b"older"
+    assert written == [True, True]
+
+
+def test_what_was_there_outlasts_a_file_that_is_wrong(stored, tmp_path, monkeypatch):
+    monkeypatch.setitem(parity.TOLERANCES, "float32", parity.Tolerance(-1, -1))
+    output = tmp_path / "out.keras"
+    output.write_bytes(b"older")
+    beside.write(output, PREPROCESSING, LABELS)
+    assert cli.main(["export", str(stored[0]), "--with_preprocessing", f"--output={output}"]) == 1
+    assert output.read_bytes() == b"older" and beside.read(output)[1] == LABELS
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
