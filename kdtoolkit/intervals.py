@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from kdtoolkit._checks import INSIDE_0_1, ArgumentError, Words, check
+
 __all__ = ["Difference", "difference", "t_interval"]
 
 _RESAMPLES = 20_000
@@ -41,7 +43,15 @@ def difference(
     The interval over seeds is that of Student's t with n - 1 degrees of freedom. That over images
     resamples images with replacement: of each, the mean over the seeds of the paired difference
     counts; its ends are percentiles of 20,000 resamples, the same ones in every call.
+
+    Raises:
+        ArgumentError: there are not as many images for each seed, or not as many of both;
+            `confidence` is not inside (0, 1).
     """
+    shape, other = _shape("correct", correct), _shape("than", than)
+    if other != shape:
+        accepted = f"of as many seeds and images as `correct`, {shape}"
+        raise ArgumentError("than", accepted, Words(other))
     pairs = np.array(correct, np.int8) - np.array(than, np.int8)
     by_seed = pairs.mean(axis=1)
     return Difference(
@@ -55,13 +65,28 @@ def difference(
 def t_interval(
     values: Sequence[float] | np.ndarray, confidence: float = 0.95
 ) -> tuple[float, float] | None:
-    """Returns Student's t interval of a mean; None for one value."""
+    """Returns Student's t interval of a mean; None for one value.
+
+    Raises:
+        ArgumentError: `confidence` is not inside (0, 1).
+    """
+    check("confidence", confidence, INSIDE_0_1)
     array = np.asarray(values, np.float64)
     count, mean = len(array), array.mean()
     if count < 2:
         return None
     half = stats.t.ppf((1 + confidence) / 2, count - 1) * array.std(ddof=1) / np.sqrt(count)
     return float(mean - half), float(mean + half)
+
+
+def _shape(argument, correct):
+    """Returns how many seeds and images there are."""
+    shapes = {np.shape(one) for one in correct}
+    if len(shapes) != 1 or {len(shape) for shape in shapes} != {1}:
+        accepted = "booleans `(images,)` for each seed, of as many images in all of them"
+        found = ", ".join(map(str, sorted(shapes))) or "no seed"
+        raise ArgumentError(argument, accepted, Words(found))
+    return len(correct), *shapes.pop()
 
 
 def _bootstrap(sums, seeds, confidence):

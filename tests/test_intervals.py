@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kdtoolkit._checks import ArgumentError
 from kdtoolkit.intervals import difference, t_interval
 
 
@@ -33,6 +34,27 @@ def test_images_count_once_for_all_seeds():
     three = difference([better] * 3, [other] * 3)
     assert one.over_seeds is None
     assert three.over_images == pytest.approx(one.over_images, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("correct", "than", "said"),
+    [
+        ([4], [4, 4, 4], r"`than` must be of as many seeds and images as `correct`, \(1, 4\). Rec"),
+        ([4, 4], [3, 3], r"Received: \(2, 3\)"),
+        ([4, 3], [4, 4], r"`correct` must be booleans `\(images,\)`.*Received: \(3,\), \(4,\)"),
+        ([(2, 2)], [(2, 2)], r"Received: \(2, 2\)"),
+        ([], [], "Received: no seed"),
+    ],
+)
+def test_what_is_not_paired_is_no_difference(correct, than, said):
+    with pytest.raises(ArgumentError, match=said):
+        difference([np.ones(shape, bool) for shape in correct], [np.ones(s, bool) for s in than])
+
+
+def test_confidence_is_a_fraction():
+    for call in (lambda: t_interval([0.1, 0.3], confidence=95), lambda: t_interval([0.1], 1.0)):
+        with pytest.raises(ArgumentError, match=r"`confidence` must be in \(0, 1\)"):
+            call()
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
