@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from kdtoolkit.data.loading import Data as Data
     from kdtoolkit.data.loading import from_arrays as from_arrays
     from kdtoolkit.data.loading import load as load
+    from kdtoolkit.data.mixing import Mixing as Mixing
     from kdtoolkit.data.photographs import PhotographAugmentation as PhotographAugmentation
     from kdtoolkit.data.photographs import PhotographPlan as PhotographPlan
     from kdtoolkit.data.pipeline import Split as Split
     from kdtoolkit.data.pipeline import StreamingSplit as StreamingSplit
     from kdtoolkit.data.preprocessing import Preprocessing as Preprocessing
+    from kdtoolkit.data.rand_augment import RandAugment as RandAugment
     from kdtoolkit.data.records import SORT_WINDOW as SORT_WINDOW
     from kdtoolkit.data.source import TEST_FRACTION as TEST_FRACTION
     from kdtoolkit.data.source import DatasetInfo as DatasetInfo
@@ -53,6 +55,8 @@ else:
             "Augmentation": "augmentation",
             "Views": "augmentation",
             "PhotographAugmentation": "photographs",
+            "RandAugment": "rand_augment",
+            "Mixing": "mixing",
             "EpochPlan": "augmentation",
             "epoch_plan": "augmentation",
             "Examples": "examples",

@@ -37,8 +37,16 @@ class Augmenter(abc.ABC):
     for_device: ClassVar[bool] = True
     """Whether `apply` can be a part of the train step (`Split.reader`), under XLA."""
 
-    crops_stored: ClassVar[bool] = False
-    """Whether a `StreamingSplit` cuts its `boxes` out of images before it scales them."""
+    mixes: ClassVar[bool] = False
+    """Whether images of a batch get parts of others (`mix`), and labels are rows."""
+
+    @property
+    def cuts_boxes(self) -> bool:
+        """Whether `apply` is given the `boxes` of images, mirrored, and not the whole.
+
+        A `StreamingSplit` cuts them out of images as they are stored, a `Split` out of scaled ones.
+        """
+        return False
 
     @abc.abstractmethod
     def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> tuple[Any, ...]:
@@ -58,22 +66,34 @@ class Augmenter(abc.ABC):
         images: Tensor,
         draws: Sequence[Tensor],
         preprocessing: Preprocessing,
-        cropped: bool = False,
     ) -> Tensor:
         """Changes a batch, and normalises it.
 
         Args:
-            images: uint8 `(b, height, width, channels)`.
+            images: `(b, height, width, channels)`, from 0 to 255: uint8, or float32 where boxes
+                were enlarged.
             draws: those of `plan`, the rows of these images.
             preprocessing: a `Preprocessing`.
-            cropped: whether the images are their `boxes` already, and mirrored.
 
         Returns:
             float32, of the same shape.
         """
 
+    def mix(self, images: Tensor, labels: Tensor, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Gives images of a batch parts of others, and labels as much of those others' labels.
+
+        Args:
+            images: as `apply` returned them.
+            labels: class indices, int32 `(b,)`.
+            draws: as in `apply`.
+
+        Returns:
+            Images of the same shape; labels, rows of probabilities, float32 `(b, classes)`.
+        """
+        return images, labels
+
     def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """What is cut out of images of these sizes, where that is done before they are scaled.
+        """What is cut out of images of these sizes, where something `cuts_boxes`.
 
         Args:
             heights, widths: of the images, integers `(b,)` or `()`.
@@ -82,7 +102,7 @@ class Augmenter(abc.ABC):
         Returns:
             int32 `(b, 4)` or `(4,)`: top, left, height, width.
         """
-        raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
+        raise NotImplementedError(f"{type(self).__name__} cuts no boxes out of images")
 
     def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
         """Which of these boxes are mirrored.
@@ -93,7 +113,7 @@ class Augmenter(abc.ABC):
         Returns:
             bool `(b,)` or `()`.
         """
-        raise NotImplementedError(f"{type(self).__name__} cuts nothing out of stored images")
+        raise NotImplementedError(f"{type(self).__name__} cuts no boxes out of images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +148,43 @@ class Augmentation(Augmenter):
         images: Tensor,
         draws: Sequence[Tensor],
         preprocessing: Preprocessing,
-        cropped: bool = False,
     ) -> Tensor:
         from kdtoolkit.data import distortions
 
         offsets, flips = draws
         return distortions.crop_and_flip(preprocessing(images), offsets, flips, self.pad)
+
+
+@dataclasses.dataclass(frozen=True)
+class AroundAnother(Augmenter):
+    """Adds something to another augmentation: its own draws come after those of the other.
+
+    Attributes:
+        base: an `Augmenter`.
+    """
+
+    for_device: ClassVar[bool] = False
+
+    base: Augmenter = Augmentation()
+
+    @property
+    def cuts_boxes(self) -> bool:
+        return self.base.cuts_boxes
+
+    def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> tuple[Any, ...]:
+        """That of the other, and what `draw` draws."""
+        drawn = self.draw(len(order), seed, generation, epoch)
+        return (*self.base.plan(order, seed, generation, epoch), drawn)
+
+    @abc.abstractmethod
+    def draw(self, count: int, seed: int, generation: int, epoch: int) -> np.ndarray:
+        """Its own draws: `(count, ...)`, row `i` as in `plan`."""
+
+    def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        return self.base.boxes(heights, widths, draws[:-1])
+
+    def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
+        return self.base.mirrored(draws[:-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +235,7 @@ def epoch_plan(
 
     Returns:
         The augmentation's plan: an `EpochPlan` of an `Augmentation`, a `PhotographPlan` of a
-        `PhotographAugmentation`.
+        `PhotographAugmentation`, a plain tuple of one that is around another.
     """
     words = random_words(count, 4, Purpose.EPOCH, seed, generation, epoch)
     order = np.argsort(words[:, 0], kind="stable").astype(np.int32)

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 # ITU-R BT.601, as Pillow's conversion to "L".
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 
 def crop_and_flip(images, offsets, flips, pad):
@@ -106,6 +106,30 @@ def enlarge(images, boxes, mirrored):
     )
 
 
+def outside_boxes(size, areas, down, right):
+    """Which pixels are outside a box of the image's proportions, which may go over its edges.
+
+    Args:
+        size: height and width.
+        areas: of the boxes, in parts of the image, float `(b,)`.
+        down, right: of their centres, in parts of height and width, float `(b,)`.
+
+    Returns:
+        float32 `(b, height, width, 1)`: 1 outside, else 0.
+    """
+
+    def inside(length, centres):
+        halves = tf.round(length * tf.sqrt(areas)) / 2
+        places = tf.range(length, dtype=tf.float32) + 0.5
+        # A whole number of pixels, wherever the centre is.
+        starts = tf.round(centres * length - halves)
+        return (places > starts[:, None]) & (places < (starts + 2 * halves)[:, None])
+
+    (height, width), boxes = size, (down, right)
+    rows, columns = inside(height, boxes[0]), inside(width, boxes[1])
+    return 1 - tf.cast(rows[:, :, None, None] & columns[:, None, :, None], tf.float32)
+
+
 def jitter(images, draws, augmentation):
     """Changes brightness, contrast and saturation, each by a factor of its own.
 
@@ -129,7 +153,7 @@ def jitter(images, draws, augmentation):
     saturation = factor(augmentation.saturation, draws.saturation)
     channels = images.shape[-1]
     # What is not in colour has nothing to saturate: every channel is its own grey.
-    grey = tf.tile(tf.constant(_LUMA)[:, None], [1, 3]) if channels == 3 else tf.eye(channels)
+    grey = tf.tile(tf.constant(LUMA)[:, None], [1, 3]) if channels == 3 else tf.eye(channels)
     pixels = tf.reshape(tf.cast(images, tf.float32), [-1, math.prod(images.shape[1:3]), channels])
     # Each blend is linear, and grey stays as grey as it was: all three are one matrix an image.
     mean = (1 - contrast) * (tf.reduce_mean(pixels, axis=1, keepdims=True) @ grey)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kdtoolkit._bar import counted
 from kdtoolkit.data import picture, source
-from kdtoolkit.data.photographs import suited
+from kdtoolkit.data.augmentations import suited
 from kdtoolkit.data.threads import in_threads
 from kdtoolkit.data.wording import is_line, some
 

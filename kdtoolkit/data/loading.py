@@ -12,7 +12,8 @@ from kdtoolkit._types import PathLike
 from kdtoolkit.data import catalog
 from kdtoolkit.data.arrays import Arrays
 from kdtoolkit.data.augmentation import Augmentation, Augmenter
-from kdtoolkit.data.photographs import named
+from kdtoolkit.data.augmentations import named
+from kdtoolkit.data.mixing import Mixing
 from kdtoolkit.data.pipeline import Split, StreamingSplit
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, stratified
@@ -55,6 +56,8 @@ def load(
     train_examples: int | None = None,
     strict_data: bool = False,
     augmentation: str | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
 ) -> Data:
     """Loads a data set, downloading a TensorFlow Datasets set that is not there yet.
 
@@ -86,10 +89,12 @@ def load(
             those of a run on all.
         strict_data: whether an image file that cannot be read is an error; otherwise such files
             of a folder are left out, and one warning says how many they are and names a few.
-        augmentation: of the training images, `"crop"` (shifted by a few pixels, mirrored) or
-            `"photograph"` (crops of random size, mirrored, in other colours); None for
-            what suits the data set: photograph for ImageNet and for folders of colour images of at
-            least 96 pixels, else crop, which mirrors no characters.
+        augmentation: of the training images, `"crop"` (shifted by a few pixels, mirrored),
+            `"photograph"` (crops of random size, mirrored, in other colours) or `"randaugment"`
+            (a `RandAugment` and the crops of what suits the data set); None for what suits:
+            photograph for ImageNet and for folders of colour images of at least 96 pixels, else
+            crop, which mirrors no characters.
+        mixup, cutmix: as of `Mixing`; 0 for images that are not mixed.
 
     Returns:
         A `Data`; its `info` counts the images that were read.
@@ -117,6 +122,9 @@ def load(
             "choose a smaller `image_size`, or make it a folder of image files."
         )
         raise UnsuitableError("image_size", image_size, reason)
+    if mixup or cutmix:
+        mixing = Mixing(info.augmentation, info.classes, mixup, cutmix)
+        info = dataclasses.replace(info, augmentation=mixing)
 
     def choose(labels):
         return cut(labels, info, validation_fraction, train_examples)
@@ -234,7 +242,7 @@ def _stream(info, choose, streams):
         return StreamingSplit(stream, preprocessing, info.augmentation)
 
     # Whatever `train_examples` says, crops are cut out of the images as they are stored.
-    hold = not info.augmentation.crops_stored
+    hold = not info.augmentation.cuts_boxes
     return Data(info, preprocessing, split(train, hold), split(validation), split(test))
 
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from kdtoolkit._checks import OneOf, check
-from kdtoolkit._types import ImageShape, Tensor
-from kdtoolkit.data.augmentation import Augmentation, Augmenter
+from kdtoolkit._types import Tensor
+from kdtoolkit.data.augmentation import Augmenter
 from kdtoolkit.data.preprocessing import Preprocessing
 from kdtoolkit.data.randomness import Purpose, random_fractions
 
@@ -36,13 +35,21 @@ class PhotographAugmentation(Augmenter):
     """
 
     for_device: ClassVar[bool] = False
-    crops_stored: ClassVar[bool] = True
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
+
+    @property
+    def cuts_boxes(self) -> bool:
+        return True
+
+    @classmethod
+    def of_crops(cls) -> Self:
+        """Crops and mirrors alone, in the colours that images have."""
+        return cls(brightness=0, contrast=0, saturation=0)
 
     def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> PhotographPlan:
         """A `PhotographPlan`."""
@@ -53,16 +60,9 @@ class PhotographAugmentation(Augmenter):
         images: Tensor,
         draws: Sequence[Tensor],
         preprocessing: Preprocessing,
-        cropped: bool = False,
     ) -> Tensor:
-        import tensorflow as tf
-
         from kdtoolkit.data import distortions
 
-        if not cropped:
-            count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-            boxes = self.boxes(tf.fill([count], height), tf.fill([count], width), draws)
-            images = distortions.enlarge(images, boxes, self.mirrored(draws))
         return preprocessing(distortions.jitter(images, _columns(draws), self))
 
     def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
@@ -72,35 +72,6 @@ class PhotographAugmentation(Augmenter):
 
     def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
         return _columns(draws).flip < 0.5
-
-
-_KINDS: dict[str, type[Augmenter]] = {"crop": Augmentation, "photograph": PhotographAugmentation}
-
-AUGMENTATIONS = OneOf(tuple(_KINDS))
-"""Names of the kinds of augmentation."""
-
-_SMALLEST = 96  # pixels high and wide: smaller images are rarely photographs as they were taken
-
-
-def named(name: str, usual: Augmenter) -> Augmenter:
-    """Returns the augmentation of a name.
-
-    Args:
-        name: one of `AUGMENTATIONS`.
-        usual: that of the data set, which is returned where it is of this kind.
-
-    Raises:
-        ArgumentError: there is no such name.
-    """
-    check("augmentation", name, AUGMENTATIONS)
-    return usual if isinstance(usual, _KINDS[name]) else _KINDS[name]()
-
-
-def suited(image_shape: ImageShape | None) -> Augmenter:
-    """Returns the augmentation that suits images of which only their shape is known."""
-    if image_shape is None or min(image_shape[:2]) < _SMALLEST or image_shape[-1] != 3:
-        return Augmentation()
-    return PhotographAugmentation()
 
 
 class Draws(NamedTuple):

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from kdtoolkit._checks import ArgumentError, Integers, check
+from kdtoolkit._checks import ArgumentError, Integers, Words, check
 from kdtoolkit._types import Tensor
+from kdtoolkit.data import distortions
 from kdtoolkit.data.augmentation import Augmentation, Augmenter, Views, epoch_plan
 from kdtoolkit.data.examples import Examples
 from kdtoolkit.data.parallel import parallel_map, prefetched
@@ -54,6 +55,9 @@ class _Split(abc.ABC):
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
             cardinality.
+
+        Raises:
+            ValueError: as of `in_views`.
         """
         steps = self.steps_per_epoch(batch_size)
 
@@ -63,6 +67,7 @@ class _Split(abc.ABC):
         ordered = self._ordered(batch_size)
         if views is None:
             return _finish(ordered(), finish, steps)
+        self._check_views()
         plans = self._plans(range(views.count), views.seed, views.generation, views)
         shown = plans.flat_map(lambda view, order, *draws: ordered(*draws))
         return _finish(shown, finish, steps * views.count)
@@ -78,7 +83,11 @@ class _Split(abc.ABC):
 
         Returns:
             A split of the same images; their order in an epoch stays what it is.
+
+        Raises:
+            ValueError: the augmentation mixes images, and another image with each in every epoch.
         """
+        self._check_views()
         split = copy.copy(self)
         split.views, split._attach = views, attach
         return split
@@ -112,7 +121,7 @@ class _Split(abc.ABC):
         Returns:
             `tf.data.Dataset` of (float32 `(b, height, width, channels)`, int32 `(b,)`), of known
             cardinality. Where `in_views` attached values, `Examples` of both are in place of the
-            images.
+            images; where the augmentation mixes images, labels are float32 `(b, classes)`.
         """
         steps = self.steps_per_epoch(batch_size)
         check("seed", seed, Integers(0))
@@ -127,7 +136,10 @@ class _Split(abc.ABC):
             attached = self._attach(view, indices) if self._attach else {}
             if on_device:
                 return Examples((), attached, (indices, *draws)), labels
-            return _with(attached, self._prepare(images, *draws)), labels
+            images = self._prepare(images, *draws)
+            if draws:
+                images, labels = self.augmentation.mix(images, labels, draws)
+            return _with(attached, images), labels
 
         plans = self._plans(range(first_epoch, epochs), seed, generation, self.views, augment)
         batches = self._shuffled(plans.prefetch(1), batch_size, on_device)
@@ -146,7 +158,7 @@ class _Split(abc.ABC):
             ValueError: `bytes_for_device` is None.
         """
         if self.bytes_for_device is None:
-            accepted = "False for images that are streamed or augmented as photographs"
+            accepted = "False for images that are streamed, or augmented by more than crops"
             raise ArgumentError("on_device", accepted, True)
         images = tf.constant(self.images)  # type: ignore[attr-defined]  # of a `Split`
 
@@ -189,6 +201,11 @@ class _Split(abc.ABC):
     def _shuffled(self, plans, batch_size, on_device):
         """Dataset of the batches of all plans: (images, labels, *draws, indices, view)."""
 
+    def _check_views(self):
+        if self.augmentation.mixes:
+            accepted = "left out where images are mixed with each other, anew in every epoch"
+            raise ArgumentError("views", accepted, Words("views"))
+
     def _plans(self, epochs, seed, generation, views, augment=True):
         """Dataset of the epochs' (view, order, *draws); no draws where nothing is augmented."""
         count = views.count if views else 1
@@ -210,14 +227,15 @@ class _Split(abc.ABC):
 
         return tf.data.Dataset.range(epochs.start, epochs.stop).map(plan)
 
-    _cropped = False
-    """Whether images come as the `boxes` of `augmentation`, and not whole."""
-
     def _prepare(self, images, *draws):
         """Stored images normalised, and augmented where something was drawn for them."""
         if not draws:
             return self.preprocessing(images)
-        return self.augmentation.apply(images, draws, self.preprocessing, self._cropped)
+        return self.augmentation.apply(self._cut(images, draws), draws, self.preprocessing)
+
+    @abc.abstractmethod
+    def _cut(self, images, draws):
+        """Images as `augmentation` takes them."""
 
 
 class Split(_Split):
@@ -262,7 +280,7 @@ class Split(_Split):
 
     @property
     def bytes_for_device(self) -> int | None:
-        """What `reader` keeps on the device; None for photographs, which XLA cannot distort."""
+        """What `reader` keeps on the device; None where XLA cannot augment it."""
         return self.images.nbytes if self.augmentation.for_device else None
 
     def _identity(self):
@@ -298,6 +316,14 @@ class Split(_Split):
             return *gather(indices), *draws, indices, view
 
         return parallel_map(plans.flat_map(slices), batch)
+
+    def _cut(self, images, draws):
+        if not self.augmentation.cuts_boxes:
+            return images
+        count, (height, width) = tf.shape(images)[0], images.shape[1:3]
+        sizes = tf.fill([count], height), tf.fill([count], width)
+        boxes = self.augmentation.boxes(*sizes, draws)
+        return distortions.enlarge(images, boxes, self.augmentation.mirrored(draws))
 
     def _gather(self, images, labels):
         # One copy for the pipeline, captured as a tensor: no constant of a graph, which may not
@@ -383,12 +409,11 @@ class StreamingSplit(_Split):
 
         return plans.flat_map(epoch)
 
-    @property
-    def _cropped(self):
-        return self.augmentation.crops_stored
+    def _cut(self, images, draws):
+        return images  # boxes were cut out while they were decoded
 
     def _decode(self, example, *draws):
-        if not draws or not self._cropped:
+        if not draws or not self.augmentation.cuts_boxes:
             return self._stream.decode(example)
 
         def box(height, width):

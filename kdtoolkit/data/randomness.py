@@ -13,6 +13,8 @@ class Purpose(enum.IntEnum):
     VALIDATION = 2
     EXAMPLES = 3
     PHOTOGRAPHS = 4
+    OPERATIONS = 5
+    MIXING = 6
 
 
 def random_words(count, columns, purpose, seed=0, generation=0, epoch=0):

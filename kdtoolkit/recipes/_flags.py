@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 
 from kdtoolkit import cluster
+from kdtoolkit._checks import AT_LEAST_0
 from kdtoolkit.data import describe
-from kdtoolkit.data.photographs import AUGMENTATIONS
+from kdtoolkit.data.augmentations import AUGMENTATIONS
 from kdtoolkit.models import registry
 from kdtoolkit.recipes import _smoke
 from kdtoolkit.recipes._command import blaming, blaming_arguments
@@ -82,11 +83,16 @@ def define_data(flags):
         group,
         "augmentation",
         None,
-        "Of the training images: crop (shifted by a few pixels, mirrored) or photograph (crops of "
-        "random size, mirrored, in other colours). Default: photograph for ImageNet and "
-        "for folders of colour images of at least 96 pixels, else crop, where characters are not "
-        "mirrored.",
+        "Of the training images: crop (shifted by a few pixels, mirrored), photograph (crops of "
+        "random size, mirrored, in other colours) or randaugment (two of fourteen operations, and "
+        "the crops that suit). Default: photograph for ImageNet and for folders of colour images "
+        "of at least 96 pixels, else crop, where characters are not mirrored.",
     )
+    for name, text in (
+        ("mixup", "Training images are blended with others, labels too; shares of Beta(a, a)"),
+        ("cutmix", "Training images get a box of others, labels a share of theirs; of Beta(a, a)"),
+    ):
+        flags.add("float", group, name, 0.0, f"{text} with this a; 0 for none.")
 
 
 def define_network(flags):
@@ -159,7 +165,8 @@ def define_training(flags):
         "data_on_device",
         "auto",
         "Keep the training images in the device's memory and augment them there: true (one "
-        "replica; not streamed, not photographs), false, or auto: on a GPU with XLA, up to 2 GiB.",
+        "replica; not streamed, nor augmented by more than crops and mirrors), false, or auto: on "
+        "a GPU with XLA, up to 2 GiB.",
     )
     flags.add(
         "string",
@@ -226,6 +233,8 @@ def check_data(flags):
     flags.require("dataset", info.classes is None or info.classes > 1, "of at least two classes")
     if flags.augmentation is not None:
         flags.require_one_of("augmentation", AUGMENTATIONS.names)
+    for name in ("mixup", "cutmix"):
+        flags.require(name, flags[name].value in AT_LEAST_0, str(AT_LEAST_0))
     if flags.train_examples is not None:
         flags.require("train_examples", flags.train_examples > 0, "positive")
     if not _by_benchmark(flags):

@@ -267,6 +267,8 @@ def labelled(flags, label):
         train_examples=flags.train_examples,
         strict_data=flags.strict_data,
         augmentation=flags.augmentation,
+        mixup=flags.mixup,
+        cutmix=flags.cutmix,
     )
 
 

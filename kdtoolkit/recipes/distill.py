@@ -179,6 +179,10 @@ def _check_teacher(flags, info, ways):
     accepted = "a teacher that is trained here, or --cache_teacher"
     flags.require_use(seeded, accepted, "teacher_seed")
     flags.require_use(flags.cache_teacher, "--cache_teacher", "views")
+    if flags.cache_teacher:
+        for name in ("mixup", "cutmix"):
+            accepted = "0 with --cache_teacher: which images are mixed is drawn anew in each epoch"
+            flags.require(name, flags[name].value == 0, accepted)
     return trains
 
 

@@ -157,7 +157,7 @@ def choose(
     if data_on_device == "true" and (replicas > 1 or data_bytes is None):
         why = f"{replicas} replicas, each of which would hold all images"
         if data_bytes is None:
-            why = "data without `data_bytes`: streamed, or augmented as photographs"
+            why = "data without `data_bytes`: streamed, or augmented by more than crops"
         raise ArgumentError("data_on_device", f"auto or false for {why}", data_on_device)
     device = device or this_device()
     if precision == "auto":

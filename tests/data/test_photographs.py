@@ -202,15 +202,3 @@ def test_folder_of_photographs_is_augmented_as_such(size, mode, kind, tmp_path):
             image.save(tmp_path / name / f"{index}.png")
     assert describe(str(tmp_path)).augmentation == kind()
     assert load(str(tmp_path)).train.augmentation == kind()
-
-
-def test_augmentation_by_name():
-    digits = load("digits").train.augmentation
-    assert digits == Augmentation(pad=1, flip=False)
-    assert load("digits", augmentation="crop").train.augmentation == digits
-    data = load("digits", augmentation="photograph", train_examples=20)
-    assert data.train.augmentation == PhotographAugmentation()
-    images, _ = next(iter(data.train.epochs(20, seed=0, generation=0, epochs=1)))
-    assert np.isfinite(images).all()
-    with pytest.raises(ValueError, match="`augmentation` must be one of crop, photograph"):
-        load("digits", augmentation="photo")

@@ -203,7 +203,7 @@ class Noise(Augmenter):
         rng = np.random.default_rng((seed, generation, epoch))
         return order, rng.uniform(0, self.most, len(order)).astype(np.float32)
 
-    def apply(self, images, draws, preprocessing, cropped=False):
+    def apply(self, images, draws, preprocessing):
         (strengths,) = draws
         return preprocessing(images) + strengths[:, None, None, None]
 
@@ -221,7 +221,7 @@ def test_an_augmentation_of_ones_own(split, on_device):
     np.testing.assert_allclose(images, expected, atol=1e-5)
     other = Split(IMAGES, LABELS, split.preprocessing, Noise(1.0))
     assert split.fingerprint() != other.fingerprint()
-    with pytest.raises(NotImplementedError, match="Noise cuts nothing out"):
+    with pytest.raises(NotImplementedError, match="Noise cuts no boxes out"):
         split.augmentation.boxes(4, 4, ())
 
 
@@ -255,7 +255,7 @@ def test_images_that_cannot_be_kept_on_the_device(tfds_dir, monkeypatch):
     streamed = load("grey", tfds_dir).train
     for split in (held, streamed):
         assert split.bytes_for_device is None
-        with pytest.raises(ValueError, match=r"`on_device` must be False .* streamed or augmented"):
+        with pytest.raises(ValueError, match=r"`on_device` must be False .* or augmented"):
             split.reader()
     with pytest.raises(ValueError, match=r"`on_device` must be False"):
         streamed.epochs(4, seed=0, epochs=1, on_device=True)

@@ -23,7 +23,10 @@ from tests.processes import Process
 KILLS = int(os.environ.get("KDTOOLKIT_TEST_KILLS", "3"))
 SMALL = ("--output_dir=run", "--train_examples=200", "--batch_size=48")
 RECIPES = {
-    "born_again": ("--generations=1", "--epochs=6"),
+    "born_again": (
+        *("--generations=1", "--epochs=6"),
+        *("--augmentation=randaugment", "--mixup=0.2", "--cutmix=1"),
+    ),
     "self_distillation": ("--model=resnet8", "--epochs=3"),
     "distill": (
         *("--teacher=resnet8", "--methods=kd,attention", "--cache_teacher", "--views=2"),

@@ -27,7 +27,7 @@ from kdtoolkit.recipes import {recipe}
 sys.exit({recipe}.RECIPE.main())
 """
 RECIPES = {
-    "compress": ("--model=network.keras", "--sparsity=0.7", "--quantize=qat"),
+    "compress": ("--model=network.keras", "--sparsity=0.7", "--quantize=qat", "--mixup=1"),
     "distill": (
         *("--teacher=network.keras", "--student=resnet8"),
         "--method=own_method:LogitsDistance+kd+attention",  # one from outside the package
