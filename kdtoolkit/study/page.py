@@ -9,11 +9,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kdtoolkit import files, report
+from kdtoolkit._checks import ArgumentError, near
 from kdtoolkit._types import PathLike
 from kdtoolkit.intervals import Difference, difference
 from kdtoolkit.report import pictures
 from kdtoolkit.report.svg import svg
 from kdtoolkit.study import teachers
+from kdtoolkit.study.plan import PlanError
 from kdtoolkit.study.results import Results, Run
 
 _BEGIN, _END = "<!-- {}: generated -->", "<!-- {}: end -->"
@@ -57,18 +59,38 @@ def _tables(results):
 
 
 def compared(results: Results) -> list[tuple[str, Difference, tuple[int, ...]]]:
-    """Returns the plan's comparisons that both have a seed for: title, difference, seeds."""
+    """Returns the plan's comparisons that both have a seed for: title, difference, seeds.
+
+    Raises:
+        PlanError: all runs of an arm have ended and none has the outcome; or the two were not
+            tested on as many images.
+    """
     rows = []
     for each in results.plan.comparisons:
-        of, to = results.of(*each.of), results.of(*each.to)
+        of, to = _correct(results, each.of), _correct(results, each.to)
         seeds = tuple(seed for seed in of if seed in to)
         if seeds:
-            found = difference(
-                [of[seed].correct[each.of[1]] for seed in seeds],
-                [to[seed].correct[each.to[1]] for seed in seeds],
-            )
-            rows.append((f"{_name(results, each.of)} - {_name(results, each.to)}", found, seeds))
+            name = f"{_name(results, each.of)} - {_name(results, each.to)}"
+            try:
+                found = difference([of[seed] for seed in seeds], [to[seed] for seed in seeds])
+            except ArgumentError as error:
+                raise PlanError(f"the comparison {name}: {error}") from error
+            rows.append((name, found, seeds))
     return rows
+
+
+def _correct(results, pair):
+    """Seed -> which images are classified correctly, of an arm and an outcome."""
+    arm, outcome = pair
+    runs = results.of(arm, outcome)
+    ended = all((one.name, s) in results.runs for one, s in results.plan.runs() if one.name == arm)
+    if ended and not runs:
+        names = results.outcomes(arm)
+        raise PlanError(
+            f"a comparison must be of an outcome of arms.{arm}, {', '.join(names)}. "
+            f"Received: {outcome!r}{near(outcome, names, '. ')}"
+        )
+    return {seed: run.correct[outcome] for seed, run in runs.items()}
 
 
 def _name(results, pair):

@@ -19,6 +19,7 @@ from kdtoolkit.study.plan import RECIPES, RUNS, Arm, Plan, PlanError, flag_text
 from kdtoolkit.study.results import Results, Run, read_results, unpack, write_results
 
 _MILLISECONDS = "milliseconds_per_image"
+_TEST_IMAGES = ("dataset", "label")  # flags that say which they are, and what is right; any size
 
 
 class RunFailedError(RuntimeError):
@@ -174,23 +175,38 @@ def _in_order(known, wanted):
 
 def _check(plan, output_dir, where):
     """Checks the flags of every arm, as far as they do not depend on what is run before."""
+    of_arms = {}
     for arm in plan.arms:
         if arm.recipe not in RECIPES:
             raise PlanError(
                 f"`recipe` of arms.{arm.name} must be one of {', '.join(RECIPES)}. "
                 f"Received: {arm.recipe!r}"
             )
-        recipe = importlib.import_module(f"kdtoolkit.recipes.{arm.recipe}").RECIPE
-        arguments = [*_arguments(arm, plan.seeds[0], output_dir), *where]
         try:
-            flags = _command.Flags()
-            recipe.define(flags)
-            flags.define_by(arguments)
-            flags.parse(arguments, recipe.renamed)
-            if not any(RUNS in str(value) for value in arm.flags.values()):
-                recipe.check(flags)  # which looks for the networks that it is given
+            of_arms[arm.name] = _parsed(arm, plan.seeds[0], output_dir, where)
         except (_command.UsageError, absl_flags.Error) as error:
             raise PlanError(f"arms.{arm.name}: {error}") from error
+    for each in plan.comparisons:
+        for flag in _TEST_IMAGES:
+            of, to = (of_arms[arm][flag].value for arm, _ in (each.of, each.to))
+            if of != to:
+                raise PlanError(
+                    f"a comparison must be of arms that are tested on the same images. Received: "
+                    f"--{flag}={of} of arms.{each.of[0]}, --{flag}={to} of arms.{each.to[0]}"
+                )
+
+
+def _parsed(arm, seed, output_dir, where):
+    """The flags of an arm."""
+    recipe = importlib.import_module(f"kdtoolkit.recipes.{arm.recipe}").RECIPE
+    arguments = [*_arguments(arm, seed, output_dir), *where]
+    flags = _command.Flags()
+    recipe.define(flags)
+    flags.define_by(arguments)
+    flags.parse(arguments, recipe.renamed)
+    if not any(RUNS in str(value) for value in arm.flags.values()):
+        recipe.check(flags)  # which looks for the networks that it is given
+    return flags
 
 
 def _run(plan, arm, seed, output_dir, where):

@@ -83,6 +83,10 @@ def test_students_of_a_shared_patriarch_may_be_taught_by_any_method(tmp_path):
         (("title =", "title"), "is no TOML file"),
         (("epochs = 1", 'model = "{runs}/strict/seed_{seed}"'), "of which there is none. Rec"),
         (
+            (OWN, 'flags = { dataset = "other.npz", model = "{runs}/strict/seed_{seed}" }'),
+            "Received: --dataset=other.npz of arms.tolerant, --dataset=digits of arms.strict",
+        ),
+        (
             (OWN, 'flags = { model = "{runs}/strict/seed_{seed}", epoch = 3 }'),
             "arms.tolerant: Unknown command line flag 'epoch'",
         ),
@@ -186,6 +190,32 @@ def test_tables(tmp_path):
     # 12.706205 is t of 0.975 with one degree of freedom; the deviation of 12.5 and 37.5 is 17.678.
     assert "| +25.00 | [-133.83, +183.83] |" in text and "| +12.50, +37.50 |" in text
     assert "4 runs, 2.0 hours of training; CPU, 2 cores; keras 3; commit 0123456." in text
+
+
+def test_a_comparison_of_an_outcome_that_no_run_has_is_one_line(tmp_path, capsys):
+    found = results(tmp_path)
+    comparison = study.Comparison(("tolerant", "generatoin 1"), ("strict", "generation 0"))
+    plan = dataclasses.replace(found.plan, comparisons=(comparison,))
+    study.write_results(tmp_path / "good.json", study.Results(plan, found.runs))
+    assert cli.main(["study", str(tmp_path / "good.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "outcome of arms.tolerant, generation 1. Received: 'generatoin 1'. Near matches" in error
+    # A run that has not ended may have it.
+    del found.runs["tolerant", 2]
+    assert page.compared(study.Results(plan, found.runs)) == []
+
+
+def test_a_comparison_on_other_images_is_one_line(tmp_path, capsys):
+    found = results(tmp_path)
+    for seed in (1, 2):
+        correct = found.runs["strict", seed].correct
+        correct["generation 0"] = correct["generation 0"][:7]
+    study.write_results(tmp_path / "good.json", found)
+    assert cli.main(["study", str(tmp_path / "good.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "tolerant, generation 1 - D(1, 0.5), generation 0: Argument `than` must be of" in error
 
 
 def test_what_arms_share_is_shown_once(tmp_path):
