@@ -1,6 +1,7 @@
 """Networks that a run is given: a file, or what another run's directory ended with."""
 
 import atexit
+import contextlib
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtoolkit import cluster, files
+from kdtoolkit.data import beside
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.recipes._command import UsageError, blaming, blaming_arguments
 from kdtoolkit.recipes._session import losing_workers
@@ -154,7 +156,35 @@ def loader(flags, flag: str, path: Path, data, exit: str | None = None, *, resiz
             file=sys.stderr,
         )
     pixels = input_range(network, data, flags, f"{flag}_input")
+    if pixels == "normalized":
+        say_normalisation(flags, flag, path, data.preprocessing)
     return lambda: saved.from_input_range(load(), data.preprocessing, pixels)
+
+
+def say_normalisation(flags, flag: str, path: Path, preprocessing) -> None:
+    """Says so where a network was trained on images that were normalised by other statistics.
+
+    Args:
+        flags, flag: of the run, and which of them names the network.
+        path: of `fetch`.
+        preprocessing: of the images that it is given here.
+    """
+    known = None
+    with contextlib.suppress(ValueError):  # what lies beside it is of something else
+        known = beside.read(path)
+    if known is None or not cluster.is_chief(flags.strategy):
+        return
+
+    def statistics(of):
+        return [" ".join(f"{value:.3f}" for value in values) for values in (of.mean, of.std)]
+
+    (mean, std), (own_mean, own_std) = statistics(preprocessing), statistics(known[0])
+    if (mean, std) != (own_mean, own_std):
+        print(
+            f"--{flag}: it was trained on images normalised by mean {own_mean} and deviation "
+            f"{own_std}; here it sees them by this data set's, {mean} and {std}",
+            file=sys.stderr,
+        )
 
 
 def load(path: Path):

@@ -191,6 +191,7 @@ def _run(flags, usual):
         with session.compute.policy(), blaming("teacher"):
             teacher = _outputs.load(path)
             models.exit_names(teacher)  # says so where it has none
+        _outputs.say_normalisation(flags, "teacher", path, data.preprocessing)
     builder = _Builder(flags, data.info, start.options, teacher)
     with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
         example = builder.with_exits()

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import types
 
 import pytest
 
 from kdtoolkit import files
+from kdtoolkit.data import Preprocessing, beside
+from kdtoolkit.recipes import _outputs
 from kdtoolkit.recipes._command import UsageError
 from kdtoolkit.recipes._outputs import network_path
 from kdtoolkit.training import record
@@ -59,6 +62,26 @@ def test_what_the_run_did_not_leave_is_refused(run, damage, message):
         network_path(str(run), "--teacher")
     path = run / "generation_0" / "network.keras"
     assert network_path(str(path), "--teacher") == path
+
+
+def test_a_network_of_other_normalisation_is_told(tmp_path, capsys):
+    path, flags = tmp_path / "network.keras", types.SimpleNamespace(strategy="one_device")
+
+    def said(mean):
+        here = Preprocessing((8, 8, 1), (mean,), (0.38,))
+        _outputs.say_normalisation(flags, "model", path, here)
+        return capsys.readouterr().err
+
+    assert said(0.3) == ""  # nothing is known of it
+    beside.write(path, Preprocessing((8, 8, 1), (0.3,), (0.25,)), ["a", "b"])
+    assert said(0.3) == (
+        "--model: it was trained on images normalised by mean 0.300 and deviation 0.250; here it "
+        "sees them by this data set's, 0.300 and 0.380\n"
+    )
+    beside.write(path, Preprocessing((8, 8, 1), (0.3001,), (0.38,)), ["a", "b"])
+    assert said(0.3) == ""
+    path.with_suffix(".json").write_text("[]")
+    assert said(0.3) == ""
 
 
 def test_shrink_ends_with_no_network(run):
