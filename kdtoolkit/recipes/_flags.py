@@ -245,19 +245,25 @@ def check_data(flags):
 
 def check_network(flags, info, flag="model"):
     """Checks that a flag names a network for the data's images; returns its `Family`."""
-    with blaming_arguments(flags, name=flag):
-        family = registry.validate(flags[flag].value)
-    if info.image_shape is not None:
-        height, width, _ = info.image_shape
-        fits = min(height, width) >= family.smallest
-        flags.require(
-            flag,
-            fits,
-            f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
-            f"{flags[flag].value} needs {family.smallest}x{family.smallest} at least, "
-            "and --image_size enlarges them",
-        )
-    return family
+    return check_networks(flags, info, flag, [flags[flag].value])[0]
+
+
+def check_networks(flags, info, flag, names):
+    """As `check_network`, of a flag with several names; returns their families."""
+    families = []
+    for name in names:
+        with blaming_arguments(flags, name=flag):
+            families.append(registry.validate(name))
+        if info.image_shape is not None:
+            height, width, _ = info.image_shape
+            smallest = families[-1].smallest
+            flags.require(
+                flag,
+                min(height, width) >= smallest,
+                f"a network for the images of --dataset={flags.dataset}, {height}x{width}; "
+                f"{name} needs {smallest}x{smallest} at least, and --image_size enlarges them",
+            )
+    return families
 
 
 def usual_schedule(flags, name):

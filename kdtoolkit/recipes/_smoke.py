@@ -23,7 +23,7 @@ def shrink(flags, *networks, data=True, **most):
 
     Args:
         flags: of the run.
-        *networks: flags that name networks.
+        *networks: flags that name networks, one or a list of them.
         data: whether the run goes on the digits; False where a network is given that fits its own.
         **most: flag -> largest integer, or longest list, that it may be.
 
@@ -34,10 +34,13 @@ def shrink(flags, *networks, data=True, **most):
         return
     families = []
     for flag in networks:
-        if flags[flag].value is not None:
+        value = flags[flag].value
+        if value is not None:
             with blaming_arguments(flags, name=flag):
-                families.append(registry.validate(flags[flag].value))
-            flags[flag].value = families[-1].tiny
+                own = [registry.validate(name) for name in _as_list(value)]
+            tiny = [family.tiny for family in own]
+            flags[flag].value = tiny if isinstance(value, list) else tiny[0]
+            families += own
     if data:
         flags.dataset, flags.data_dir, flags.label = "digits", None, None
         flags.image_size = max((family.smallest for family in families), default=8)
@@ -50,3 +53,7 @@ def shrink(flags, *networks, data=True, **most):
             flags[flag].value = value[:limit]
         elif value is not None:
             flags[flag].value = min(value, limit)
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]

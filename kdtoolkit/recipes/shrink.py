@@ -128,7 +128,7 @@ def _check(flags):
         usual = flags.model_input in ("auto", "normalized")
         flags.require("model_input", usual, "normalized for a classifier that is trained here")
         _pretrained.check(flags, info, family, "model")
-    _check_search(flags)
+    _check_search(flags, info)
     if flags.schedule is None:
         flags.schedule = _pretrained.SCHEDULE
     usual = _flags.usual_schedule(flags, flags.schedule)
@@ -146,23 +146,22 @@ def _check(flags):
 
 def _shrink_for_smoke(flags, given):
     own = given or flags.weights is not None  # which fit their own images
-    networks = () if own else ("model",)
+    networks = () if own else ("model", "students")
     _smoke.shrink(flags, *networks, data=not own, freeze_epochs=1, students=1)
     if flags.smoke:
         flags.epochs_from_scratch = 1
 
 
-def _check_search(flags):
+def _check_search(flags, info):
     flags.require_one_of("target", OBJECTIVES)
     flags.require("max_accuracy_drop", flags.max_accuracy_drop in BELOW_1, BELOW_1)
     minutes = flags.budget_minutes
     flags.require("budget_minutes", minutes is None or minutes in POSITIVE, POSITIVE)
-    with blaming_arguments(flags, name="students"):
+    with blaming_arguments(flags):
         for kind in flags.candidates:
             check("candidates", kind, OneOf(KINDS))
-        for name in flags.students or ():
-            registry.validate(name)
     names = flags.students or ()
+    _flags.check_networks(flags, info, "students", names)
     flags.require("students", len(set(names)) == len(names), "different names")
     taught = "student" in flags.candidates
     flags.require_use(taught, "the candidate student", "students")

@@ -299,6 +299,10 @@ def test_budget_that_is_over_at_once(parts, tmp_path, capsys):
             ["--candidates=channels", "--students=resnet8"],
             ["--students applies to the candidate student"],
         ),
+        (
+            ["--students=resnet8,keras:MobileNetV2"],
+            ["--students must be a network for the images of --dataset=digits, 8x8", "32x32"],
+        ),
         (["--students=resnet8,resnet8"], ["--students must be different names"]),
         (["--budget_minutes=0"], ["--budget_minutes must be positive", "=0"]),
         (["--budget_minutes=-3"], ["--budget_minutes must be positive", "=-3"]),
@@ -332,7 +336,7 @@ def test_student_that_does_not_fit_is_said_before_anything_is_written(tmp_path, 
     flags += ["--students=resnet8,imagenet-resnet18-w4"]
     assert shrink.RECIPE.main([*flags, f"--output_dir={tmp_path / 'run'}"]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("shrink: ")]
-    assert "--students: " in line and "32 pixels high and wide" in line
+    assert "--students must be a network for the images of --dataset=digits, 8x8" in line
     assert not (tmp_path / "run").exists()
 
 
