@@ -93,6 +93,11 @@ def _show(arguments):
         if path.suffix != ".json":
             raise PlanError(f"FILE must be one NAME.toml, or NAME.json each. Received: {path}")
         results = read_results(path)
+        if results.plan.name in found:
+            raise PlanError(
+                f"FILE must be one of each study. Received: {path}, the second of "
+                f"{results.plan.name}"
+            )
         found[results.plan.name] = results
     if arguments.page is None:
         print("\n\n".join(page.text(results) for results in found.values()))

@@ -260,6 +260,15 @@ def test_a_page_is_filled(tmp_path, capsys):
     assert "study other has no end, or no results" in capsys.readouterr().err
 
 
+def test_two_files_of_one_study_are_refused(tmp_path, capsys):
+    paths = [tmp_path / name for name in ("good.json", "again.json")]
+    for path in paths:
+        study.write_results(path, results(tmp_path))
+    assert cli.main(["study", *map(str, paths)]) == 2
+    said = f"FILE must be one of each study. Received: {paths[1]}, the second of good"
+    assert said in capsys.readouterr().err
+
+
 def test_committed_results_are_of_their_plans():
     """A plan may have grown since; the page, made anew from the results, does not change."""
     root = Path(__file__).parents[2]
