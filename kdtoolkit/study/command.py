@@ -8,14 +8,17 @@ from kdtoolkit import _errors, files
 from kdtoolkit._arguments import Parser
 from kdtoolkit.study.plan import PlanError, read_plan
 
+_OF_PLANS = ("results", "output_dir", "data_dir", "time")
+_OF_RESULTS = ("page", "plots")
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs `kdtoolkit study PLAN.toml` or `kdtoolkit study RESULTS.json...`; the exit status."""
     try:
         arguments = _parse(argv)
-        if len(arguments.plan) == 1 and arguments.plan[0].suffix == ".toml":
-            return _run(arguments)
-        return _show(arguments)
+        is_plan = len(arguments.plan) == 1 and arguments.plan[0].suffix == ".toml"
+        _check_use(arguments, is_plan)
+        return _run(arguments) if is_plan else _show(arguments)
     except (PlanError, files.InUseError) as error:
         return _errors.fail("study", error, status=2)
 
@@ -44,7 +47,7 @@ def _parse(argv):
         "now that the machine does nothing else",
     )
     parser.add_argument(
-        "--page", type=Path, help="a Markdown page whose generated parts the results make anew"
+        "--page", type=Path, help="of results: a Markdown page whose generated parts they make anew"
     )
     parser.add_argument("--plots", type=Path, help="directory for the plots of the page")
     try:
@@ -55,6 +58,16 @@ def _parse(argv):
         if not path.is_file():
             raise PlanError(f"FILE must be a file. Received: {path}")
     return arguments
+
+
+def _check_use(arguments, is_plan):
+    """Each option is of a plan or of results."""
+    of = "results, NAME.json" if is_plan else "a plan, NAME.toml"
+    for option in _OF_RESULTS if is_plan else _OF_PLANS:
+        if getattr(arguments, option):
+            raise PlanError(f"--{option} applies to {of}")
+    if arguments.plots and not arguments.page:
+        raise PlanError("--plots applies to a page, --page")
 
 
 def _run(arguments):
@@ -86,8 +99,6 @@ def _show(arguments):
     from kdtoolkit.study import page
     from kdtoolkit.study.results import read_results
 
-    if arguments.time:
-        raise PlanError("--time applies to a plan, NAME.toml")
     found = {}
     for path in arguments.plan:
         if path.suffix != ".json":

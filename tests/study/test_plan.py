@@ -113,7 +113,13 @@ def test_a_mistake_is_one_line(change, said, tmp_path, capsys):
         ([], "FILE"),
         (["nothing.toml"], "FILE must be a file. Received: nothing.toml"),
         (["setup.cfg"], "FILE must be one NAME.toml"),
-        (["setup.cfg", "--time"], "--time applies to a plan"),
+        (["setup.cfg", "--time"], "--time applies to a plan, NAME.toml"),
+        (["setup.cfg", "--results=x.json"], "--results applies to a plan, NAME.toml"),
+        (["setup.cfg", "--output_dir=x"], "--output_dir applies to a plan, NAME.toml"),
+        (["setup.cfg", "--data_dir=x"], "--data_dir applies to a plan, NAME.toml"),
+        (["setup.cfg", "--plots=x"], "--plots applies to a page, --page"),
+        (["pyproject.toml", "--page=x.md"], "--page applies to results, NAME.json"),
+        (["pyproject.toml", "--plots=x"], "--plots applies to results, NAME.json"),
     ],
 )
 def test_a_wrong_command_is_one_line(arguments, said, capsys, monkeypatch):
