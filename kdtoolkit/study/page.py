@@ -22,6 +22,7 @@ _BEGIN, _END = "<!-- {}: generated -->", "<!-- {}: end -->"
 _MARK = re.compile(r"<!-- (study|teachers) ([a-z0-9._-]+): generated -->")
 _ONCE = "What several arms have, the same image by image, is shown once."
 _SHOWN = "test accuracy (%): every seed, and the mean"
+_TIMES = ("seconds", "milliseconds_per_image")
 # Figure -> its heading, factor and decimals.
 _COLUMNS = {
     "test_accuracy": ("test accuracy", 100, 2),
@@ -101,16 +102,23 @@ def _rows(results: Results) -> Iterator[tuple[str, str, list[Run]]]:
     """Yields the title of an arm, one of its outcomes, and the runs that have it.
 
     What arms share, such as the network that all of them compress, is there once: an outcome of the
-    same name that is right on the same test images with every seed.
+    same name that is right on the same test images with every seed, and has the same figures but
+    for the time that it took.
     """
     seen = set()
     for arm in results.plan.arms:
         for outcome in results.outcomes(arm.name):
             runs = results.of(arm.name, outcome)
-            right = tuple((seed, run.correct[outcome].tobytes()) for seed, run in runs.items())
-            if (outcome, right) not in seen:
-                seen.add((outcome, right))
+            same = tuple((seed, *_timeless(run, outcome)) for seed, run in runs.items())
+            if (outcome, same) not in seen:
+                seen.add((outcome, same))
                 yield arm.title, outcome, list(runs.values())
+
+
+def _timeless(run, outcome):
+    """What an outcome has again on another machine: its decisions and its figures."""
+    figures = run.outcomes[outcome].items()
+    return run.correct[outcome].tobytes(), frozenset(one for one in figures if one[0] not in _TIMES)
 
 
 def _outcomes(results):

@@ -225,26 +225,34 @@ def test_a_comparison_on_other_images_is_one_line(tmp_path, capsys):
 
 
 def test_what_arms_share_is_shown_once(tmp_path):
-    """Which is a row of the same name that is right on the same images, with both seeds."""
+    """A row of the same name, right on the same images, of the same size, with both seeds."""
     found = results(tmp_path)
     for (arm, seed), run in found.runs.items():
-        for name, places in {"original": [], "level": [seed if arm == "strict" else 3]}.items():
+        own = seed if arm == "strict" else 3
+        for name, places in {"original": [], "level": [own], "smaller": []}.items():
             run.correct[name] = np.ones(8, bool)
             run.correct[name][places] = False
-            run.outcomes[name] = {"test_accuracy": float(run.correct[name].mean())}
+            run.outcomes[name] = {
+                "test_accuracy": float(run.correct[name].mean()),
+                "bytes": 1000 * (own if name == "smaller" else 7),
+                "seconds": own,
+                "milliseconds_per_image": own,
+            }
     text = page.text(found)
-    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:8]
-    assert rows[:5] == [
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:10]
+    assert rows[:7] == [
         ["| D(1, 0.5)", "generation 0"],
         ["| D(1, 0.5)", "original"],
         ["| D(1, 0.5)", "level"],
+        ["| D(1, 0.5)", "smaller"],
         ["| tolerant", "generation 1"],
         ["| tolerant", "level"],
+        ["| tolerant", "smaller"],
     ]
     said = "What several arms have, the same image by image, is shown once."
     assert text.count(said) == 1 and said not in page.text(results(tmp_path))
     pictured = page.plot(found).axes[0].get_yticklabels()
-    assert len(pictured) == 5
+    assert len(pictured) == 7
 
 
 def test_a_page_is_filled(tmp_path, capsys):
