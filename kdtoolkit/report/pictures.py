@@ -181,7 +181,7 @@ def seeds(
         points = [100 * value for value in values]
         axes.plot(points, [place] * len(points), "o", color=ACCENT, alpha=0.6, gid=f"row{place}")
         axes.plot(statistics.mean(points), place, "|", color=ALARM, markersize=14, mew=2)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.grid(alpha=0.3, axis="x")

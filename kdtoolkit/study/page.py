@@ -190,7 +190,7 @@ def _versions(versions):
 
 
 def _markdown(lines):
-    head, *body = (" | ".join(line) for line in lines)
+    head, *body = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
     rule = " | ".join("---" for _ in lines[0])
     return "\n".join(f"| {line} |" for line in (head, rule, *body))
 

@@ -134,5 +134,6 @@ def plot(students: Iterable[Taught]) -> Figure:
     axes.set_ylabel("gain of the student over the plain network, points")
     axes.grid(alpha=0.3)
     if students:
-        axes.legend(fontsize="small")
+        for text in axes.legend(fontsize="small").get_texts():
+            text.set_parse_math(False)  # titles are any text
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdtoolkit import cli, files, study
+from kdtoolkit.report.svg import svg
 from kdtoolkit.study import page, teachers
 from kdtoolkit.study.results import pack, unpack
 
@@ -272,6 +273,19 @@ def test_a_page_is_filled(tmp_path, capsys):
     target.write_text("<!-- study other: generated -->")
     assert cli.main(arguments) == 2
     assert "study other has no end, or no results" in capsys.readouterr().err
+
+
+def test_titles_are_any_text(tmp_path):
+    """What is no formula of Matplotlib's; what would end a cell of a Markdown table."""
+    found, title = results(tmp_path), r"a|b $\frac$"
+    arms = tuple(dataclasses.replace(arm, title=title) for arm in found.plan.arms)
+    found = study.Results(dataclasses.replace(found.plan, arms=arms), found.runs)
+    text = page.text(found)  # of two rows, and a difference of the two
+    assert text.count(r"| a\|b $\frac$, ") == 1 and text.count(r"| a\|b $\frac$ |") == 2
+    assert "a|b" not in text
+    students = [teachers.Taught("good", title, 1, 1, 0.9, 0.1)]
+    for figure in (page.plot(found), teachers.plot(students)):
+        assert title in svg(figure, "name")
 
 
 def test_two_files_of_one_study_are_refused(tmp_path, capsys):
