@@ -224,15 +224,15 @@ def fill(page: str, studies: Mapping[str, Results]) -> str:
         studies: name -> results.
 
     Raises:
-        ValueError: a part has no end, or is of a study that is not given.
+        ValueError: a part has no end after it, or is of a study that is not given.
     """
     for kind, name in _MARK.findall(page):
         part = f"{kind} {name}"
         begin, end = _BEGIN.format(part), _END.format(part)
         own = _studies(kind, name, studies)
-        if page.count(end) != 1 or not own:
-            raise ValueError(f"the page's part of {part} has no end, or no results")
         before, _, rest = page.partition(begin)
+        if rest.count(end) != 1 or not own:
+            raise ValueError(f"the page's part of {part} has no end, or no results")
         made = text(*own) if kind == "study" else _markdown(teachers.table(teachers.taught(own)))
         page = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
     return page

@@ -270,9 +270,15 @@ def test_a_page_is_filled(tmp_path, capsys):
         assert "old" not in text and text.count("62.50") == 0 and text.count("75.00") == 1
     drawn = (tmp_path / "good.svg").read_text()
     assert drawn.count('id="row') == 2
-    target.write_text("<!-- study other: generated -->")
-    assert cli.main(arguments) == 2
-    assert "study other has no end, or no results" in capsys.readouterr().err
+    begin, end = "<!-- study good: generated -->", "<!-- study good: end -->"
+    for text, said in {
+        "<!-- study other: generated -->": "other",
+        f"{end}\n{begin}": "good",
+    }.items():
+        target.write_text(f"{text}\nrest\n")
+        assert cli.main(arguments) == 2
+        assert f"study {said} has no end, or no results" in capsys.readouterr().err
+        assert target.read_text() == f"{text}\nrest\n"
 
 
 def test_titles_are_any_text(tmp_path):
