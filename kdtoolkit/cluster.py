@@ -72,13 +72,19 @@ def _from_tf_config():
         config = json.loads(text)
         if not config.get("cluster"):
             return None  # of a single machine, as some platforms set it
-        addresses = {job: list(tasks) for job, tasks in config["cluster"].items()}
+        addresses = dict(config["cluster"])
         job, task = config["task"]["type"], int(config["task"]["index"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             'the environment variable TF_CONFIG must be JSON of a "cluster" and a "task" with '
             f'"type" and "index" ({type(error).__name__}: {error}). Received: {text[:200]}'
         ) from error
+    for name, tasks in addresses.items():
+        if not isinstance(tasks, list):  # text would be a worker a letter
+            raise ValueError(
+                "the environment variable TF_CONFIG must name an array of host:port for each job. "
+                f"Received for {name}: {json.dumps(tasks)}"
+            )
     foreign = sorted(set(addresses) - set(_JOBS))
     if foreign or len(addresses.get("chief", "1")) != 1:
         raise ValueError(

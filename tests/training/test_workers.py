@@ -206,6 +206,7 @@ def environment(monkeypatch):
         ("{", "TF_CONFIG must be JSON.*Received: {"),
         ("[1]", "TF_CONFIG must be JSON"),
         ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON.*'task'"),
+        (config({"worker": "a:1"}), 'an array of host:port .* Received for worker: "a:1"'),
         (config({"worker": ["a:1"], "ps": ["b:1"]}), "must name workers.*1 of ps, 1 of worker"),
         (config({"worker": ["a:1", "b:1"]}, index=2), '"task" of its "cluster".*worker 2'),
     ],
