@@ -196,6 +196,8 @@ def _run(flags, usual):
     with blaming("exits"), blaming_arguments(flags, at="exits", mid="head_width"):
         example = builder.with_exits()
     _check_budget(flags, models.cut_costs(example))
+    tests = flags.certify is None or len(data.validation) > 1
+    flags.require("certify", tests, "left out where there is but one validation image")
     METHODS.check(flags, builder.methods, data.info.classes)
     with blaming_arguments(flags):
         builder.taught(example)

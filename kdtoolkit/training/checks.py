@@ -88,9 +88,9 @@ def are_indices(shape):
 
 
 def check_takes(teacher, images):
-    """Checks that a teacher that is about to run takes the images of a batch.
+    """Checks that a teacher that is to run takes images, of a batch or an input of a network.
 
-    Not before: one that only stands in for outputs that come with the images may take any.
+    One that only stands in for outputs that come with the images may take any.
 
     Raises:
         ArgumentError: their height, width or channels are others.

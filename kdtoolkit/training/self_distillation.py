@@ -181,6 +181,7 @@ def _teaching(teacher, probe, methods):
     """What of a teacher's network runs: its exits' logits and features, for inference."""
     own = exits.features(teacher)
     check_finite(teacher, "teacher")
+    check_takes(own, probe.input)
     kinds = ("logits", *(["features"] if any(m.needs_embedding for m in methods) else []))
     for kind in kinds:
         theirs, ours = (

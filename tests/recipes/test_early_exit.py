@@ -13,6 +13,15 @@ def untrained(session, variants, evaluate, transfer=None):
     return networks, rows
 
 
+def test_one_validation_image_certifies_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+    flags = ["--model=resnet8", "--validation_fraction=0.0005", "--certify=0.1"]
+    assert self_distillation.RECIPE.main([*flags, f"--output_dir={tmp_path / 'run'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--certify must be left out where there is but one validation image" in line
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -54,4 +54,7 @@ def test_a_teacher_without_exits(before, tmp_path, capsys):
     assert RECIPE.main([*SMALL, f"--teacher={before}", "--model=resnet8x4", *flags[1:]]) == 2
     error = capsys.readouterr().err
     assert "--teacher must have exits with features as wide" in error
+    assert RECIPE.main([*SMALL, f"--teacher={before}", "--image_size=16", *flags[1:]]) == 2
+    error = capsys.readouterr().err
+    assert "--teacher must be a network for images of shape (16, 16, 1)" in error
     assert not (tmp_path / "run").exists()

@@ -19,10 +19,10 @@ ONE_HOT = np.eye(CLASSES)[LABELS]
 ALPHA, LAMBDA, T = (0.3, 0.6), (0.03, 0.5), 3.0
 
 
-def network(seed=0, channels=1):
+def network(seed=0, channels=1, size=8):
     """Three exits without batch normalisation in the trunk."""
     keras.utils.set_random_seed(seed)
-    x = image = keras.Input((8, 8, channels))
+    x = image = keras.Input((size, size, channels))
     for stage, (width, stride) in enumerate(((4, 1), (6, 2), (8, 2)), start=1):
         x = keras.layers.Conv2D(
             width, 3, stride, padding="same", activation="tanh", name=f"stage{stage}"
@@ -267,10 +267,13 @@ def test_what_a_generation_refuses(change, message):
 
 
 def test_a_teacher_of_other_images():
-    made = trainer(network(), taught(), teacher=network(channels=3))
-    with pytest.raises(
-        ValueError, match=r"`teacher` .* \(8, 8, 1\)\. Received: one for \(8, 8, 3\)"
-    ):
+    """Before anything is trained, and of a network that takes any size once images come."""
+    message = r"`teacher` .* \(8, 8, 1\)\. Received: one for \(8, 8, 3\)"
+    with pytest.raises(ValueError, match=message):
+        SelfDistillation(network(), taught(), teacher=network(channels=3))
+    of_any_size = keras.models.clone_model(network(), keras.Input((None, None, 1)))
+    made = trainer(of_any_size, taught(), teacher=network(size=16))
+    with pytest.raises(ValueError, match=r"\(8, 8, 1\)\. Received: one for \(16, 16, 1\)"):
         made.fit(IMAGES, LABELS, verbose=0)
 
 
