@@ -64,6 +64,8 @@ def run_study(
     output_dir, results = Path(output_dir), Path(results)
     where = _where(data_dir)
     _check(plan, output_dir, where)
+    if not results.parent.is_dir():
+        raise PlanError(f"{results}, of the results, must be in a directory that exists")
     wanted = plan.runs()
     known = _known(results, wanted)
     _check_none_is_dropped(results, known, wanted)
@@ -112,6 +114,8 @@ def time_study(
     if not known:
         raise PlanError(f"{results} must hold finished runs, whose milliseconds are measured again")
     _check_none_is_dropped(results, known, wanted)
+    if not output_dir.is_dir():
+        raise PlanError(f"{output_dir} must be the directory of the runs, which are measured again")
     with files.locked(output_dir):
         _check_directories(plan, output_dir)
         for arm, seed in wanted:

@@ -165,6 +165,22 @@ def test_networks_of_other_flags_are_not_used(started, tmp_path, capsys):
     assert run(both, "new") == 0 and started == []
 
 
+def test_directories_that_are_not_there_are_named_before_anything_is_run(started, tmp_path, capsys):
+    plan, output_dir = tmp_path / "small.toml", tmp_path / "out"
+    plan.write_text(PLAN)
+    arguments = ["study", str(plan), f"--output_dir={output_dir}"]
+    results = tmp_path / "nowhere" / "small.json"
+    assert cli.main([*arguments, f"--results={results}"]) == 2
+    said = f"{results}, of the results, must be in a directory that exists\n"
+    assert capsys.readouterr().err.endswith(said) and started == []
+    assert cli.main(arguments) == 0
+    started.clear()
+    shutil.rmtree(output_dir)
+    assert cli.main([*arguments, "--time"]) == 2
+    assert f"study: {output_dir} must be the directory of the runs" in capsys.readouterr().err
+    assert started == [] and not output_dir.exists()
+
+
 @pytest.mark.skipif(not KILLS, reason="set KDTOOLKIT_TEST=all, or KDTOOLKIT_TEST_KILLS to a number")
 def test_kills_change_no_figure(finished, tmp_path):
     plan = tmp_path / "small.toml"
