@@ -1,5 +1,6 @@
 """Runs arms of recipes over several seeds, and compares them with intervals."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,10 @@ def _parse(argv):
         help="a plan, NAME.toml, which is run as far as it was not; or files of results, "
         "NAME.json, which are shown",
     )
-    parser.add_argument("--results", type=Path, help="of a plan (default: NAME.json beside it)")
+    parser.add_argument("--results", type=_path, help="of a plan (default: NAME.json beside it)")
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=_path,
         help="where a plan's runs are kept (default: saved_models/studies/NAME)",
     )
     parser.add_argument("--data_dir", help="where the data sets are")
@@ -47,9 +48,11 @@ def _parse(argv):
         "now that the machine does nothing else",
     )
     parser.add_argument(
-        "--page", type=Path, help="of results: a Markdown page whose generated parts they make anew"
+        "--page",
+        type=_path,
+        help="of results: a Markdown page whose generated parts they make anew",
     )
-    parser.add_argument("--plots", type=Path, help="directory for the plots of the page")
+    parser.add_argument("--plots", type=_path, help="directory for the plots of the page")
     try:
         arguments = parser.parse_args(argv)
     except ValueError as error:
@@ -58,6 +61,10 @@ def _parse(argv):
         if not path.is_file():
             raise PlanError(f"FILE must be a file. Received: {path}")
     return arguments
+
+
+def _path(text):
+    return Path(os.path.expanduser(text))  # `--flag=~/...` is expanded by few shells
 
 
 def _check_use(arguments, is_plan):

@@ -46,8 +46,8 @@ def run_study(
 
     Args:
         plan: of `read_plan`.
-        output_dir: gets a directory `ARM/seed_SEED` for each run.
-        results: the file of the results.
+        output_dir: gets a directory `ARM/seed_SEED` for each run; `~` is the home directory.
+        results: the file of the results; likewise.
         data_dir: where the data sets are; by default where TensorFlow Datasets keeps them.
         show: called with each run that has ended.
 
@@ -61,7 +61,7 @@ def run_study(
         InUseError: another process runs the study in this directory.
         RunFailedError: a run failed.
     """
-    output_dir, results = Path(output_dir), Path(results)
+    output_dir, results = _expanded(output_dir), _expanded(results)
     where = _where(data_dir)
     _check(plan, output_dir, where)
     if not results.parent.is_dir():
@@ -108,7 +108,7 @@ def time_study(
             flags.
         DamagedFileError, InUseError, RunFailedError: as in `run_study`.
     """
-    output_dir, results = Path(output_dir), Path(results)
+    output_dir, results = _expanded(output_dir), _expanded(results)
     wanted = plan.runs()
     known = _known(results, wanted)
     if not known:
@@ -129,6 +129,11 @@ def time_study(
             write_results(results, Results(plan, _in_order(known, wanted)))
             show(run)
     return Results(plan, _in_order(known, wanted))
+
+
+def _expanded(path: PathLike) -> Path:
+    """A path in which `~` is the home directory, as it is in the flags of recipes."""
+    return Path(os.path.expanduser(path))
 
 
 def _where(data_dir):

@@ -181,6 +181,23 @@ def test_directories_that_are_not_there_are_named_before_anything_is_run(started
     assert started == [] and not output_dir.exists()
 
 
+def test_a_tilde_is_the_home_directory(started, tmp_path, monkeypatch):
+    """As it is to the recipes, whose directories lie in that of the study."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    for directory in (home, here):
+        directory.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    plan = here / "small.toml"
+    plan.write_text(PLAN)
+    arguments = ["--output_dir=~/out", "--results=~/small.json"]
+    assert cli.main(["study", "small.toml", *arguments]) == 0
+    assert (home / "out" / "report.html").exists() and (home / "small.json").exists()
+    study.run_study(study.read_plan(plan), "~/again", "~/again.json")
+    assert (home / "again" / "a" / "seed_3.json").exists() and (home / "again.json").exists()
+    assert list(here.iterdir()) == [plan]
+
+
 @pytest.mark.skipif(not KILLS, reason="set KDTOOLKIT_TEST=all, or KDTOOLKIT_TEST_KILLS to a number")
 def test_kills_change_no_figure(finished, tmp_path):
     plan = tmp_path / "small.toml"
