@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from kdtoolkit._checks import ABOVE_0_TO_1, BELOW_1, ArgumentError, Integers, OneOf, check
 from kdtoolkit.compression.target import FORMS, Target
-from kdtoolkit.export import quantizations
+from kdtoolkit.export import int4, quantizations
 
 STRUCTURES = ("weights", "channels", "2:4", "none")
 SCOPES = ("layer", "global")
@@ -74,7 +74,7 @@ class Options:
     quantize: Sequence[str] = _option(
         ("int8",),
         f"Kinds of files, separated by commas: {', '.join(QUANTIZATIONS)} (mixed: int8, but for "
-        "what it spoils; qat: int8 after training that knows of it).",
+        "what it spoils; qat: int8 after training that knows of it; int4 is an extra).",
     )
     max_accuracy_drop: float = _option(
         0.01, "Share of the validation images that a mixed file may lose against float32."
@@ -125,6 +125,8 @@ class Options:
         for kind in self.quantize:
             check("quantize", kind, OneOf(QUANTIZATIONS))
         kinds = list(self.quantize)
+        if "int4" in kinds:
+            int4.check_installed("quantize")
         check("max_accuracy_drop", self.max_accuracy_drop, BELOW_1)
         if "mixed" not in kinds and self.max_accuracy_drop != Options.max_accuracy_drop:
             accepted = "left out where there is no mixed file"

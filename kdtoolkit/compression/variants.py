@@ -135,9 +135,9 @@ def compress(
         limit: largest share of such a group that is removed in a round, in (0, 1].
         rounds: in how many rounds channels go, each followed by `epochs` of fine-tuning.
         rankings: how often channels are ranked in a round: see `select_channels`.
-        quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int8"`,
-            `"uint8"`, `"mixed"`, int8 but for what it spoils (see `export.to_mixed`), and `"qat"`,
-            int8 after training that knows of it.
+        quantize: kinds of files besides that of float32: `"float16"`, `"dynamic_range"`, `"int4"`
+            (an extra), `"int8"`, `"uint8"`, `"mixed"`, int8 but for what it spoils (see
+            `export.to_mixed`), and `"qat"`, int8 after training that knows of it.
         max_accuracy_drop: share of the validation images that a mixed file may lose against the
             file in float32; these images choose what stays in float.
         calibration_images: number of training images, from all over them, that give integers

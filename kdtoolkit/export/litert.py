@@ -14,7 +14,7 @@ from kdtoolkit import files
 from kdtoolkit._checks import ArgumentError, OneOf, Words, check
 from kdtoolkit._types import Network, PathLike
 from kdtoolkit.edge import associated
-from kdtoolkit.export import metadata
+from kdtoolkit.export import int4, metadata
 from kdtoolkit.export.artefact import Exported, exported_at
 from kdtoolkit.export.classifier import trace
 from kdtoolkit.export.quantizations import CALIBRATED, INTEGERS, QUANTIZATIONS
@@ -50,7 +50,8 @@ def to_litert(
         preprocessing: maps uint8 images to the network's input, a `kdtoolkit.data.Preprocessing`
             or any TensorFlow function; None if the network takes pixels from 0 to 255.
         quantization: `"float32"` for none, `"float16"` halves the file, `"dynamic_range"` stores
-            weights as 8-bit integers and quantises activations while it runs, `"int8"` computes in
+            weights as 8-bit integers and quantises activations while it runs, `"int4"` does so
+            with 4 bits (an extra: `pip install "kdtoolkit[int4]"`), `"int8"` computes in
             integers between ends of float32, `"uint8"` has nothing but integers, for processors
             without floats.
         calibration: uint8 images `(n, height, width, channels)`, some hundred training images,
@@ -72,6 +73,8 @@ def to_litert(
             needed or no such images.
     """
     check("quantization", quantization, OneOf(QUANTIZATIONS))
+    if quantization == "int4":
+        int4.check_installed("quantization")
     full = quantization == "uint8"
     function = trace(network, preprocessing, batch=1, float_pixels=full)
     write = description(network, function, labels, about)
@@ -173,6 +176,8 @@ def convert(functions, quantization, samples=None):
         # The converter would drop the rounding, and compute something else.
         accepted = f"{' or '.join(INTEGERS)} for a quantisation-aware network"
         raise ArgumentError("quantization", accepted, quantization)
+    if quantization == "int4":
+        return int4.with_weights_in_four_bits(convert(functions, "float32"))
     if quantization == "int8" and ranged:
         samples = None  # What has no range has learned to compute in floats.
     if quantization in INTEGERS and samples is not None:

@@ -82,6 +82,11 @@ TOLERANCES = {
     "float16": Tolerance(1e-2, 1e-2),
     # Weights and activations are off by up to 1/254 of their largest.
     "dynamic_range": _EIGHT_BITS,
+    # Sixteen times as coarse, in weights alone: files of a resnet8 were off by 0.02 in the mean on
+    # digits, of two ResNet-20 by 0.14 and 0.22 on 600 images of CIFAR-100, where they lost five
+    # points. A file that is wrong, of which nothing is left, would be off by about the largest
+    # probability.
+    "int4": Tolerance(1.0, 0.35),
     # The same rounding; ranges were fixed beforehand, and what lies outside them is cut off.
     "int8": _EIGHT_BITS,
     # What is rounded is rounded as in int8.

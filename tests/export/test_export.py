@@ -9,6 +9,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from kdtoolkit import export, models
+from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.quantization import quantization_aware
 from kdtoolkit.data import Preprocessing
 from tests import processes
@@ -124,6 +125,44 @@ def test_quantised_weights(tmp_path, whole, quantization, fraction, atol):
     assert fraction * whole.bytes < small.bytes < fraction * whole.bytes + 20_000
     expected = softmax(network.predict(normalised(IMAGES).astype("float32"), verbose=0))
     np.testing.assert_allclose(run_litert(small.path, IMAGES), expected, atol=atol)
+
+
+def test_int4_rounds_weights_to_fifteen_steps_of_each_channel(tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 10, 3))
+    x = keras.layers.Conv2D(64, 3, activation="relu")(image)
+    x = keras.layers.Conv2D(64, 3, activation="relu")(x)
+    network = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(x)))
+    last = network.layers[-1].kernel
+    last.assign(last * 10)  # answers that are decided
+    path = tmp_path / "int4.tflite"
+    file = export.to_litert(network, path, PREPROCESSING, "int4", labels=list("abcde"))
+    weights = sum(layer.kernel.numpy().size for layer in network.layers if hasattr(layer, "kernel"))
+    assert weights / 2 < file.bytes < weights / 2 + 12_000
+    inputs = normalised(IMAGES).astype("float32")
+    whole = softmax(network.predict(inputs, verbose=0))
+    for layer in network.layers:
+        if hasattr(layer, "kernel"):
+            kernel = layer.kernel.numpy().astype(np.float64)
+            step = np.abs(kernel).max(tuple(range(kernel.ndim - 1))) / 7
+            layer.kernel.assign(np.round(kernel / step) * step)
+    rounded = softmax(network.predict(inputs, verbose=0))
+    found = run_litert(path, IMAGES)
+    # Besides, activations are rounded to eight bits.
+    assert np.abs(found - rounded).max() < np.abs(found - whole).max() / 5
+    np.testing.assert_allclose(found, rounded, atol=0.02)
+
+
+def test_int4_without_what_makes_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for argument, ask in (
+        ("quantization", lambda: export.to_litert(resnet8(), tmp_path / "x", quantization="int4")),
+        ("quantize", lambda: Options(quantize=["int4"])),
+    ):
+        with pytest.raises(ValueError, match=rf"`{argument}` must be another kind .*\[int4"):
+            ask()
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_computes_in_integers_between_floats(tmp_path):
@@ -282,7 +321,7 @@ def test_wrong_calibration(tmp_path, quantization, calibration, received):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("quantization", ["float32", "float16", "dynamic_range"])
+@pytest.mark.parametrize("quantization", ["float32", "float16", "dynamic_range", "int4"])
 def test_quantisation_aware_networks_are_not_written_in_floats(tmp_path, quantization):
     network = quantization_aware(resnet8(), normalised(IMAGES))
     with pytest.raises(ValueError, match=f"`quantization` must be int8 or uint8 .*{quantization}"):
