@@ -67,6 +67,7 @@ def train_generations(
     compute: Compute = BY_KERAS,
     transfer: Transfer | None = None,
     show_progress: bool = True,
+    claim: Callable[[], object] | None = None,
 ) -> list[Generation]:
     """Trains `D(primary_score, lambda)`: generation 0 on labels, each next one on the last.
 
@@ -91,6 +92,9 @@ def train_generations(
         compute: of `kdtoolkit.training.compute.choose`; by default as Keras is set.
         transfer: of every generation, where `build` returns networks with trained weights.
         show_progress: print progress and the time left to standard error.
+        claim: called once all is checked, before anything is written, by a caller that holds
+            `output_dir` itself; by default it is held here. Its file generations.json stores the
+            arguments.
 
     Returns:
         The generations, patriarch first. Their results hold `generation`, `test_accuracy`,
@@ -158,7 +162,7 @@ def train_generations(
 
     settings.check(data, [method for own in chosen for method in own])
     tested = functools.cache(functools.partial(_tested, data))
-    with held(strategy, output_dir, "generations.json", arguments):
+    with held(strategy, output_dir, "generations.json", arguments, claim):
         lineage: list[Generation] = []
         for generation in range(generations + 1):
             name, before = f"generation_{generation}", [member.network for member in lineage]

@@ -168,8 +168,11 @@ def _run(flags, usual):
 
     chosen = _check_methods(flags, classes)
     start, given = _pretrained.Start(flags, session.data, "model"), {}
-    session.begin()
-    start.remember(session.output_dir, given)
+
+    def claim():
+        session.begin()
+        start.remember(session.output_dir, given)
+
     with session.guarded(), blaming_arguments(flags):
         lineage = train_generations(
             lambda: models.build(flags.model, shape, classes, **start.options),
@@ -188,6 +191,7 @@ def _run(flags, usual):
             strategy=session.strategy,
             compute=session.compute,
             transfer=start.transfer,
+            claim=claim,
         )
         networks = [generation.network for generation in lineage]
 

@@ -134,6 +134,17 @@ def test_mistake_is_one_line_and_status_2(arguments, parts, in_empty_directory, 
     assert list(in_empty_directory.iterdir()) == []
 
 
+def test_methods_that_do_not_suit_the_network_leave_the_directory(
+    in_empty_directory, capsys, monkeypatch
+):
+    # Tests share a process, in which operations stay as they are.
+    monkeypatch.setattr("kdtoolkit.recipes._session.prepare_process", lambda flags: None)
+    assert RECIPE.main(["--methods=fitnet", "--fitnet_layers=stage9:stage9"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--fitnet_layers" in line and "stage9" in line
+    assert list(in_empty_directory.iterdir()) == []
+
+
 def test_options_of_each_student():
     flags = _command.Flags()
     RECIPE.define(flags)
