@@ -6,10 +6,12 @@ of them go. What a layer with weights reads and returns says along which axis of
 channels lie.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -69,16 +71,16 @@ class Effect:
         slices: triples of one of its variables, an axis, and the numbers of the channels on it.
         config: maps a function that counts how many of some channels stay to the entries of the
             operation's config that follow from it; None if there are none.
-        filters: the variable whose last axis makes new channels, or None.
-        scale: the scale of a batch normalisation, or None.
+        filters: whether it makes new channels.
+        scale: whether it is a batch normalisation with a scale.
     """
 
     outputs: np.ndarray
     parts: tuple = ()
     slices: tuple = ()
     config: Callable | None = None
-    filters: Any = None
-    scale: Any = None
+    filters: bool = False
+    scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class ChannelGraph:
         roots: int array: number of a channel -> the number that stands for all tied to it.
         fixed: bool array: number of a channel -> whether it must stay.
         unknown: descriptions of the operations that are not understood.
+        alive: bool array: number of a channel -> whether the network has it still.
+        original: the graph of the network before any channel went; None where none has gone.
     """
 
     network: keras.Model
@@ -98,6 +102,8 @@ class ChannelGraph:
     roots: np.ndarray
     fixed: np.ndarray
     unknown: tuple
+    alive: np.ndarray
+    original: ChannelGraph | None = None
 
 
 def filters(layer):
@@ -111,9 +117,7 @@ def analyse(network):
     Raises:
         ValueError: the network is neither, or not built.
     """
-    network = flatten(network)
-    # Not the model itself: copies of a compiled one would be compiled.
-    network = keras.Model(network.input, network.output, name=network.name)
+    network = _uncompiled(flatten(network))
     channels, effects, unknown, of = _Channels(), {}, {}, {}
     for node in _keras.nodes(network):
         operation = node.operation
@@ -137,7 +141,54 @@ def analyse(network):
         of.update(zip(map(id, node.output_tensors), parts, strict=True))
     channels.fix(*(of[id(tensor)] for tensor in network.outputs))
     roots, fixed = channels.resolve()
-    return ChannelGraph(network, effects, roots, fixed, tuple(unknown))
+    return ChannelGraph(network, effects, roots, fixed, tuple(unknown), np.ones(len(roots), bool))
+
+
+def narrowed(graph, network, alive):
+    """Returns the `ChannelGraph` of a network that lost channels, which keep their numbers.
+
+    That of `analyse` may be another one. A grouped convolution whose groups are left with a channel
+    each would be taken for a depthwise one, for example, whose channels depend on each other in
+    another way.
+
+    Args:
+        graph: of the network before.
+        network: functional model of its layers, without those channels; perhaps trained.
+        alive: as the attribute.
+    """
+
+    def left(channels):
+        return channels[alive[channels]]
+
+    effects = {}
+    for name, effect in graph.effects.items():
+        slices = []
+        for variable, axis, channels in effect.slices:
+            number = weight_number(graph.network.get_layer(name), variable)
+            slices.append((network.get_layer(name).weights[number], axis, left(channels)))
+        effects[name] = dataclasses.replace(
+            effect,
+            outputs=left(effect.outputs),
+            parts=tuple(map(left, effect.parts)),
+            slices=tuple(slices),
+        )
+    return dataclasses.replace(
+        graph,
+        network=_uncompiled(network),
+        effects=effects,
+        alive=alive,
+        original=graph.original or graph,
+    )
+
+
+def weight_number(layer, variable):
+    """The place of a variable among a layer's weights."""
+    return next(number for number, weight in enumerate(layer.weights) if weight is variable)
+
+
+def _uncompiled(network):
+    """The same graph as another model: copies of a compiled one would be compiled."""
+    return keras.Model(network.input, network.output, name=network.name)
 
 
 class _Channels:
@@ -197,7 +248,7 @@ def _producer(operation, outputs, slices, config, channels):
         slices += ((operation.bias, 0, outputs),)
     if not _is_elementwise(operation):
         channels.fix(outputs)
-    return Effect(outputs, slices=slices, config=config, filters=filters(operation))
+    return Effect(outputs, slices=slices, config=config, filters=True)
 
 
 def _dense(operation, node, inputs, channels):
@@ -260,7 +311,7 @@ def _batch_norm(operation, node, inputs, channels):
     return Effect(
         inputs[0],
         slices=tuple((variable, 0, inputs[0]) for variable in operation.weights),
-        scale=operation.gamma if operation.scale else None,
+        scale=operation.scale,
     )
 
 

@@ -22,7 +22,7 @@ from kdtoolkit._checks import (
 )
 from kdtoolkit._types import Network
 from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
-from kdtoolkit.compression.channels import remaining, shrink
+from kdtoolkit.compression.channels import remaining, shrink, shrunk
 from kdtoolkit.compression.coupling import ChannelGroup, groups_of, without
 from kdtoolkit.compression.importance import Importance, as_importance
 from kdtoolkit.compression.options import SCOPES
@@ -70,8 +70,8 @@ def select_channels(
             files, or another device. Few networks are measured, each once: the number of channels
             is bisected, as if fewer channels never cost more.
         rankings: how often channels are ranked, what is left anew each time, so that a group which
-            has lost many has its own mean: the same share of what is left goes each time, and
-            `limit` is of each time. With a global threshold 10 are better than 1 where much goes.
+            has lost many has its own mean: the same share of what is left goes each time. With a
+            global threshold 10 are better than 1 where much goes.
 
     Returns:
         Name of each layer that loses channels -> bool array `(channels,)`, true for those to keep.
@@ -81,7 +81,7 @@ def select_channels(
             network has nothing to prune, or does not come down to the target.
     """
     return selection(
-        *(network, fraction, importance, multiple, layers),
+        *(analyse(network), fraction, importance, multiple, layers),
         threshold=threshold,
         limit=limit,
         target=target,
@@ -110,7 +110,7 @@ class Selection:
 
 
 def selection(
-    network: Network,
+    analysis: ChannelGraph,
     fraction: float | None = None,
     importance: str | Importance = "l1",
     multiple: int = 1,
@@ -121,13 +121,12 @@ def selection(
     target: str | Target | None = None,
     measure: Callable[[Network], float] | None = None,
     rankings: int = 1,
-    original: Network | None = None,
     gone: float = 0.0,
 ) -> Selection:
     """As `select_channels`, with what was measured.
 
     Args:
-        original: that whose channels `fraction` is of, where some of them have gone before.
+        analysis: of the network. The fraction is of the channels of its `original`.
         gone: fraction of them that was to go before.
     """
     if (fraction is None) == (target is None):
@@ -140,45 +139,47 @@ def selection(
     check("threshold", threshold, OneOf(SCOPES))
     check("rankings", rankings, Integers(1))
     importance = as_importance(importance)
-    groups = groups_of(analyse(network if original is None else original))
+    groups = groups_of(analysis)
     limits = _limits(groups, limit)
-    sizes = {group.key: group.size for group in _matching(groups, layers)}
+    # How many channels of a group are left where it has lost all that it may.
+    least = {group.key: group.size - group.removable(limits(group)) for group in groups}
+    original = groups_of(analysis.original or analysis)
+    sizes = {group.key: group.size for group in _matching(original, layers)}
     whole = most = None
     counts = False
     if target is not None:
         target = Target.parse(target)
         counts = measure is None and target.cost in COUNTED
         measure = measure or cost_of(target)
-        whole = measure(network)
+        whole = measure(analysis.network)
         most = target.most(whole)
 
-    def cost_left(network, analysis, keep):
+    def cost_left(analysis, keep):
         if counts:
             return remaining(analysis, keep, target.cost)
-        return measure(shrink(network, keep))
+        return measure(shrunk(analysis, keep).network)
 
-    def rank(network, cost, share):
+    def rank(analysis, cost, share):
         """Goes a share of the way from a network, whose cost is given, to what is asked for."""
-        analysis = analyse(network)
         groups = _matching(groups_of(analysis), layers)
-        queues = _queues(analysis, groups, sizes, importance, multiple, threshold, limits)
+        queues = _queues(analysis, groups, sizes, importance, multiple, threshold, least)
         if target is None:
             wanted = 1 - partly(1 - gone, 1 - fraction, share)
             return Selection(_keep(analysis, queues, _bound(queues, wanted, threshold)))
-        left = functools.partial(cost_left, network, analysis)
+        left = functools.partial(cost_left, analysis)
         refuse = functools.partial(_unreachable, target, whole)
         return _reach(analysis, queues, partly(whole, most, share), left, cost, refuse)
 
     keep: dict[str, np.ndarray] = {}
-    found, measured, left = whole, int(target is not None), network
+    found, measured = whole, int(target is not None)
     for number in range(1, rankings + 1):
-        chosen = rank(left, found, number / rankings)
+        chosen = rank(analysis, found, number / rankings)
         found, measured = chosen.found, measured + chosen.measured
         for name, kept in chosen.keep.items():
             mask = keep.setdefault(name, np.ones(len(kept), bool))
             mask[np.flatnonzero(mask)] = kept
         if number < rankings:
-            left = shrink(network, keep)
+            analysis = shrunk(analysis, chosen.keep)
     return Selection(keep, whole, most, found, measured)
 
 
@@ -263,7 +264,7 @@ def _limits(groups, limit) -> Callable[[ChannelGroup], float]:
     return lambda group: min(limit.get(name, 1.0) for name in group.layers)
 
 
-def _queues(analysis, groups, sizes, importance, multiple, threshold, limit_of) -> list[_Queue]:
+def _queues(analysis, groups, sizes, importance, multiple, threshold, least) -> list[_Queue]:
     queues = []
     scored = zip(groups, importance.scores(analysis.network, groups), strict=True)
     for group, scores in scored:
@@ -276,7 +277,7 @@ def _queues(analysis, groups, sizes, importance, multiple, threshold, limit_of) 
         else:
             mean = 1.0 if importance.comparable else scores.mean()
             keys = scores[order] / (mean or 1.0)
-        removable = group.removable(limit_of(group))
+        removable = group.size - least[group.key]
         queues.append(_Queue(group, whole, order[:removable], keys[:removable], multiple))
     if not queues:
         accepted = f"another for channels that {importance.name} says nothing of"

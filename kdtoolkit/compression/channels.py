@@ -9,7 +9,7 @@ import numpy as np
 from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
+from kdtoolkit.compression.channel_graph import ChannelGraph, analyse, narrowed
 from kdtoolkit.models.copies import copied
 from kdtoolkit.models.cost import macs_of
 from kdtoolkit.models.weights import put_weights
@@ -76,13 +76,23 @@ def shrink(network: Network, keep: Mapping[str, np.ndarray]) -> Network:
     Raises:
         ValueError: as for `mask_channels`.
     """
-    analysis = analyse(network)
+    return shrunk(analyse(network), keep).network
+
+
+def shrunk(analysis: ChannelGraph, keep: Mapping[str, np.ndarray]) -> ChannelGraph:
+    """Returns the network of `shrink`, with what depends on each other in it as it did before.
+
+    Args:
+        analysis: of the network.
+        keep: as for `shrink`.
+    """
     alive = _alive(analysis, keep)
 
     def taken(value, axis, channels):
         return value.compress(alive[channels], axis)
 
-    return _rebuild(analysis, taken, lambda channels: int(alive[channels].sum()))
+    smaller = _rebuild(analysis, taken, lambda channels: int(alive[channels].sum()))
+    return narrowed(analysis, smaller, alive)
 
 
 def remaining(analysis: ChannelGraph, keep: Mapping[str, np.ndarray], cost: str) -> int:
@@ -113,7 +123,7 @@ def _array(variable):
 
 def _alive(analysis, keep):
     """Whether a channel stays: bool array, by its number."""
-    layers = {name: e.outputs for name, e in analysis.effects.items() if e.filters is not None}
+    layers = {name: e.outputs for name, e in analysis.effects.items() if e.filters}
     removed = np.zeros(len(analysis.roots), bool)
     for name, kept in keep.items():
         if name not in layers:
@@ -142,7 +152,7 @@ def _alive(analysis, keep):
             accepted = "tied channels together, see `channel_groups`"
             received = Words(f"channels to remove that {name!r} keeps")
             raise ArgumentError("keep", accepted, received, must="remove")
-    alive = ~removed[analysis.roots]
+    alive = analysis.alive & ~removed[analysis.roots]
     for name, effect in analysis.effects.items():
         if not all(alive[part].any() for part in effect.parts):
             accepted = "a channel to each part of a split"

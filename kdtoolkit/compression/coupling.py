@@ -9,7 +9,7 @@ import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
-from kdtoolkit.compression.channel_graph import ChannelGraph, analyse
+from kdtoolkit.compression.channel_graph import ChannelGraph, analyse, weight_number
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ChannelGroup:
         slices: name of a layer, number of one of its weights and an axis -> int array `(size, n)`:
             the places on that axis that go with row i. All that a channel takes with it, what
             reads it too.
-        key: what the channels of the group alone have in common. It is the same in a copy of the
-            network with fewer channels.
+        key: what the channels of the group alone have in common. It is the same in the `narrowed`
+            graph of a network with fewer channels.
     """
 
     channels: Mapping[str, np.ndarray]
@@ -98,20 +98,19 @@ def groups_of(analysis):
     parts = collections.defaultdict(set)
     for name, effect in analysis.effects.items():
         for variable, axis, channels in effect.slices:
-            weights = analysis.network.get_layer(name).weights
-            number = next(i for i, weight in enumerate(weights) if weight is variable)
+            number = weight_number(analysis.network.get_layer(name), variable)
             place = (name, number, axis % len(variable.shape))
             for position, root in enumerate(analysis.roots[channels]):
                 slices[root][place].append(position)
         for place, channels in enumerate(effect.parts):
             for root in np.unique(analysis.roots[channels]):
                 parts[root].add((name, place))
-        if effect.filters is not None or effect.scale is not None:
+        if effect.filters or effect.scale:
             for position, root in enumerate(analysis.roots[effect.outputs]):
                 members[root][name].append(position)
     groups = collections.defaultdict(list)
     for root, positions in members.items():
-        produced = any(analysis.effects[name].filters is not None for name in positions)
+        produced = any(analysis.effects[name].filters for name in positions)
         if produced and not analysis.fixed[root]:
             tied, read = (
                 tuple((place, len(found)) for place, found in each.items())
@@ -131,7 +130,7 @@ def groups_of(analysis):
 
 def _group(analysis, members, slices, key, roots):
     found = _rows([members[root] for root in roots])
-    producers = {name for name in found if analysis.effects[name].filters is not None}
+    producers = {name for name in found if analysis.effects[name].filters}
     return ChannelGroup(
         channels={name: rows for name, rows in found.items() if name in producers},
         scales={name: rows for name, rows in found.items() if name not in producers},

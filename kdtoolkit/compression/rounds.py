@@ -11,6 +11,7 @@ import numpy as np
 
 from kdtoolkit import files
 from kdtoolkit._types import Network
+from kdtoolkit.compression.channel_graph import ChannelGraph
 from kdtoolkit.compression.channel_selection import Selection, selection
 from kdtoolkit.compression.importance import Importance, Taylor
 from kdtoolkit.compression.options import Options
@@ -25,7 +26,6 @@ class Rounds:
     a run that was killed goes on with: milliseconds are others each time that they are measured.
 
     Attributes:
-        original: the network before the first round.
         options: how it is compressed; its structure is channels.
         images: normalised training images, for an importance that looks at some.
         labels: their classes.
@@ -35,7 +35,6 @@ class Rounds:
         identity: of the run, as JSON holds it: choices of another one are not looked at.
     """
 
-    original: Network
     options: Options
     images: np.ndarray
     labels: np.ndarray
@@ -54,11 +53,11 @@ class Rounds:
             return Taylor(self.images, self.labels)
         return self.options.importance
 
-    def select(self, network: Network, number: int) -> Selection:
+    def select(self, analysis: ChannelGraph, number: int) -> Selection:
         """Chooses the channels that stay in a round, or knows what was chosen.
 
         Args:
-            network: as the round before left it; in the first one the original, or a copy.
+            analysis: of the network as the round before left it, narrowed from the original's.
             number: of the round, from 1; 0 for all rounds at once, which is asked for first.
 
         Raises:
@@ -68,7 +67,7 @@ class Rounds:
         number = 0 if rounds == 1 else number
         if number == len(self._chosen):
             begin, end = ((number - 1) / rounds, number / rounds) if number else (0.0, 1.0)
-            self._chosen.append(self._select(network, begin, end))
+            self._chosen.append(self._select(analysis, begin, end))
         return self._chosen[number]
 
     def write(self) -> None:
@@ -76,7 +75,7 @@ class Rounds:
         chosen = [_as_json(each) for each in self._chosen]
         files.write_record(self.path, {"of": self.identity, "chosen": chosen})
 
-    def _select(self, network, begin, end):
+    def _select(self, analysis, begin, end):
         """The channels that stay from one share of the way to another one."""
         options, fraction, gone, target = self.options, None, 0.0, None
         if options.target is None:
@@ -87,14 +86,13 @@ class Rounds:
                 whole, most = self._chosen[0].whole, self._chosen[0].most
                 target = Target(target.cost, amount=partly(whole, most, end))
         return selection(
-            *(network, fraction, self.importance),
+            *(analysis, fraction, self.importance),
             layers=self.layers,
             threshold=options.threshold,
             limit=options.limit,
             target=target,
             measure=self.measure,
             rankings=options.rankings,
-            original=self.original,
             gone=gone,
         )
 

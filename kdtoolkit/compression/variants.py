@@ -16,8 +16,9 @@ from kdtoolkit._checks import ArgumentError, suiting
 from kdtoolkit._claim import described_data, fingerprint, held
 from kdtoolkit._types import PathLike
 from kdtoolkit.compression import sensitivity_analysis, sensitivity_files
+from kdtoolkit.compression.channel_graph import analyse, narrowed
 from kdtoolkit.compression.channel_selection import Selection, channel_count
-from kdtoolkit.compression.channels import shrink
+from kdtoolkit.compression.channels import shrunk
 from kdtoolkit.compression.coupling import channel_groups
 from kdtoolkit.compression.keep import KeepZeros
 from kdtoolkit.compression.layers import choose, kernels
@@ -224,7 +225,7 @@ def compress(
     run = _Run(
         *(original, copy, data, output_dir, options, methods, settings, bar, examples),
         rounds=Rounds(
-            *(original, options, examples, labels),
+            *(options, examples, labels),
             measure=_file_cost(options, data, about, pixels, examples),
             path=output_dir / "channels.json",
             identity=arguments,
@@ -276,7 +277,7 @@ class _Run:
                     _ = self._groups  # which says what is wrong
             blamed = "target" if options.target else "structure"
             with suiting(blamed, getattr(options, blamed)):
-                example = self.start_of_round(original, self.channels(original, 0, write=False))
+                example = self.start_of_round(self._graph, self.channels(self._graph, 0, False))
                 callbacks = self.pruning_callbacks()
             if options.prunes:
                 trainer = self.trainer(example)
@@ -323,14 +324,17 @@ class _Run:
             if options.prunes and "int8" in options.kinds:  # what rounding alone costs
                 measure(f"{name}, int8", network, "int8")
         if options.prunes:
-            name = options.pruned_name
+            name, graph = options.pruned_name, self._graph
             for number in range(1, options.rounds + 1):
-                channels = self.channels(network, number)
+                channels = self.channels(graph, number)
                 if channels is not None and options.target:
                     reached.append(_reached(channels))
                 directory = "pruned" if number == options.rounds else f"round_{number}"
-                network, own_seconds = self.fine_tune_pruned(network, channels, directory, number)
+                network, own_seconds = self.fine_tune_pruned(graph, channels, directory, number)
                 seconds += own_seconds
+                if channels is not None:
+                    smaller = shrunk(graph, channels.keep)
+                    graph = narrowed(smaller, network, smaller.alive)
             measure(name, network, "float32", directory, seconds)
         for kind in options.kinds:
             if kind == "qat":
@@ -344,13 +348,18 @@ class _Run:
     def _groups(self):
         return channel_groups(self.original)
 
-    def channels(self, network, number, write=True):
+    @functools.cached_property
+    def _graph(self):
+        """What depends on each other in the original; None where no channels go."""
+        return analyse(self.original) if self.options.structure == "channels" else None
+
+    def channels(self, graph, number, write=True):
         """The channels that stay in a round, as `Rounds.select`; None where none go."""
-        if self.options.structure != "channels":
+        if graph is None:
             return None
 
         def selected():
-            found = self.rounds.select(local(network), number)
+            found = self.rounds.select(narrowed(graph, local(graph.network), graph.alive), number)
             if write:
                 self.rounds.write()
             return dataclasses.asdict(found)
@@ -359,9 +368,9 @@ class _Run:
         with self.settings.compute.policy():
             return Selection(**from_chief(self.settings.strategy, selected))
 
-    def start_of_round(self, network, channels):
+    def start_of_round(self, graph, channels):
         """The network of a round, before it is fine-tuned."""
-        return self.copy() if channels is None else shrink(network, channels.keep)
+        return self.copy() if channels is None else shrunk(graph, channels.keep).network
 
     def pruning_callbacks(self):
         """The callbacks that prune while a network is fine-tuned."""
@@ -381,11 +390,11 @@ class _Run:
             )
         ]
 
-    def fine_tune_pruned(self, network, channels, directory, number):
+    def fine_tune_pruned(self, graph, channels, directory, number):
         """Fine-tunes what a round leaves; returns the network, and seconds."""
         return self._fine_tune(
             directory,
-            functools.partial(self.start_of_round, network, channels),
+            functools.partial(self.start_of_round, graph, channels),
             self.pruning_callbacks(),
             self.settings.schedule,
             (number - 1) * self.settings.epochs,

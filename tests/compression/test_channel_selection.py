@@ -11,13 +11,14 @@ from kdtoolkit import export, models
 from kdtoolkit.compression import (
     channel_groups,
     importance,
+    mask_channels,
     prune_channels,
     select_channels,
     shrink,
 )
 from kdtoolkit.compression.channel_graph import analyse
 from kdtoolkit.compression.channel_selection import channel_count, selection
-from kdtoolkit.compression.channels import remaining
+from kdtoolkit.compression.channels import remaining, shrunk
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.compression.target import Target
@@ -217,7 +218,9 @@ def test_amount_of_a_given_cost(network, amount):
     costs = [5 * (4 - len(p.get("first", []))) + 4 - len(p.get("second", [])) + 4 for p in PREFIXES]
     assert costs == [28, 21, 16, 15, 10]
     expected = next(i for i, cost in enumerate(costs) if cost <= amount)
-    found = selection(network, target=f"ms={amount}ms", measure=milliseconds, threshold="global")
+    found = selection(
+        analyse(network), target=f"ms={amount}ms", measure=milliseconds, threshold="global"
+    )
     assert removed(found.keep) == PREFIXES[expected]
     assert (found.whole, found.most, found.found) == (28, amount, costs[expected])
     assert found.measured == len(measured) <= (4 if expected else 1)
@@ -250,7 +253,7 @@ def test_bytes_are_those_of_the_file(tmp_path):
 
 def test_milliseconds_are_measured(network):
     """However long: a file is written, and run."""
-    found = selection(network, target="ms=1000000ms")
+    found = selection(analyse(network), target="ms=1000000ms")
     assert (found.keep, found.measured) == ({}, 1)
     assert 0 < found.found < 1e6
 
@@ -294,20 +297,74 @@ def test_no_group_pays_for_one_that_stays(options, rankings):
     assert {name: kept.sum() for name, kept in keep.items()} == {"first": 5}
 
 
+def widths_after_rounds(network, options, tmp_path):
+    rounds = Rounds(options, None, None, None, tmp_path / "channels.json", {})
+    graph, widths = analyse(network), []
+    rounds.select(graph, 0)
+    for number in range(1, options.rounds + 1):
+        graph = shrunk(graph, rounds.select(graph, number).keep)
+        widths.append(filters(graph.network))
+    return widths
+
+
+def filters(network):
+    return tuple(layer.filters for layer in network.layers if hasattr(layer, "filters"))
+
+
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_no_group_pays_for_one_that_stays_in_rounds(rounds, tmp_path):
     original = half_normalised()
     options = Options(
         *("channels", 0.5), importance="bn_scale", rounds=rounds, rankings=2, quantize=()
     )
-    ways = Rounds(original, options, None, None, None, tmp_path / "channels.json", {})
-    ways.select(original, 0)
-    network, widths = original, []
-    for number in range(1, rounds + 1):
-        network = shrink(network, ways.select(network, number).keep)
-        widths.append((network.get_layer("first").filters, network.get_layer("second").filters))
+    widths = widths_after_rounds(original, options, tmp_path)
     # 10 * 0.5^(1/3) = 7.9 and 10 * 0.5^(2/3) = 6.3 channels are to stay at least.
     assert widths == ([(5, 10)] if rounds == 1 else [(8, 10), (7, 10), (5, 10)])
+
+
+def in_groups():
+    """Two channels in each of four groups; with one they would be those of a depthwise one."""
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(8, 1)(image)
+    x = layers.ReLU()(layers.Conv2D(8, 1, groups=4)(x))
+    return randomised(classified(image, layers.Conv2D(16, 1)(x)))
+
+
+def one_gate():
+    """For two channels; beside a single one it would be tied to it."""
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(2, 1)(image)
+    x = layers.Multiply()([x, layers.Conv2D(1, 1, activation="sigmoid")(x)])
+    return randomised(classified(image, layers.Conv2D(16, 1)(x)))
+
+
+# 0.25^(1/3) = 0.63 and 0.25^(2/3) = 0.397 of the channels stay at least.
+@pytest.mark.parametrize(
+    ("build", "widths"),
+    [
+        (in_groups, [(8, 8, 11), (4, 4, 7), (4, 4, 4)]),
+        (one_gate, [(2, 1, 11), (1, 1, 7), (1, 1, 4)]),
+    ],
+)
+def test_channels_depend_on_each_other_as_they_did_at_first(build, widths, tmp_path):
+    network = build()
+    options = Options("channels", 0.75, rounds=3, quantize=())
+    assert widths_after_rounds(network, options, tmp_path) == widths
+    keep = select_channels(network, 0.75, rankings=3)
+    smaller = shrink(network, keep)
+    assert filters(smaller) == widths[-1]
+    images = np.random.default_rng(0).normal(size=(2, *SHAPE))
+    np.testing.assert_allclose(smaller(images), mask_channels(network, keep)(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rankings", [1, 4])
+def test_a_limit_is_of_what_a_group_was(rankings):
+    """A quarter of each of both, which is less than what was asked for."""
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(16, 1)(layers.Conv2D(12, 1)(image))
+    network = randomised(classified(image, x))
+    options = {"threshold": "global", "limit": 0.25, "rankings": rankings}
+    assert filters(prune_channels(network, 0.7, **options)) == (9, 12)
 
 
 @pytest.mark.parametrize("build", [vgg, densenet, mobilenet, squeeze_and_excitation, resnext])
@@ -348,6 +405,8 @@ def test_each_network_is_measured_once():
         seen.append(tuple(layer.filters for layer in model.layers if hasattr(layer, "filters")))
         return models.macs(model)
 
-    found = selection(network, target="macs=0.25", threshold="global", measure=measure, rankings=2)
+    found = selection(
+        analyse(network), target="macs=0.25", threshold="global", measure=measure, rankings=2
+    )
     assert found.measured == len(seen)
     assert seen[0] not in seen[1:]

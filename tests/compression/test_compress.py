@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kdtoolkit import data, export, files, models
 from kdtoolkit._checks import ArgumentError
 from kdtoolkit.compression import compress, select_channels, sensitivity_analysis
+from kdtoolkit.compression.channel_graph import analyse
 from kdtoolkit.compression.options import Options
 from kdtoolkit.compression.rounds import Rounds
 from kdtoolkit.export import parity
@@ -125,8 +126,8 @@ def test_directory_holds_the_networks(masked):
 def test_one_pattern_of_layers_is_no_list_of_letters(network, tmp_path):
     options = Options("channels", layers="sec*", quantize=())
     assert options == Options("channels", layers=["sec*"], quantize=())
-    rounds = Rounds(network, options, None, None, None, tmp_path / "channels.json", {})
-    assert list(rounds.select(network, 0).keep) == ["second"]
+    rounds = Rounds(options, None, None, None, tmp_path / "channels.json", {})
+    assert list(rounds.select(analyse(network), 0).keep) == ["second"]
 
 
 def test_channels_are_taken_out_and_a_finished_run_is_loaded(network, digits, tmp_path):
