@@ -200,7 +200,7 @@ def imported(argument: str, name: str, what: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
         accepted = f"package.module:{what} that can be imported"
         raise ArgumentError(argument, accepted, name, str(error)) from error
 

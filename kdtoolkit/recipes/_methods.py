@@ -4,6 +4,7 @@ The flag of an option is called `METHOD_OPTION`, such as `--kd_temperature`. Met
 `--methods=package.module:Class`, get theirs when the command line is read.
 """
 
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from kdtoolkit.methods.base import LAYER_PAIRS
 from kdtoolkit.recipes._command import UsageError, blaming_arguments, shown
 
 _TRUTH = {"true": True, "false": False}
+_ACCEPTED = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,25 @@ class MethodFlags:
                 flag.value = flag.value.partition(",")[0]
 
     def _define_options(self, flags, cls):
+        group = f"Method {cls.name}"
         for option in methods.options(cls):
             flag = f"{cls.name}_{option.name}"
+            others = flags.find_module_defining_flag(flag)
+            if others == group:  # once is enough
+                continue
+            if others is not None:
+                raise UsageError(
+                    f"--methods: the option {option.name} of {cls.__name__} would have the flag "
+                    f"--{flag}, which is the recipe's own. Accepted: another name"
+                )
+            _kind(cls, option)
             default = self.usual.get(flag, option.default)
             text, accepted = option.metadata["text"], option.metadata["accepted"]
             if accepted is not None and accepted is not LAYER_PAIRS:
                 text = f"{text.removesuffix('.')}, {accepted}."
             if default is not None:
                 text += f" (default: {shown(default)})"
-            flags.add("string", f"Method {cls.name}", flag, None, text)
+            flags.add("string", group, flag, None, text)
 
     def _define_from_elsewhere(self, flags, arguments):
         named = [*flags.peek(arguments, "methods"), *flags.peek(arguments, "method")]
@@ -126,8 +138,7 @@ class MethodFlags:
                 continue
             with blaming_arguments(flags):
                 cls = methods.get(part)
-            if not any(f"{cls.name}_{option.name}" in flags for option in methods.options(cls)):
-                self._define_options(flags, cls)
+            self._define_options(flags, cls)
 
 
 def _options(flags):
@@ -152,9 +163,7 @@ def _value(flag, cls, option, text, student):
                 f"--{flag} must be STUDENT:TEACHER, separated by commas. Received: --{flag}={text}"
             )
         return pairs
-    hint = typing.get_type_hints(cls)[option.name]
-    kind = next((k for k in typing.get_args(hint) if k is not type(None)), hint)
-    values = text.split(",")
+    kind, values = _kind(cls, option), text.split(",")
     if student is not None and len(values) > 1:
         number, count = student
         if len(values) != count:
@@ -166,5 +175,30 @@ def _value(flag, cls, option, text, student):
     try:
         return _TRUTH[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError) as error:
-        accepted = {float: "a number", int: "an integer", bool: "true or false"}[kind]
-        raise UsageError(f"--{flag} must be {accepted}. Received: --{flag}={text}") from error
+        raise UsageError(
+            f"--{flag} must be {_ACCEPTED[kind]}. Received: --{flag}={text}"
+        ) from error
+
+
+def _kind(cls, option):
+    """The type of an option's values that are given; None for `LAYER_PAIRS`.
+
+    Raises:
+        UsageError: no flag can hold them.
+    """
+    if option.metadata["accepted"] is LAYER_PAIRS:
+        return None
+    try:
+        hint = typing.get_type_hints(cls)[option.name]
+    except NameError as error:  # of an annotation that is text
+        hint = error
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(hint) if union else (hint,)) - {type(None)}
+    if len(kinds) != 1 or not kinds <= _ACCEPTED.keys():
+        names = ", ".join(kind.__name__ for kind in _ACCEPTED)
+        raise UsageError(
+            f"--methods: the option {option.name} of {cls.__name__} must have one of the types "
+            f"{names}, or one of them and None, to have a flag. Received: {hint}"
+        )
+    (kind,) = kinds
+    return kind

@@ -54,6 +54,40 @@ def test_its_options_are_checked(folder, capsys, value, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("Own", "mode: Literal['a', 'b']", "the option mode of Own must have one of the types"),
+        ("Own", "weights: Sequence[float]", "the option weights of Own must have one of the types"),
+        ("Own", "weight: 'Unknown'", "Received: name 'Unknown' is not defined"),
+        ("Own", "weight: int | float", "Received: int | float"),
+        ("Image", "size: float", "would have the flag --image_size, which is the recipe's own"),
+        ("Own", "weight: float float", "package.module:Class that can be imported"),
+    ],
+)
+def test_options_that_no_flag_can_hold(tmp_path, monkeypatch, capsys, name, option, message):
+    head = "from collections.abc import Sequence\nfrom dataclasses import dataclass\n"
+    head += "from typing import Literal\nfrom kdtoolkit import methods\n"
+    own = f"@dataclass(frozen=True)\nclass {name}(methods.LogitsMethod):\n"
+    own += f"    {option} = methods.option(None, 'Its text.')\n"
+    (tmp_path / "broken_method.py").write_text(head + own)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert distill.RECIPE.main([f"--methods=broken_method:{name}"]) == 2
+    finally:
+        sys.modules.pop("broken_method", None)
+        methods.registry._REGISTRY.pop(name.lower(), None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("distill: --methods") and message in line
+
+
+def test_a_path_is_no_module(capsys):
+    assert distill.RECIPE.main(["--methods=./own_method.py:LogitsDistance"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--methods must be package.module:Class that can be imported" in line
+
+
+@pytest.mark.parametrize(
     ("recipe", "also", "network", "directory"),
     [
         (distill, "+attention", "student", "own_method:LogitsDistance+attention/seed_0"),
