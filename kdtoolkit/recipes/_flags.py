@@ -223,7 +223,7 @@ def check_data(flags):
     """Checks the flags of `define_data`; returns the data set's `DatasetInfo`."""
     if flags.image_size is not None:
         flags.require("image_size", flags.image_size > 0, "positive")
-    for flag in ("data_dir", "output_dir"):
+    for flag in ("dataset", "data_dir", "output_dir"):
         if flags[flag].value is not None:
             flags[flag].value = os.path.expanduser(flags[flag].value)
     if flags.data_dir is not None:

@@ -81,13 +81,14 @@ def is_path(value: str) -> bool:
 
 
 def check_network(flags, flag: str) -> None:
-    """Checks that a flag names a network, as `network_path` does.
+    """Checks that a flag names a network, as `network_path` does; `~` is the home directory.
 
-    Of several workers the chief alone does this: the others need not see its disk.
+    Of several workers the chief alone looks: the others need not see its disk.
 
     Raises:
         UsageError: it names none.
     """
+    flags[flag].value = os.path.expanduser(flags[flag].value)
     with blaming("strategy"):
         sees = cluster.is_chief(flags.strategy)
     if sees:

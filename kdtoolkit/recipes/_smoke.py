@@ -1,5 +1,7 @@
 """`--smoke`: any run shrunk to seconds that still goes through all of its parts."""
 
+import os
+
 from kdtoolkit.models import registry
 from kdtoolkit.recipes._command import blaming_arguments
 
@@ -45,8 +47,8 @@ def shrink(flags, *networks, data=True, **most):
         flags.dataset, flags.data_dir, flags.label = "digits", None, None
         flags.image_size = max((family.smallest for family in families), default=8)
     flags.train_examples, flags.batch_size, flags.epochs = _IMAGES, _IMAGES // 2, 1
-    if flags.output_dir is not None and not flags.output_dir.endswith("-smoke"):
-        flags.output_dir += "-smoke"
+    if flags.output_dir is not None:
+        flags.output_dir = flags.output_dir.rstrip(os.sep).removesuffix("-smoke") + "-smoke"
     for flag, limit in most.items():
         value = flags[flag].value
         if isinstance(value, list):

@@ -95,6 +95,7 @@ def _check(flags):
         own = info.test_split is not None
         flags.require("group_label", own, "left out where a data set has no test split")
     if flags.transfer_dataset is not None:
+        flags.transfer_dataset = os.path.expanduser(flags.transfer_dataset)
         with blaming("transfer_dataset"), blaming_arguments(flags, name="transfer_dataset"):
             describe(flags.transfer_dataset, flags.data_dir, flags.image_size)
     _check_sigmas(flags)

@@ -1,6 +1,5 @@
 """Teaches a small network by a large one, in one or several ways, and compares them over seeds."""
 
-import os
 import sys
 
 from kdtoolkit import report
@@ -162,7 +161,6 @@ def _check_teacher(flags, info, ways):
     """Returns whether a teacher is trained."""
     flags.require_one_of("teacher_input", INPUTS)
     flags.require("teacher_seed", 0 <= flags.teacher_seed < 2**31, "from 0 to 2147483647")
-    flags.teacher = os.path.expanduser(flags.teacher)
     if _outputs.is_path(flags.teacher):
         _outputs.check_network(flags, "teacher")
     else:

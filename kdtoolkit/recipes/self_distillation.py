@@ -1,7 +1,6 @@
 """Trains a network whose deepest exit teaches the others, and packs it to stop early."""
 
 import dataclasses
-import os
 import sys
 
 from kdtoolkit._checks import OneOf, check
@@ -144,7 +143,6 @@ def _check(flags):
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
     METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
     if flags.teacher is not None:
-        flags.teacher = os.path.expanduser(flags.teacher)
         _outputs.check_network(flags, "teacher")
     scores = min(TOP_K, info.classes or TOP_K)
     in_range = 1 / scores < flags.primary_score <= 1

@@ -119,7 +119,6 @@ def _check(flags):
     info = _flags.check_data(flags)
     flags.require_one_of("model_input", INPUTS)
     if given:
-        flags.model = os.path.expanduser(flags.model)
         _outputs.check_network(flags, "model")
         flags.require_use(False, "a classifier that is trained here", "weights")
         family = None

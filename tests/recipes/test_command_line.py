@@ -20,10 +20,12 @@ from kdtoolkit.methods import KD
 from kdtoolkit.recipes import (
     _command,
     _session,
+    analyze,
     born_again,
     compress,
     distill,
     self_distillation,
+    shrink,
 )
 from kdtoolkit.recipes.born_again import RECIPE
 
@@ -337,6 +339,29 @@ def test_mistakes_in_compress(arguments, parts, network, in_empty_directory, cap
     for part in ("compress: ", *parts):
         assert part in error
     assert list(in_empty_directory.iterdir()) == []
+
+
+def test_home_directory_in_paths(network, tmp_path, monkeypatch):
+    """Few shells expand `~` behind `=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(network, tmp_path / "network.keras")
+    images, labels = np.zeros((20, 8, 8, 1), np.uint8), np.arange(20) % 2
+    np.savez(tmp_path / "d.npz", images=images, labels=labels)
+    given, data = f"{tmp_path}/network.keras", "--dataset=~/d.npz"
+    for recipe, flag in (
+        *((compress, "model"), (shrink, "model")),
+        *((distill, "teacher"), (self_distillation, "teacher")),
+    ):
+        flags, _ = recipe.RECIPE.parse([data, f"--{flag}=~/network.keras"])
+        assert (flags[flag].value, flags.dataset) == (given, f"{tmp_path}/d.npz")
+    flags, _ = analyze.RECIPE.parse([data, "--transfer_dataset=~/d.npz", "~/network.keras"])
+    assert (flags.networks, flags.transfer_dataset) == ([given], flags.dataset)
+
+
+def test_directory_of_a_smoke_run():
+    for given in ("runs/a", "runs/a/", "runs/a-smoke", "runs/a-smoke/"):
+        flags, _ = RECIPE.parse(["--smoke", f"--output_dir={given}"])
+        assert flags.output_dir == "runs/a-smoke"
 
 
 def test_two_of_four_of_six_channels(tmp_path, capsys, monkeypatch):
