@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from kdtoolkit import _keras
+from kdtoolkit.models.contract import check_kernels
 from kdtoolkit.models.graph import class_name, flatten
 
 # Names of Keras' own classes. A subclass may compute anything, so it is not meant.
@@ -115,9 +116,11 @@ def analyse(network):
     """Returns the `ChannelGraph` of a functional or sequential Keras model.
 
     Raises:
-        ValueError: the network is neither, or not built.
+        ValueError: the network is neither, or not built, or has layers that Keras has quantised, or
+            with LoRA.
     """
     network = _uncompiled(flatten(network))
+    check_kernels(network)
     channels, effects, unknown, of = _Channels(), {}, {}, {}
     for node in _keras.nodes(network):
         operation = node.operation

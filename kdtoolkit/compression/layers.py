@@ -14,6 +14,7 @@ from kdtoolkit import _keras
 from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
+from kdtoolkit.models.contract import check_kernels
 from kdtoolkit.models.graph import origin, returns_its_input
 from kdtoolkit.models.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED
 
@@ -85,8 +86,10 @@ def choose(network, chosen=None):
         chosen: as `layers` of `MagnitudePruning`.
 
     Raises:
-        ValueError: something in `chosen` matches no layer, or the network has none to choose from.
+        ValueError: something in `chosen` matches no layer, the network has none to choose from, or
+            one whose kernel is no variable of floats.
     """
+    check_kernels(network)
     candidates = _candidates(network)
     if chosen is None:
         found = _default(network, candidates)

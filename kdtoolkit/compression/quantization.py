@@ -12,6 +12,7 @@ from kdtoolkit._checks import BELOW_1, ArgumentError, Integers, Words, check
 from kdtoolkit._types import Network, TensorLike
 from kdtoolkit.compression.elementary import WEIGHTED, elementary
 from kdtoolkit.models import quantized_layers as quantized
+from kdtoolkit.models.contract import check_kernels
 from kdtoolkit.models.copies import copied
 from kdtoolkit.models.graph import (
     all_takers,
@@ -109,8 +110,8 @@ def quantization_aware(
 
     Raises:
         ValueError: the network has several inputs, or a layer that is called twice, has its
-            channels first, cannot be copied or is fake-quantised already; or an argument is outside
-            its range.
+            channels first, cannot be copied, is quantised or fake-quantised already or has LoRA; or
+            an argument is outside its range.
     """
     check("bits", bits, Integers(2, 16))
     check("momentum", momentum, BELOW_1)
@@ -140,6 +141,7 @@ def quantization_aware(
 
 
 def _check_layers(graph):
+    check_kernels(graph)
     twice = called_twice(graph)
     if twice is not None:
         _refuse(twice, ", called twice")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kdtoolkit._checks import ArgumentError, Words
+from kdtoolkit._keras import all_layers
 from kdtoolkit.models.graph import activation_name, check_graph, origin
 
 
@@ -82,6 +83,39 @@ def check_finite(network, argument="network"):
     if found:
         received = Words(f"{network.name!r}, whose {found} is not")
         raise ArgumentError(argument, "finite variables", received, must="have")
+
+
+def check_float(network):
+    """Checks that Keras has quantised no layer of a network.
+
+    Such a layer has a kernel of integers, and its scale beside it, which its policy alone says. In
+    another policy it would multiply by the integers.
+
+    Raises:
+        ArgumentError: it has; the message names the layer.
+    """
+    for layer in all_layers(network):
+        if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy):
+            detail = f"has been quantised by Keras: {layer.dtype_policy.name}"
+            raise _unfit("of float weights", network, layer, detail)
+
+
+def check_kernels(network):
+    """Checks that the kernel of every layer is a variable of floats, which may be changed.
+
+    Raises:
+        ArgumentError: a layer has been quantised, or has LoRA, whose kernel is a sum; the message
+            names it.
+    """
+    check_float(network)
+    for layer in all_layers(network):
+        if getattr(layer, "lora_enabled", False):
+            raise _unfit("without LoRA", network, layer, "has it")
+
+
+def _unfit(accepted, network, layer, detail):
+    received = f"{network.name!r}, whose {type(layer).__name__} {layer.name!r} {detail}"
+    return ArgumentError("network", accepted, Words(received))
 
 
 def _last_activation(network):

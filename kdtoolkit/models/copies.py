@@ -6,6 +6,7 @@ import keras
 
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
+from kdtoolkit.models.contract import check_float
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.models.weights import put_weights
@@ -50,10 +51,12 @@ def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
         network: functional Keras model, which is not changed; models inside it are flattened. Or a
             function that returns a new copy each time it is called.
 
-    The function raises an `ArgumentError` where a layer cannot be copied, as `copied` does.
+    The function raises an `ArgumentError` where a layer cannot be copied, as `copied` does, or has
+    been quantised by Keras.
     """
 
     def copy():
+        check_float(network)
         flat = flatten(network)
         clone = keras.models.clone_model(flat, clone_function=copied)
         put_weights(clone, flat.get_weights())

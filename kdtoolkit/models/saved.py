@@ -18,7 +18,7 @@ from kdtoolkit._checks import ArgumentError, OneOf, check
 from kdtoolkit._types import ImageShape, Network, PathLike
 from kdtoolkit.data.preprocessing import INPUT_RANGES
 from kdtoolkit.data.wording import shown, some
-from kdtoolkit.models.contract import check_finite, check_logits
+from kdtoolkit.models.contract import check_finite, check_float, check_logits
 from kdtoolkit.models.exits import cut, exit_names
 from kdtoolkit.models.graph import flatten
 from kdtoolkit.models.input_range import pixels
@@ -131,6 +131,10 @@ def load_network(path):
         if unknown:
             reason = f"it holds classes that are not registered: {some(unknown, most=10)}"
         raise ValueError(f"{str(path)!r} cannot be loaded by Keras: {reason}") from error
+    try:
+        check_float(network)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be used: {error}") from error
     if getattr(network, "inputs", None):
         network = flatten(network)
     shape = getattr(network, "input_shape", None)

@@ -6,6 +6,8 @@ import pytest
 from keras import layers
 
 from kdtoolkit import compression, export, models, training
+from kdtoolkit.compression.layers import choose
+from kdtoolkit.models.copies import copier
 
 IMAGES = np.zeros((1, 8, 8, 3), "float32")
 
@@ -97,3 +99,40 @@ def test_one_logit():
         export.to_litert(network, "file.tflite")
     with pytest.raises(ValueError, match=message):
         training.Patriarch(network)
+
+
+OF_FLOATS = {
+    "copier": lambda network: copier(network)(),
+    "prune_channels": lambda network: compression.prune_channels(network, 0.5),
+    "quantization_aware": lambda network: compression.quantization_aware(network, IMAGES),
+    "choose": choose,
+}
+
+
+@pytest.fixture
+def plain():
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(image))
+    return keras.Model(image, layers.Dense(3, name="logits")(x), name="own")
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_what_keras_has_quantised(mode, plain, tmp_path):
+    """Its kernel of integers was multiplied by without the scale."""
+    plain.get_layer("logits").quantize(mode)
+    path = tmp_path / "network.keras"
+    plain.save(path)
+    load = {"load_classifier": lambda network: models.load_classifier(path)}
+    for operation in (OF_FLOATS | load).values():
+        with pytest.raises(ValueError, match=f"of float weights.*'own', whose .*'logits'.*{mode}"):
+            operation(plain)
+
+
+def test_kernels_that_are_sums(plain):
+    plain.get_layer("conv").enable_lora(2)
+    for name in ("prune_channels", "quantization_aware", "choose"):
+        with pytest.raises(ValueError, match=r"without LoRA.*'own', whose Conv2D 'conv' has it"):
+            OF_FLOATS[name](plain)
+    for variable in plain.get_layer("conv").trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    np.testing.assert_allclose(OF_FLOATS["copier"](plain)(IMAGES + 1), plain(IMAGES + 1))
