@@ -5,6 +5,7 @@ Each function says why no public name does. `Trainer` overrides two more methods
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,9 +65,17 @@ def run(network: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     """Runs a functional network with `call(operation, *args, **kwargs)` in place of each operation.
 
     `keras.models.clone_model` takes such a function too, but makes a model of what it returns: a
-    graph inside of another one cannot be run with it.
+    graph inside of another one cannot be run with it. The first argument is given by its place, as
+    nearly all callers do, where a caller gave it by its name.
     """
-    return network._run_through_graph(inputs, call_fn=call)
+
+    def by_place(operation, *args, **kwargs):
+        if not args:
+            first = next(iter(inspect.signature(operation.call).parameters), None)
+            args = [kwargs.pop(first)] if first in kwargs else []
+        return call(operation, *args, **kwargs)
+
+    return network._run_through_graph(inputs, call_fn=by_place)
 
 
 def all_layers(

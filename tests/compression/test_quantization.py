@@ -344,6 +344,17 @@ def test_layers_of_nested_models_are_quantised():
     assert all_layers(expected).keys() - all_layers(found).keys() <= {"image", "image_range"}
 
 
+def test_layers_that_are_called_with_their_input_by_name():
+    image = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, activation="silu")(inputs=image)
+    x = layers.BatchNormalization()(inputs=layers.Conv2D(4, 3, name="conv")(inputs=x))
+    x = layers.Add()(inputs=[x, x, layers.Activation("sigmoid")(inputs=x)])
+    network = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    rounded = quantization_aware(network, images, bits=16)
+    np.testing.assert_allclose(rounded(images), network(images), atol=1e-3)
+
+
 def test_a_layer_that_is_called_twice():
     image = keras.Input((8, 10, 3))
     layer = layers.Conv2D(3, 3, padding="same", name="shared")

@@ -80,6 +80,16 @@ def test_a_model_that_is_called_twice_and_bytes():
     assert [layer.name for layer in flat.layers].count("conv") == 1
 
 
+def test_what_is_called_with_its_input_by_name():
+    inner = backbone()
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inputs=inner(inputs=layers.Rescaling(2.0)(inputs=image)))
+    network = keras.Model(image, layers.Dense(5)(inputs=x))
+    flat = models.flatten(network)
+    assert inner not in flat.layers
+    np.testing.assert_array_equal(flat(IMAGES), network(IMAGES))
+
+
 class Own(keras.Sequential):
     def call(self, inputs, training=None, mask=None):
         return super().call(inputs) * 2.0
