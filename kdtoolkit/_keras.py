@@ -89,6 +89,16 @@ def all_layers(
     return layer._flatten_layers(include_self=include_self, recursive=recursive)
 
 
+def trained_variables(layer: keras.Layer) -> list[Any]:
+    """The variables of a layer or model that training changes, or would if none were frozen.
+
+    `trainable_variables` leaves out those that are frozen, and nothing public tells them from
+    moving statistics and states of random numbers.
+    """
+    each = chain.from_iterable(inner._trainable_variables for inner in all_layers(layer))
+    return list({id(variable): variable for variable in each}.values())
+
+
 def clear_losses(model: keras.Model) -> None:
     """Forgets the losses that layers added in their last calls.
 

@@ -62,10 +62,10 @@ def select_channels(
             name of a layer -> that of its group, in [0, 1], such as `limits` of `sensitivity`;
             1 for others, and the smallest of tied layers.
         target: instead of the fraction: as few channels are removed as bring a cost down to it:
-            `"macs=0.5"`, half the multiply-accumulates; `"parameters=50k"`, trained weights;
-            `"bytes=200k"`, the size of the float32 `.tflite` file; `"ms=0.5"`, half the time that
-            it takes for an image in LiteRT on this machine, on one thread, or `"ms=3.5ms"`. None
-            is removed where the whole network costs no more.
+            `"macs=0.5"`, half the multiply-accumulates; `"parameters=50k"`, weights that training
+            changes, frozen or not; `"bytes=200k"`, the size of the float32 `.tflite` file;
+            `"ms=0.5"`, half the time that it takes for an image in LiteRT on this machine, on one
+            thread, or `"ms=3.5ms"`. None is removed where the whole network costs no more.
         measure: what a network costs, in the place of the target's own way to find out: for other
             files, or another device. Few networks are measured, each once: the number of channels
             is bisected, as if fewer channels never cost more.

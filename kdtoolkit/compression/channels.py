@@ -114,7 +114,7 @@ def remaining(analysis: ChannelGraph, keep: Mapping[str, np.ndarray], cost: str)
 
     if cost == "macs":
         return macs_of(analysis.network.outputs, size)
-    return sum(map(size, analysis.network.trainable_variables))
+    return sum(map(size, _keras.trained_variables(analysis.network)))
 
 
 def _array(variable):

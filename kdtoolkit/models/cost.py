@@ -37,8 +37,8 @@ def macs(network: Network) -> int:
 
 
 def trainable_parameters(network: Network) -> int:
-    """Weights that training changes."""
-    return sum(map(_size, network.trainable_variables))
+    """Weights that training changes, those of frozen layers too."""
+    return sum(map(_size, _keras.trained_variables(network)))
 
 
 def check_fixed(network):

@@ -357,6 +357,12 @@ def test_channels_depend_on_each_other_as_they_did_at_first(build, widths, tmp_p
     np.testing.assert_allclose(smaller(images), mask_channels(network, keep)(images), rtol=1e-5)
 
 
+def test_a_target_of_parameters_of_a_frozen_network(network):
+    expected = removed(select_channels(network, target="parameters=0.5"))
+    network.trainable = False
+    assert removed(select_channels(network, target="parameters=0.5")) == expected != {}
+
+
 @pytest.mark.parametrize("rankings", [1, 4])
 def test_a_limit_is_of_what_a_group_was(rankings):
     """A quarter of each of both, which is less than what was asked for."""

@@ -5,6 +5,7 @@ import pytest
 from keras import layers, ops
 
 from kdtoolkit import models
+from kdtoolkit.models.cost import trainable_parameters
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,16 @@ from kdtoolkit import models
 def test_layers(layer, expected):
     image = keras.Input((8, 10, 6))
     assert models.macs(keras.Model(image, layer(image))) == expected
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_parameters_of_what_is_frozen_too(trainable):
+    """A kernel, biases, scales and offsets; no moving statistics, and no seed."""
+    image = keras.Input((8, 10, 6))
+    x = layers.Dropout(0.5, seed=0)(layers.BatchNormalization()(layers.Conv2D(4, 3)(image)))
+    network = keras.Model(image, x)
+    network.trainable = trainable
+    assert trainable_parameters(keras.Sequential([network])) == 6 * 4 * 9 + 4 + 4 + 4
 
 
 @pytest.mark.parametrize(
