@@ -55,8 +55,9 @@ def describe(network: Network) -> list[Row]:
     Returns:
         A list of `Row`. First the parts, which add up in parameters and operations: `stem`,
         `stage1`, ..., each up to the layer of that name where there is one, `exit_1 head`, ... of a
-        multi-exit network, and `head`, the rest. Then `exit_1`, ...: all that this exit needs, as
-        `cut` gives it. Last the whole network, under its name.
+        multi-exit network, and `head`, the rest; what several parts need is the first one's. Then
+        `exit_1`, ...: all that this exit needs, as `cut` gives it. Last the whole network, under
+        its name.
 
     Raises:
         ValueError: the shape of the images is not fixed.
@@ -67,7 +68,10 @@ def describe(network: Network) -> list[Row]:
         exits = {name: network.output[name] for name in exit_names(network)}
     outputs = list(exits.values()) or network.outputs
     run, held = uses(outputs), _held(outputs)
-    rows = [_row(name, part, held) for name, part in _parts(run, exits).items()]
+    rows, counted = [], set()
+    for name, part in _parts(run, exits).items():
+        rows.append(_row(name, part, held, counted))
+        counted |= _weights(part).keys()
     rows += [_row(name, uses([logits]), _held([logits])) for name, logits in exits.items()]
     return [*rows, _row(network.name, run, held)]
 
@@ -87,11 +91,17 @@ def _parts(run, exits):
     return parts | ({"head": rest} if rest else {})
 
 
-def _row(name, part, held):
-    weights = {id(w): w for use in part for w in getattr(use.operation, "weights", ())}.values()
+def _weights(part):
+    """The weights of what runs for a part, by their ids, without moving statistics."""
+    weights = (w for use in part for w in getattr(use.operation, "weights", ()))
+    return {id(w): w for w in weights if w.name not in _MOVING_STATISTICS}
+
+
+def _row(name, part, held, counted=()):
+    """The row of a part; the weights whose ids were `counted` are another one's."""
     return Row(
         name,
-        parameters=sum(math.prod(w.shape) for w in weights if w.name not in _MOVING_STATISTICS),
+        parameters=sum(math.prod(w.shape) for i, w in _weights(part).items() if i not in counted),
         macs=sum(map(use_macs, part)),
         activation_bytes=max(held[use] for use in part),
     )

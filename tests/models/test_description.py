@@ -74,6 +74,16 @@ def test_exits():
     assert found["exit_4"].activation_bytes == own.activation_bytes
 
 
+def test_a_layer_of_several_parts_is_the_first_ones():
+    image = keras.Input((4, 4, 2))
+    shared = layers.Conv2D(2, 1)
+    stem = layers.ReLU(name="stem")(shared(image))
+    logits = layers.Dense(3)(layers.Flatten()(shared(stem)))
+    found = rows(keras.Model(image, logits, name="network"))
+    parameters = {name: row.parameters for name, row in found.items()}
+    assert parameters == {"stem": 6, "head": 32 * 3 + 3, "network": 6 + 32 * 3 + 3}
+
+
 def test_what_is_needed_later_is_counted():
     image = keras.Input((4, 4, 2))  # 32 numbers
     x = layers.Conv2D(3, 1)(image)  # 48, needed until the end: ReLU cannot overwrite it
