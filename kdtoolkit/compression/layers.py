@@ -26,7 +26,8 @@ _SMALL_HEAD = 10_000  # weights
 class Sparsity(NamedTuple):
     """How many of the weights in the kernels of a network are zero.
 
-    Kernels are those of convolutions and dense layers, attention's included. Biases, normalisation,
+    Kernels are those of convolutions and dense layers, attention's included, and both of a
+    separable convolution, of which pruning masks the pointwise one. Biases, normalisation,
     embeddings and other weights are not counted.
 
     Attributes:
@@ -51,15 +52,15 @@ def sparsity(network: Network) -> Sparsity:
     Raises:
         ValueError: it has no such layers.
     """
-    return zeros(kernels(network))
+    return zeros({name: _all_kernels(layer) for name, layer in _candidates(network).items()})
 
 
 def zeros(kernels) -> Sparsity:
-    """Counts the zeros of kernels: name -> variable."""
-    counts = {
-        name: (int(np.count_nonzero(keras.ops.convert_to_numpy(kernel))), math.prod(kernel.shape))
-        for name, kernel in kernels.items()
-    }
+    """Counts the zeros of kernels: name -> list of variables."""
+    counts = {}
+    for name, variables in kernels.items():
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        counts[name] = sum(map(np.count_nonzero, arrays)), sum(array.size for array in arrays)
     left, size = (sum(column) for column in zip(*counts.values(), strict=True))
     return Sparsity(1 - left / size, {name: 1 - n / of for name, (n, of) in counts.items()}, size)
 
@@ -67,6 +68,12 @@ def zeros(kernels) -> Sparsity:
 def kernel(layer):
     """The variable of a layer that is pruned; of a separable convolution, the pointwise one."""
     return layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel
+
+
+def _all_kernels(layer):
+    if isinstance(layer, SEPARABLE):
+        return [layer.depthwise_kernel, layer.pointwise_kernel]
+    return [kernel(layer)]
 
 
 def kernels(network):

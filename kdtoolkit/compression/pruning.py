@@ -176,6 +176,6 @@ class MagnitudePruning(Masking):
         if self._is_ready:  # for a step that was called off
             self._step.assign_sub(1)
             self._is_ready = False
-        found = zeros(self._kernels)
+        found = zeros({name: [kernel] for name, kernel in self._kernels.items()})
         logs["sparsity"] = found.total
         logs.update({f"sparsity/{name}": value for name, value in found.layers.items()})

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from kdtoolkit import models
-from kdtoolkit.compression import sparsity
+from kdtoolkit.compression import quantization_aware, sparsity
 from kdtoolkit.compression.layers import choose, kernels
 
 
@@ -108,6 +108,20 @@ def test_sparsity():
     network.set_weights([a, np.zeros(3), b, np.zeros(2)])  # zeros in biases do not count
     found = pytest.approx({"a": 0.5, "b": 1 / 6})
     assert sparsity(network) == (pytest.approx(7 / 18), found, 18)
+
+
+def test_sparsity_of_a_separable_convolution():
+    """That of its two kernels, which are two layers of a network that rounds."""
+    image = keras.Input((4, 4, 3))
+    x = layers.SeparableConv2D(8, 3, name="a")(image)
+    network = keras.Model(image, x)
+    depthwise, pointwise, bias = map(np.ones_like, network.get_weights())
+    depthwise[0], pointwise[..., :2, :] = 0, 0
+    network.set_weights([depthwise, pointwise, bias])
+    share = (9 + 16) / (27 + 24)
+    assert sparsity(network) == (pytest.approx(share), {"a": pytest.approx(share)}, 27 + 24)
+    rounded = sparsity(quantization_aware(network, np.ones((1, 4, 4, 3), "float32")))
+    assert rounded[0] == pytest.approx(share) and rounded.size == 27 + 24
 
 
 class Block(layers.Layer):
