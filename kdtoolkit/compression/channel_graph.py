@@ -25,7 +25,6 @@ _SAME_CHANNELS = {
     "ActivityRegularization",
     "AveragePooling2D",
     "Cropping2D",
-    "Dropout",
     "GaussianDropout",
     "GaussianNoise",
     "GlobalAveragePooling2D",
@@ -374,6 +373,13 @@ def _split(operation, node, inputs, channels):
     )
 
 
+def _dropout(operation, node, inputs, channels):
+    shape = operation.noise_shape  # which may have a side for the channels
+    if shape is None or shape[-1] in (None, 1):
+        return Effect(inputs[0])
+    return Effect(inputs[0], config=lambda count: {"noise_shape": (*shape[:-1], count(inputs[0]))})
+
+
 def _reshape(operation, node, inputs, channels):
     """Keeps channels apart if the last axis holds whole pixels: place j is of channel j mod C."""
     places, width = node.output_tensors[0].shape[-1], len(inputs[0])
@@ -393,6 +399,7 @@ _RULES = {
     "Conv2D": _conv,
     "Dense": _dense,
     "DepthwiseConv2D": _depthwise,
+    "Dropout": _dropout,
     "Flatten": _reshape,
     "PReLU": _prelu,
     "Pad": _pad,

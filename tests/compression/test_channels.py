@@ -458,6 +458,18 @@ def test_what_is_not_understood_keeps_its_channels(unknown):
     )
 
 
+def test_noise_of_each_channel_is_of_those_that_stay():
+    image = keras.Input(SHAPE)
+    x = layers.Dropout(0.5, noise_shape=(None, 1, 1, 8), seed=0)(layers.Conv2D(8, 1)(image))
+    network = classified(image, layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(x))
+    fewer = shrink(network, select_channels(network, 0.5))
+    assert [x.noise_shape for x in fewer.layers if isinstance(x, layers.Dropout)] == [
+        (None, 1, 1, 4),
+        (None, 1, 1, 1),
+    ]
+    assert fewer(X, training=True).shape == network(X).shape
+
+
 def test_layers_of_nested_models_are_pruned():
     """By hand: what reads the removed filters is in another model."""
     image = keras.Input(SHAPE, name="image")
