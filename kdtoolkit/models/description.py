@@ -68,7 +68,8 @@ def describe(network: Network) -> list[Row]:
         exits = {name: network.output[name] for name in exit_names(network)}
     outputs = list(exits.values()) or network.outputs
     run, held = uses(outputs), _held(outputs)
-    rows, counted = [], set()
+    rows: list[Row] = []
+    counted: set[int] = set()
     for name, part in _parts(run, exits).items():
         rows.append(_row(name, part, held, counted))
         counted |= _weights(part).keys()
