@@ -159,6 +159,11 @@ class Options:
         return self.structure in ("weights", "2:4")
 
     @property
+    def trains(self) -> bool:
+        """Whether anything is fine-tuned."""
+        return self.prunes or "qat" in self.kinds
+
+    @property
     def kinds(self) -> list[str]:
         """The kinds of files besides float32, which every network has."""
         return [kind for kind in self.quantize if kind != "float32"]

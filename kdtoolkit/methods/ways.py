@@ -52,6 +52,14 @@ class Way:
         return self.trainer in ("deep_supervision", OWN_TEACHER)
 
 
+def check_for_exits(argument: str, methods: Iterable[Method]) -> None:
+    """Raises an `ArgumentError` about a method that an exit cannot teach another one by."""
+    for method in methods:
+        if method.compares_layers():
+            accepted = "those that compare logits or embeddings, not layers"
+            raise ArgumentError(argument, accepted, method.name)
+
+
 def parse_way(name: str, make: Callable[..., Method] = plainly) -> Way:
     """Returns the way that a name stands for.
 

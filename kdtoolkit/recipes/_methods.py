@@ -104,6 +104,10 @@ class MethodFlags:
                 if flags.batch_size is not None:
                     method.check_batch_size(flags.batch_size)
 
+    def options(self, flags) -> list[str]:
+        """The flags of all methods' options."""
+        return [flag.name for *_, flag in _options(flags)]
+
     def shrink(self, flags):
         """For `--smoke`, which trains one student: keeps the first of several values."""
         for _, option, flag in _options(flags):

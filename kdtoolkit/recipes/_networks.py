@@ -70,7 +70,7 @@ def find(paths: Sequence[str], argument: str) -> list[Found]:
     for path, place in zip(paths, places, strict=True):
         prefix = os.path.relpath(place, above)
         if os.path.isfile(place) and zipfile.is_zipfile(place):
-            name = os.path.splitext(prefix)[0]
+            name = prefix.removesuffix(".keras")
             found.append(Found(name, Path(place), files.sha256(place)))
         elif os.path.isdir(place):
             found += _of_run(Path(place), prefix if len(places) > 1 else "", path, argument)

@@ -112,10 +112,13 @@ def _check(flags):
     with blaming_arguments(flags):
         options = Options(**_options(flags))
     flags.structure, flags.sparsity = options.structure, options.sparsity
-    _METHODS.check(flags, chosen_methods(flags), info.classes)
+    chosen = chosen_methods(flags)
     if flags.schedule is None:
         flags.schedule = "fine_tuning"
     usual = _flags.usual_schedule(flags, flags.schedule)
+    if not options.trains:
+        _check_untrained(flags, usual)
+    _METHODS.check(flags, chosen, info.classes)
     _flags.check_training(flags, usual)
     accepted = f"1 for --structure={flags.structure}: weights are masked between the steps"
     fits = not options.masks or flags.steps_per_execution == 1
@@ -127,6 +130,17 @@ def _check(flags):
         flags, RECIPE.name, _outputs.name(flags.model), kept, kinds, flags.seed
     )
     return usual
+
+
+def _check_untrained(flags, usual):
+    """Checks that no flag was set that a training alone heeds.
+
+    What the usual schedule says stands in `config.flags`, and what `--smoke` says: nobody set it.
+    """
+    numbers = () if flags.smoke else ("epochs", "learning_rate", "weight_decay")
+    changed = [name for name in numbers if flags[name].value != getattr(usual, name)]
+    applies = "what is trained: a --structure that is pruned, or --quantize=qat"
+    flags.require_use(False, applies, *changed, "methods", *_METHODS.options(flags))
 
 
 def _run_recipe(flags, usual):

@@ -169,6 +169,7 @@ def _check_teacher(flags, info, ways):
         usual = flags.teacher_input in ("auto", "normalized")
         flags.require("teacher_input", usual, "normalized for a teacher that is trained here")
     taught = any(way.needs_teacher for way in ways)
+    flags.require_use(taught or flags.smoke, "methods that have a teacher", "teacher")
     trains = taught and not _outputs.is_path(flags.teacher)
     own = ("epochs", "weights", "freeze_epochs", "backbone_learning_rate")
     flags.require_use(trains, "a teacher that is trained here", *(f"teacher_{x}" for x in own))

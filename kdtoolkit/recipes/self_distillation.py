@@ -14,6 +14,7 @@ from kdtoolkit.export.early_exit_options import (
 )
 from kdtoolkit.export.rows import early_exit_facts
 from kdtoolkit.losses.strengths import TOP_K
+from kdtoolkit.methods.ways import check_for_exits
 from kdtoolkit.models.choices import HEADS
 from kdtoolkit.recipes import (
     _command,
@@ -141,7 +142,10 @@ def _check(flags):
     _pretrained.check(flags, info, family, "model")
     flags.require_one_of("head", HEADS.names)
     flags.require("head_width", flags.head_width is None or flags.head_width > 0, "positive")
-    METHODS.check(flags, METHODS.parse(flags, flags.methods), info.classes)
+    chosen = METHODS.parse(flags, flags.methods)
+    METHODS.check(flags, chosen, info.classes)
+    with blaming_arguments(flags):
+        check_for_exits("methods", chosen)
     if flags.teacher is not None:
         _outputs.check_network(flags, "teacher")
     scores = min(TOP_K, info.classes or TOP_K)

@@ -133,6 +133,9 @@ def _check(flags):
     usual = _flags.usual_schedule(flags, flags.schedule)
     _flags.check_training(flags, usual)
     _pretrained.check_epochs(flags, flags.epochs)
+    scratch = "student" in flags.candidates or not (given or flags.weights)
+    accepted = "students, and a classifier that is trained here without --weights"
+    flags.require_use(scratch or flags.smoke, accepted, "epochs_from_scratch")
     number = flags.epochs_from_scratch
     flags.require("epochs_from_scratch", number is None or number > 0, "positive")
     alone = cluster.of_strategy(flags.strategy) is None

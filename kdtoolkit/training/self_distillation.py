@@ -12,6 +12,7 @@ from kdtoolkit.data import Examples
 from kdtoolkit.losses import crossentropies, strengths, tolerance
 from kdtoolkit.methods import KD, Embedding, Method, Methods, Outputs, as_methods
 from kdtoolkit.methods.registry import hyperparameters
+from kdtoolkit.methods.ways import check_for_exits
 from kdtoolkit.models import exits
 from kdtoolkit.models.contract import check_finite
 from kdtoolkit.training import accuracy
@@ -170,11 +171,10 @@ def _labels_loss(primary_score, classes):
 
 
 def _check_methods(argument, methods, classes):
-    for method in dict.fromkeys(methods):
+    methods = tuple(dict.fromkeys(methods))
+    check_for_exits(argument, methods)
+    for method in methods:
         method.check_classes(classes)
-        if method.compares_layers():
-            accepted = "those that compare logits or embeddings, not layers"
-            raise ArgumentError(argument, accepted, method.name)
 
 
 def _teaching(teacher, probe, methods):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -85,6 +86,13 @@ def test_networks_are_found_by_name(runs):
     ]
     (*_, last) = _networks.find([str(runs / "born")], "--networks")
     assert last.name == "generation_1" and last.sha256 == files.sha256(last.path)
+
+
+def test_files_of_one_name_are_told_apart(runs, tmp_path):
+    for name in ("n.keras", "n.zip"):
+        shutil.copy(runs / "alone.keras", tmp_path / name)
+    found = _networks.find([str(tmp_path / name) for name in ("n.keras", "n.zip")], "--networks")
+    assert [network.name for network in found] == ["n", "n.zip"]
 
 
 @pytest.mark.parametrize(

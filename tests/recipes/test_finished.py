@@ -30,12 +30,15 @@ from kdtoolkit.training import distribution
 from tests.report.browser import NEEDS_CHROMIUM, check_pages
 
 DRAWN = True
-FLAGS = ["--train_examples=60", "--epochs=1", "--batch_size=30", "--deterministic=false"]
+FLAGS = ["--train_examples=60", "--batch_size=30", "--deterministic=false"]
 RECIPES = {
-    "born_again": (born_again, ["--generations=0"]),
+    "born_again": (born_again, ["--generations=0", "--epochs=1"]),
     "compress": (compress, ["--quantize=int8", "--structure=none", "--sensitivity"]),
-    "distill": (distill, ["--student=resnet8", "--methods=kd", "--seeds=1,2", "--export=none"]),
-    "self_distillation": (self_distillation, ["--head_width=8"]),
+    "distill": (
+        distill,
+        ["--student=resnet8", "--methods=kd", "--seeds=1,2", "--export=none", "--epochs=1"],
+    ),
+    "self_distillation": (self_distillation, ["--head_width=8", "--epochs=1"]),
 }
 
 
@@ -208,7 +211,7 @@ def test_compress_says_what_came_of_a_target(teacher, tmp_path, capsys):
     """Of 4 channels each has 9 + 1 weights and is read by 36 x 10 others, beside 10 biases."""
     target = ["--structure=channels", "--target=parameters=0.6", "--quantize=float32"]
     directory = tmp_path / "run"
-    flags = [f"--model={teacher}", "--methods=plain", f"--output_dir={directory}"]
+    flags = [f"--model={teacher}", "--methods=plain", "--epochs=1", f"--output_dir={directory}"]
     assert compress.RECIPE.main([*FLAGS, *target, *flags]) == 0
     words = "parameters=0.6: 750 of 1,490 parameters, asked for 894; 4 networks measured"
     assert words in capsys.readouterr().out.splitlines()

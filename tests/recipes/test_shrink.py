@@ -309,6 +309,13 @@ def test_budget_that_is_over_at_once(parts, tmp_path, capsys):
         (["--budget_minutes=nan"], ["--budget_minutes must be positive"]),
         (["--max_accuracy_drop=1"], ["--max_accuracy_drop must be in [0, 1)", "=1"]),
         (["--max_accuracy_drop=-0.1"], ["--max_accuracy_drop must be in [0, 1)"]),
+        (
+            [
+                *("--model=keras:MobileNetV2", "--image_size=32", "--dataset=cifar10"),
+                *("--weights=imagenet", "--candidates=quantize", "--epochs_from_scratch=3"),
+            ],
+            ["--epochs_from_scratch applies to students, and a classifier that is trained"],
+        ),
         (["--epochs_from_scratch=0"], ["--epochs_from_scratch must be positive"]),
         (["--model=resnet21"], ["--model", "resnet21", "resnet20"]),
         (["--model=absent.keras"], ["--model must be a .keras file or", "absent.keras"]),
