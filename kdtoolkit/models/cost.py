@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
@@ -15,6 +15,13 @@ from kdtoolkit.models.graph import class_name
 from kdtoolkit.models.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED, sides
 
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+# Operations -> products in each value that they return, from their first two arguments.
+_PRODUCTS_OF = {
+    "Conv": lambda given, kernel: math.prod(kernel.shape[:-1]),
+    "DepthwiseConv": lambda given, kernel: math.prod(kernel.shape[:-2]),
+    "Dot": lambda given, other: given.shape[-1],
+    "Matmul": lambda given, other: given.shape[-1],
+}
 
 
 def macs(network: Network) -> int:
@@ -26,8 +33,10 @@ def macs(network: Network) -> int:
     Returns:
         int. A layer counts each time it is used. Transposed convolutions count every product, those
         that `"same"` padding then cuts off too; attention its projections, scores and weighted
-        sums, masked or not. So do `keras.ops.matmul` and `einsum`. Layers and models with a `call`
-        of one's own count nothing.
+        sums, masked or not. What `SpectralNormalization` and `TimeDistributed` wrap counts as it
+        does alone, the latter at each step; and so do `Dot` and, of `keras.ops`, `matmul`, `dot`,
+        `einsum`, `conv` and `depthwise_conv`. All others count nothing: recurrent layers, other
+        wrappers, layers and models with a `call` of one's own.
 
     Raises:
         ValueError: the shape of the images is not fixed.
@@ -93,6 +102,12 @@ def use_macs(use, size=None):
     layer, graph = use.operation, inside(use)
     if graph is not None:
         return macs_of(graph.outputs, size)
+    if isinstance(layer, layers.SpectralNormalization):
+        return use_macs(_Use(layer.layer, use.input_tensors, use.output_tensors), size)
+    if isinstance(layer, layers.TimeDistributed):
+        (given,) = use.input_tensors
+        step = (map(_step, tensors) for tensors in (use.input_tensors, use.output_tensors))
+        return given.shape[1] * use_macs(_Use(layer.layer, *map(list, step)), size)
     if isinstance(layer, SEPARABLE):
         kernels = size(layer.depthwise_kernel) + size(layer.pointwise_kernel)
         return _places(layer, use.output_tensors) * kernels
@@ -108,13 +123,33 @@ def use_macs(use, size=None):
         return products // _size(layer.kernel) * size(layer.kernel)
     if isinstance(layer, _ATTENTION):
         return _attention_macs(use, size)
-    if class_name(layer) == "Matmul":
+    if isinstance(layer, layers.Attention):  # without projections
+        query, value = (each.shape for each in use.input_tensors[:2])
+        return query[1] * value[1] * (query[-1] + value[-1])
+    if isinstance(layer, layers.Dot):
+        axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
+        return _count(use.output_tensors[0].shape) * use.input_tensors[0].shape[axis]
+    if class_name(layer) in _PRODUCTS_OF:
         (output,) = use.output_tensors
-        return _count(output.shape) * use.arguments.args[0].shape[-1]
+        products = _PRODUCTS_OF[class_name(layer)](*use.arguments.args[:2])
+        return _count(output.shape) * products
     if class_name(layer) == "Einsum":
         operands = [operand.shape for operand in use.arguments.args]
         return _products(layer.subscripts, operands) if len(operands) > 1 else 0
     return 0
+
+
+class _Use(NamedTuple):
+    """A call of a layer by another one, as one of `uses`."""
+
+    operation: keras.Layer
+    input_tensors: list
+    output_tensors: list
+
+
+def _step(tensor):
+    """One step of a tensor `(batch, steps, ...)`."""
+    return keras.KerasTensor((tensor.shape[0], *tensor.shape[2:]), tensor.dtype)
 
 
 def _attention_macs(use, size):

@@ -1,6 +1,7 @@
 """Multiply-accumulates counted by hand."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers, ops
 
@@ -26,6 +27,9 @@ from kdtoolkit.models.cost import trainable_parameters
         (layers.Dense(7), 8 * 10 * 6 * 7),
         (layers.BatchNormalization(), 0),
         (layers.AveragePooling2D(2), 0),
+        (layers.SpectralNormalization(layers.Conv2D(4, 3)), 6 * 8 * 4 * 9 * 6),
+        (layers.TimeDistributed(layers.Conv1D(4, 3)), 8 * 8 * 4 * 3 * 6),
+        (layers.TimeDistributed(keras.Sequential([layers.Dense(4)])), 8 * 10 * 6 * 4),
     ],
 )
 def test_layers(layer, expected):
@@ -82,6 +86,23 @@ def test_attention_along_one_axis():
     projections = 4 * 5 * 6 * (2 * 3) * 4
     scores = 4 * 2 * 5 * 5 * (3 + 3)
     assert models.macs(keras.Model(image, layer(image, image))) == projections + scores
+
+
+@pytest.mark.parametrize(
+    "combine, expected",
+    [
+        (layers.Attention(), 7 * 5 * (6 + 6)),
+        (layers.AdditiveAttention(), 7 * 5 * (6 + 6)),
+        (layers.Dot(-1), 7 * 5 * 6),
+        (layers.Dot((2, 2)), 7 * 5 * 6),
+        (lambda both: ops.dot(both[0], np.ones((6, 4), "float32")), 7 * 6 * 4),
+        (lambda both: ops.conv(both[0], np.ones((3, 6, 4), "float32")), 5 * 4 * 3 * 6),
+        (lambda both: ops.depthwise_conv(both[0], np.ones((3, 6, 2), "float32")), 5 * 12 * 3),
+    ],
+)
+def test_products_without_weights(combine, expected):
+    both = [keras.Input((7, 6)), keras.Input((5, 6))]
+    assert models.macs(keras.Model(both, combine(both))) == expected
 
 
 def test_grouped_attention():
