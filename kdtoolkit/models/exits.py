@@ -19,10 +19,12 @@ from kdtoolkit.models.choices import HEADS
 from kdtoolkit.models.contract import check_logits
 from kdtoolkit.models.cost import macs, macs_of
 from kdtoolkit.models.graph import check_graph, flatten, output_of, returns_its_input
+from kdtoolkit.models.kinds import is_channels_first
 from kdtoolkit.models.layers import batch_norm, conv
 from kdtoolkit.models.quantized_layers import grid_of
 
 _WIDTHS = (128, 64, 32, 16, 8)  # the first is the paper's
+_IN_A_HEAD = re.compile(r"exit_\d+_")
 _SHARE = 1 / 8  # of what stopping saves, for a head that is sized here
 
 
@@ -59,9 +61,10 @@ def add_exits(
         A functional `keras.Model` that shares the network's layers.
 
     Raises:
-        ValueError: the network does not return logits, `at` names no layer (near matches are
-            named), is out of order or returns neither images nor tokens, or `head` is unknown;
-            without a `mid`, a head costs as much as going on to the end would.
+        ValueError: the network does not return logits, has a layer with channels first or one
+            called as those of heads are, `at` names no layer (near matches are named), is out of
+            order or returns neither images nor tokens, or `head` is unknown; without a `mid`, a
+            head costs as much as going on to the end would.
     """
     check_logits(network)
     check_graph(network)
@@ -69,6 +72,7 @@ def add_exits(
     if mid is not None:
         check("mid", mid, Integers(1))
     network = flatten(network)
+    _check_layers(network)
     at = _default_points(network) if at is None else list(at)
     points = _attachments(network, at)
     if head == "attention" and any(len(point.shape) != 4 for point in points):
@@ -163,7 +167,7 @@ def backbone(network: Network) -> list[keras.Layer]:
     return [
         layer
         for layer in network.layers
-        if layer.name not in last and not re.match(r"exit_\d+_", layer.name)
+        if layer.name not in last and not _IN_A_HEAD.match(layer.name)
     ]
 
 
@@ -239,6 +243,16 @@ def _on_its_grid(stage, start):
         return stage
     features = keras.Input(start.shape[1:])
     return flatten(keras.Model(features, stage(grid(features)), name=stage.name))
+
+
+def _check_layers(network):
+    for operation in network.operations:
+        what = f"{network.name!r}, whose {type(operation).__name__} {operation.name!r}"
+        if is_channels_first(operation):
+            raise ArgumentError("network", "channels last", Words(f"{what} has not"), must="have")
+        if _IN_A_HEAD.match(operation.name):
+            accepted = "layers of other names than those of heads"
+            raise ArgumentError("network", accepted, Words(f"{what} has not"), must="have")
 
 
 def _default_points(network):

@@ -511,3 +511,24 @@ def test_backbone_is_all_but_the_heads():
     assert names == [layer.name for layer in plain.layers if layer.name != "logits"]
     several = exits.backbone(models.add_exits(plain))
     assert {layer.name for layer in several} == set(names)
+
+
+def test_channels_first():
+    """An exit's head would take the width for channels."""
+    image = keras.Input((8, 8, 3))
+    x = layers.Permute((3, 1, 2))(image)
+    x = layers.Conv2D(4, 3, data_format="channels_first", name="first")(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    network = keras.Model(image, layers.Dense(5)(x), name="own")
+    with pytest.raises(ValueError, match=r"must have channels last.*'own', .*'first' has"):
+        models.add_exits(network, ["first"], mid=4)
+
+
+@pytest.mark.parametrize("name", ["exit_1_stem", "exit_2_logits"])
+def test_names_of_heads_are_theirs(name):
+    """What has one would be taken for a part of a head."""
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, 2, name="second")(layers.Conv2D(4, 3, name=name)(image))
+    network = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(ValueError, match=f"other names than those of heads.*Conv2D '{name}'"):
+        models.add_exits(network, ["second"], mid=4)
