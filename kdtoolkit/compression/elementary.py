@@ -1,13 +1,11 @@
 """A network as layers that are each one operation of a LiteRT file, or one with its ReLU."""
 
-import itertools
-
 import keras
 from keras import layers
 
 from kdtoolkit import _keras
 from kdtoolkit.models.copies import copied
-from kdtoolkit.models.graph import activation_name, class_name
+from kdtoolkit.models.graph import activation_name, class_name, name_apart
 from kdtoolkit.models.weights import put_weights
 
 WEIGHTED = ("Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D")
@@ -39,10 +37,8 @@ def elementary(network):
     names = {operation.name for operation in network.operations}
 
     def named(name):
-        for suffix in itertools.chain(("",), (f"_{k}" for k in itertools.count(1))):
-            if f"{name}{suffix}" not in names:
-                names.add(f"{name}{suffix}")
-                return f"{name}{suffix}"
+        names.add(found := name_apart(name, names))
+        return found
 
     def activate(x, name, activation):
         if class_name(activation) == "Activation":

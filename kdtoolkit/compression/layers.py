@@ -1,7 +1,6 @@
 """Which layers of a network are pruned, and how many of their weights are zero."""
 
 import fnmatch
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from kdtoolkit._checks import ArgumentError, Words, near
 from kdtoolkit._types import Network
 from kdtoolkit.data.wording import listed
 from kdtoolkit.models.contract import check_kernels
-from kdtoolkit.models.graph import origin, returns_its_input
+from kdtoolkit.models.graph import name_apart, origin, returns_its_input
 from kdtoolkit.models.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED
 
 _CONVOLUTIONS = (*CONVOLUTIONS, *TRANSPOSED, *SEPARABLE)
@@ -144,18 +143,12 @@ def _candidates(network):
             raise ArgumentError("network", "built before it is pruned", received)
         if id(layer) not in seen:  # models may share it
             seen.add(id(layer))
-            found[_name_apart(name, found)] = layer
+            found[name_apart(name, found)] = layer  # two of one layer may have one name
     if not found:
         received = Words(f"{network.name!r}, which has {len(network.layers)} other layers")
         accepted = "convolutions or dense layers, and must be built"
         raise ArgumentError("network", accepted, received, must="have")
     return found
-
-
-def _name_apart(name, names):
-    """The name, or where another layer has it, as two of one layer may, with a number."""
-    numbered = (f"{name}_{number}" for number in itertools.count(1))
-    return next(each for each in itertools.chain([name], numbered) if each not in names)
 
 
 def _prunable(layer, prefix=""):

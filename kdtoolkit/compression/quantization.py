@@ -21,6 +21,7 @@ from kdtoolkit.models.graph import (
     flatten,
     foldable,
     is_on_last_axis,
+    name_apart,
     takers,
 )
 from kdtoolkit.models.input_range import scaling
@@ -178,6 +179,7 @@ class _Rewriting:
             if self._role_of[node.operation.name] == "float"
         ]
         _extend_islands(graph, self._role_of, self._takers_of)
+        self._names = {operation.name for operation in graph.operations}
         self._copies = []  # pairs of a layer and the one in its place
         # id of a tensor -> the tensor, of floats that are not on a grid; and, for those that are
         # needed, -> the tensor on a grid, or as floats again.
@@ -217,13 +219,19 @@ class _Rewriting:
         outputs = self._replacement(operation, role, norm, stored)(*args, **kwargs)
         if role == "fixed":
             grid = _fixed_grid(operation, self._bits)
-            return quantized.FixedFakeQuantize(*grid, self._bits, name=f"{name}_range")(outputs)
+            name = self._named(f"{name}_range")
+            return quantized.FixedFakeQuantize(*grid, self._bits, name=name)(outputs)
         if role == "own" and stored:
             return self._range(f"{name}_range")(outputs)
         return outputs
 
+    def _named(self, name):
+        """A name for a new layer: this one, or with a number where another layer has it."""
+        self._names.add(found := name_apart(name, self._names))
+        return found
+
     def _range(self, name):
-        return quantized.FakeQuantize(**self._settings, name=name)
+        return quantized.FakeQuantize(**self._settings, name=self._named(name))
 
     def _on_grids(self, value):
         """A tensor, or a constant, for an operation of integers."""
@@ -238,14 +246,15 @@ class _Rewriting:
 
     def _ended(self, value):
         """A tensor of floats, apart from the operation that returned it."""
-        return quantized.Dequantize(name=_named_after(value, "floats"))(value)
+        return quantized.Dequantize(name=self._named(_named_after(value, "floats")))(value)
 
     def _as_floats(self, value):
         """A tensor for an operation of floats."""
         if not isinstance(value, keras.KerasTensor) or id(value) in self._floating:
             return value
         if id(value) not in self._dequantized:
-            layer = quantized.Dequantize(name=_named_after(value, "dequantized"))
+            name = self._named(_named_after(value, "dequantized"))
+            layer = quantized.Dequantize(name=name)
             # Beside the tensor itself, whose id must stay its own.
             self._dequantized[id(value)] = value, layer(value)
         return self._dequantized[id(value)][1]

@@ -1,6 +1,7 @@
 """The graph of a functional network: its operations, and who takes what they return."""
 
 import collections
+import itertools
 
 import keras
 
@@ -113,7 +114,7 @@ def flatten(network: Network) -> Network:
                 kwargs["training"] = training
             if not _is_graph(operation) or kwargs.get("mask") is not None:
                 if model is not network:
-                    _name_apart(operation, model, owners)
+                    _rename(operation, model, owners)
                 return operation(*args, **kwargs)
             (image,), (expected,) = keras.tree.flatten(args), operation.inputs
             if image.dtype != expected.dtype:  # as a model does with what it is given
@@ -134,12 +135,18 @@ def _is_graph(operation):
     return isinstance(operation, keras.Model) and own and len(inputs) == 1
 
 
-def _name_apart(operation, model, owners):
+def _rename(operation, model, owners):
     """Gives an operation of an inner model a name that no other one has."""
     name = operation.name
     while owners.setdefault(name, operation) is not operation:
         name = f"{model.name}_{name}"
     operation.name = name
+
+
+def name_apart(name, names):
+    """The name, or where it is one of `names`, with the first number that makes another one."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if each not in names)
 
 
 def output_of(network, name):

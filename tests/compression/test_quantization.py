@@ -331,6 +331,19 @@ def test_layers_that_cannot_be_quantised(body, message):
 
 
 @pytest.mark.filterwarnings("ignore:.* LiteRT has no integers for these layers")
+def test_layers_that_are_called_as_new_ones_would_be():
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="sigmoid", name="image_range")(image)
+    x = layers.Conv2D(4, 3, name="elu_floats")(layers.ELU(name="elu")(x))
+    x = layers.Concatenate(name="elu_range")([layers.ELU(name="other")(x), x])
+    network = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    with pytest.warns(UserWarning, match="stay in float"):
+        rounded = quantization_aware(network, images, bits=16)
+    np.testing.assert_allclose(rounded(images), network(images), atol=1e-3)
+    assert rounded.get_layer("elu_range").__class__ is layers.Concatenate
+
+
 def test_layers_of_ones_own_keep_their_names():
     found = quantization_aware(network_of(Times(2.0, name="own")), IMAGES)
     assert isinstance(found.get_layer("own"), Times)
