@@ -1,6 +1,7 @@
 """The time that a search has taken, over all its starts, and what there was none left for."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from kdtoolkit import files
 
 _BEYOND = 1.5  # times the budget: what is foreseen to end later than that does not begin
+_NOTED = 60.0  # seconds; after as many the time is stored again
 
 
 class Budget:
@@ -46,13 +48,27 @@ class Budget:
 
     @contextlib.contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """Counts the time that a candidate takes, also where it is interrupted."""
-        started = time.monotonic()
+        """Counts the time that a candidate takes, also where it is interrupted, or killed."""
+        before, started, over = self.seconds.get(name, 0.0), time.monotonic(), threading.Event()
+
+        def note():
+            self.seconds[name] = before + time.monotonic() - started
+            self._write()
+
+        def keep_noting():
+            while not over.wait(_NOTED):
+                note()
+
+        self.seconds[name] = before
+        self._write()
+        noting = threading.Thread(target=keep_noting, daemon=True)
+        noting.start()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
-            self._write()
+            over.set()
+            noting.join()
+            note()
 
     def learn(self, name: str, epochs: int) -> None:
         """Foresees that others take as long as this candidate did for so many epochs."""

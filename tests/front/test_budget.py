@@ -42,6 +42,20 @@ def test_interruptions_count_and_what_was_begun_goes_on(tmp_path, clock):
     assert Budget(path, 1.0, before=0.0, epoch_seconds=1.0).allows("a", epochs=1_000)
 
 
+def test_the_time_of_what_is_killed_counts(tmp_path, clock, monkeypatch):
+    """What lies in the file while it runs."""
+    monkeypatch.setattr(budget, "_NOTED", 0.001)
+    path = tmp_path / "budget.json"
+    last = Budget(path, 1.0, before=0.0, epoch_seconds=None)
+    with last.running("a"):
+        assert Budget(path, 1.0, before=0.0, epoch_seconds=None).allows("a", epochs=1_000)
+        for _ in range(10_000):
+            again = Budget(path, 1.0, before=0.0, epoch_seconds=None)
+            if again.seconds["a"] >= 60:
+                break
+        assert not again.allows("b", epochs=0)
+
+
 def test_what_was_refused_stays_so_until_there_is_more_time(tmp_path):
     path = tmp_path / "budget.json"
     assert not Budget(path, 1.0, before=60.0, epoch_seconds=None).allows("a", epochs=1)
