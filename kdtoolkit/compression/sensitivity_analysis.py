@@ -87,7 +87,7 @@ def sensitivity(
     kernel of a transposed convolution): what activations in integers cost is not in it.
 
     Args:
-        network: functional or sequential Keras model; it is not changed.
+        network: functional or sequential Keras model, whose weights are not changed.
         groups: of its `channel_groups`, all or some.
         evaluate: maps a network of the same shapes to its accuracy, such as that on validation
             images. It is given one copy, whose weights change from call to call, and may change

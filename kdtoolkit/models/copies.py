@@ -7,7 +7,7 @@ import keras
 from kdtoolkit._checks import ArgumentError, Words
 from kdtoolkit._types import Network
 from kdtoolkit.models.contract import check_float
-from kdtoolkit.models.graph import flatten
+from kdtoolkit.models.graph import flatten, keeping_names
 from kdtoolkit.models.precision import in_policy
 from kdtoolkit.models.weights import put_weights
 
@@ -57,9 +57,10 @@ def copier(network: Network | Callable[[], Network]) -> Callable[[], Network]:
 
     def copy():
         check_float(network)
-        flat = flatten(network)
-        clone = keras.models.clone_model(flat, clone_function=copied)
-        put_weights(clone, flat.get_weights())
+        with keeping_names(network):
+            flat = flatten(network)
+            clone = keras.models.clone_model(flat, clone_function=copied)
+            put_weights(clone, flat.get_weights())
         return in_policy(clone)
 
     def trained():

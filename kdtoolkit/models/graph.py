@@ -1,6 +1,7 @@
 """The graph of a functional network: its operations, and who takes what they return."""
 
 import collections
+import contextlib
 import itertools
 
 import keras
@@ -126,6 +127,22 @@ def flatten(network: Network) -> Network:
 
     outputs = _keras.run(network, network.inputs, call_in(network, None))
     return keras.Model(network.input, outputs, name=network.name)
+
+
+@contextlib.contextmanager
+def keeping_names(network):
+    """Context in which a network may be flattened, and after which its layers have their names."""
+    found, left = {}, [network]
+    while left:
+        operation = left.pop()
+        found[operation] = operation.name
+        # A `Sequential` has no `operations`.
+        left += getattr(operation, "operations", None) or getattr(operation, "layers", ())
+    try:
+        yield
+    finally:
+        for operation, name in found.items():
+            operation.name = name
 
 
 def _is_graph(operation):

@@ -46,6 +46,24 @@ def test_an_adapted_normalization_stays_so(copy):
     np.testing.assert_allclose(copy(network)(IMAGES), deviations @ kernel, rtol=1e-4, atol=1e-4)
 
 
+def test_layers_of_the_network_keep_their_names():
+    """Also those of models inside of it, which have others where the copy has both."""
+    image, start = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    functional = keras.Model(start, layers.ReLU(name="relu")(start) + 1.0, name="functional")
+    sequential = keras.Sequential([start, layers.Conv2D(3, 1, name="conv")], name="sequential")
+    x = layers.ReLU(name="relu")(layers.Conv2D(3, 1, name="conv")(image))
+    network = keras.Model(image, sequential(functional(x)))
+    copy = copier(network)()
+    assert [layer.name for layer in copy.layers if layer.name.endswith(("conv", "relu"))] == [
+        "conv",
+        "relu",
+        "functional_relu",
+        "sequential_conv",
+    ]
+    assert functional.layers[1].name == "relu" and sequential.layers[0].name == "conv"
+    np.testing.assert_array_equal(copy(IMAGES), network(IMAGES))
+
+
 class Times(layers.Layer):
     """Its configuration is Keras' automatic one, which leaves out the name."""
 
