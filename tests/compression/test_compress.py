@@ -384,7 +384,7 @@ def test_usual_sparsities(options, structure, sparsity):
         ({"sparsity": 1}, "sparsity", r"in \[0, 1\).*=1"),
         ({"sparsity": math.nan}, "sparsity", r"in \[0, 1\).*nan"),
         ({"sparsity": 0.6, "structure": "2:4"}, "sparsity", "0.5 for the structure 2:4"),
-        ({"quantize": ["int4"]}, "quantize", "one of float32.*Near matches: int8"),
+        ({"quantize": ["int-8"]}, "quantize", "one of float32.*Near matches: int8"),
         ({"quantize": ["int8", "int8"]}, "quantize", "different kinds"),
         ({"max_accuracy_drop": 0.02}, "max_accuracy_drop", "no mixed file"),
         (
