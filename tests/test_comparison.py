@@ -156,7 +156,7 @@ def test_claim_holds_the_directory_and_arguments_are_compared_all_the_same(digit
     options = {"ways": ["plain"], "claim": lambda: seen.append(len(list(tmp_path.iterdir())))}
     run(digits, tmp_path, **options)
     assert {path.name for path in tmp_path.iterdir()} == {"comparison.json", "plain", "logs"}
-    with pytest.raises(files.OtherRunError, match=r"with data=[0-9a-f]{64} there, data="):
+    with pytest.raises(files.OtherRunError, match=r" data=[0-9a-f]{64} there, data="):
         run(data.load("digits", train_examples=119), tmp_path, **options)
     assert seen == [0, 3]
 

@@ -174,18 +174,18 @@ class Session:
         """Says what takes the next seconds: converting a network, and running the file."""
         print(f"Exporting and checking {path.relative_to(self.output_dir)}", file=sys.stderr)
 
-    def finish(self, parts: Mapping, export: Callable[[], list[dict]] | None = None) -> dict:
+    def finish(self, parts: dict, export: Callable[[], list[dict]] | None = None) -> dict:
         """Writes the results, exports unless it is `--export=none`, and writes them again.
 
         Args:
-            parts: of `results.json`.
+            parts: of `results.json`; what was `given` gets the data.
             export: called without arguments, returns the rows of the files. It may add to `parts`.
 
         Raises:
             Done: this is a worker that does not write.
         """
         wanted = "export" not in self.flags or self.flags.export != "none"
-        parts = {**parts, "given": {**parts["given"], **self.given}}
+        parts["given"] = {**parts["given"], **self.given}
         return finish(
             self.recipe, self.flags, self.output_dir, self.data, parts, export if wanted else None
         )

@@ -75,7 +75,7 @@ def test_generations_start_from_a_file(folder, tmp_path, capsys, monkeypatch):
         (kernel,) = kernels(path)
         np.testing.assert_array_equal(kernel, expected)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert list(results["given"]) == ["weights"]
+    assert list(results["given"]) == ["weights", "dataset"]
     # Another file at the same place is not gone on with.
     other = tmp_path / "other" / "small.weights.h5"
     other.parent.mkdir()
