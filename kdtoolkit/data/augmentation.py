@@ -37,8 +37,10 @@ class Augmenter(abc.ABC):
     for_device: ClassVar[bool] = True
     """Whether `apply` can be a part of the train step (`Split.reader`), under XLA."""
 
-    mixes: ClassVar[bool] = False
-    """Whether images of a batch get parts of others (`mix`), and labels are rows."""
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch get parts of others (`mix`), and labels are rows."""
+        return False
 
     @property
     def cuts_boxes(self) -> bool:
@@ -171,6 +173,10 @@ class AroundAnother(Augmenter):
     def cuts_boxes(self) -> bool:
         return self.base.cuts_boxes
 
+    @property
+    def mixes(self) -> bool:
+        return self.base.mixes
+
     def plan(self, order: np.ndarray, seed: int, generation: int, epoch: int) -> tuple[Any, ...]:
         """That of the other, and what `draw` draws."""
         drawn = self.draw(len(order), seed, generation, epoch)
@@ -185,6 +191,9 @@ class AroundAnother(Augmenter):
 
     def mirrored(self, draws: Sequence[Tensor]) -> Tensor:
         return self.base.mirrored(draws[:-1])
+
+    def mix(self, images: Tensor, labels: Tensor, draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.base.mix(images, labels, draws[:-1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,9 @@ from kdtoolkit.data.augmentation import Augmentation, Augmenter
 from kdtoolkit.data.photographs import PhotographAugmentation
 from kdtoolkit.data.rand_augment import RandAugment
 
-AUGMENTATIONS = OneOf(("crop", "photograph", "randaugment"))
+_KINDS: dict[str, type[Augmenter]] = {"crop": Augmentation, "photograph": PhotographAugmentation}
+
+AUGMENTATIONS = OneOf((*_KINDS, "randaugment"))
 """Names of the kinds of augmentation."""
 
 _SMALLEST = 96  # pixels high and wide: smaller images are rarely photographs as they were taken
@@ -27,8 +29,7 @@ def named(name: str, usual: Augmenter) -> Augmenter:
         # Its own operations change colours.
         of_photographs = isinstance(usual, PhotographAugmentation)
         return RandAugment(PhotographAugmentation.of_crops() if of_photographs else usual)
-    kind = {"crop": Augmentation, "photograph": PhotographAugmentation}[name]
-    return usual if isinstance(usual, kind) else kind()
+    return usual if isinstance(usual, _KINDS[name]) else _KINDS[name]()
 
 
 def suited(image_shape: ImageShape | None) -> Augmenter:

@@ -125,8 +125,8 @@ def outside_boxes(size, areas, down, right):
         starts = tf.round(centres * length - halves)
         return (places > starts[:, None]) & (places < (starts + 2 * halves)[:, None])
 
-    (height, width), boxes = size, (down, right)
-    rows, columns = inside(height, boxes[0]), inside(width, boxes[1])
+    height, width = size
+    rows, columns = inside(height, down), inside(width, right)
     return 1 - tf.cast(rows[:, :, None, None] & columns[:, None, :, None], tf.float32)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -34,8 +33,6 @@ class Mixing(AroundAnother):
         ArgumentError: a number is outside its range, or there is neither.
     """
 
-    mixes: ClassVar[bool] = True
-
     classes: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -48,6 +45,10 @@ class Mixing(AroundAnother):
             raise ArgumentError("mixup", "above 0, or else `cutmix`", self.mixup)
         if self.base.mixes:
             raise ArgumentError("base", "without mixing of its own", self.base)
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def draw(self, count: int, seed: int, generation: int, epoch: int) -> np.ndarray:
         """Share of a blend, share outside a box, and the box' centre: float32 `(count, 4)`.

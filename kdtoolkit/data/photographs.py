@@ -63,7 +63,9 @@ class PhotographAugmentation(Augmenter):
     ) -> Tensor:
         from kdtoolkit.data import distortions
 
-        return preprocessing(distortions.jitter(images, _columns(draws), self))
+        if self.brightness or self.contrast or self.saturation:
+            images = distortions.jitter(images, _columns(draws), self)
+        return preprocessing(images)
 
     def boxes(self, heights: Tensor, widths: Tensor, draws: Sequence[Tensor]) -> Tensor:
         from kdtoolkit.data import distortions

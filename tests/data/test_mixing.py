@@ -5,7 +5,16 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from kdtoolkit.data import Augmentation, Mixing, Preprocessing, Split, Views, epoch_plan, load
+from kdtoolkit.data import (
+    Augmentation,
+    Mixing,
+    Preprocessing,
+    RandAugment,
+    Split,
+    Views,
+    epoch_plan,
+    load,
+)
 
 COUNT, CLASSES = 23, 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 10, 14, 3), np.uint8)
@@ -82,6 +91,19 @@ def test_what_is_mixed_has_been_augmented():
     for (images, labels), (same, same_labels) in zip(whole[3:], resumed, strict=True):
         np.testing.assert_array_equal(images, same)
         np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_operations_around_what_is_mixed():
+    """In either order each image is changed first, and then mixed."""
+    shares = {"mixup": 1.0, "cutmix": 1.0}
+    for (images, labels), (same, same_labels) in zip(
+        split(RandAugment(Mixing(STILL, CLASSES, **shares))).epochs(8, seed=3, epochs=1),
+        split(Mixing(RandAugment(STILL), CLASSES, **shares)).epochs(8, seed=3, epochs=1),
+        strict=True,
+    ):
+        np.testing.assert_allclose(images, same, atol=1e-5)
+        np.testing.assert_allclose(labels, same_labels, atol=1e-6)
+        assert labels.shape[1] == CLASSES and np.max(labels, axis=-1).min() < 1
 
 
 def test_images_that_are_not_augmented_are_not_mixed():
